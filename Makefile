@@ -1,0 +1,45 @@
+# Two commands are all a newcomer needs: `make run` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint format golden docs bench base clean
+
+run: .venv/.core            ## a whole night on the embedded base, then: nomoat chat
+	$(BIN)/nomoat run
+
+test: .venv/.dev            ## the whole suite, fast tests first
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev            ## formatter, linter, types, import directions
+	$(BIN)/ruff format --check src tests bench recipes
+	$(BIN)/ruff check src tests bench recipes
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev          ## rewrite what the formatter and linter can
+	$(BIN)/ruff format src tests bench recipes
+	$(BIN)/ruff check --fix src tests bench recipes
+
+golden: .venv/.dev          ## rewrite tests/golden; review the diff
+	NOMOAT_GOLDEN=write $(BIN)/python -m pytest tests/golden
+
+docs: .venv/.dev            ## rewrite the generated pages of docs/
+	$(BIN)/python -m nomoat.cli.docs
+
+bench: .venv/.dev           ## side-by-side benchmarks, one after the other
+	for file in bench/[a-z]*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf .venv .nomoat
+
+.venv/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/.dev: .venv/.core
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@

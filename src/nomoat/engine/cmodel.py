@@ -1,0 +1,216 @@
+"""A GGUF file opened by llama.cpp: its vocabulary, its contexts, and the logits of a token sequence."""
+# T tokens · V vocabulary
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_int32
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+import numpy as np
+
+from nomoat.engine.gguf_file import check_gguf, load_failure
+from nomoat.engine.library import DECODE, F32, NO_FLASH_ATTENTION, library
+from nomoat.errors import EngineError
+
+_LOGITS_AT_ONCE = 2**24  # floats: 64 MiB a batch, however large the vocabulary
+
+
+@final
+class CModel:
+    """An opened file. Close it, or use it as a context manager.
+
+    Args:
+        gguf: the file.
+        vocab_only: read the vocabulary and no weights; no context can then be made.
+
+    Raises:
+        EngineError: the file is missing, truncated, not GGUF, or of an architecture llama.cpp lacks.
+    """
+
+    def __init__(self, gguf: Path, *, vocab_only: bool = False) -> None:
+        self._handle: int | None = None
+        self._lib = library()
+        self.path = gguf
+        check_gguf(gguf)
+        params = self._lib.llama_model_default_params()
+        params.vocab_only = vocab_only
+        self._handle = self._lib.llama_model_load_from_file(str(gguf).encode(), params)
+        if self._handle is None:
+            raise load_failure(gguf)
+        self._vocab = self._lib.llama_model_get_vocab(self._handle)
+        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
+
+    def __enter__(self) -> CModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model; its contexts must be closed before."""
+        if self._handle is not None:
+            self._lib.llama_model_free(self._handle)
+            self._handle = None
+
+    @property
+    def handle(self) -> int:
+        assert self._handle is not None, "closed"
+        return self._handle
+
+    @property
+    def context_length(self) -> int:
+        """Tokens the model was made for."""
+        # llama_model_n_ctx_train answers 0 with `vocab_only`.
+        return int(self._meta(f"{self._meta('general.architecture')}.context_length"))
+
+    def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
+        """The ids llama.cpp makes of `text`; with `parse_special`, '<|im_end|>' in it is that token."""
+        raw = text.encode()
+        room = len(raw) + 8  # a token covers a byte or more; BOS and EOS come on top
+        ids = (c_int32 * room)()
+        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, parse_special)
+        assert count >= 0, (text, count)
+        return list(ids[:count])
+
+    def ends_generation(self, token: int) -> bool:
+        """Whether llama.cpp's own programs stop when this token is generated."""
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    def logits(self, tokens: Sequence[int], *, n_threads: int = 1) -> np.ndarray:
+        """Logits after each token of one sequence: float32 [T, V]. Attention and its cache are float32, so
+        that the only rounding is that of the weights' own type."""
+        n_batch = max(1, min(512, len(tokens), _LOGITS_AT_ONCE // self.n_vocab))
+        result = np.empty((len(tokens), self.n_vocab), dtype=np.float32)
+        with Context(self, n_ctx=len(tokens), n_batch=n_batch, n_threads=n_threads, exact=True) as context:
+            for start in range(0, len(tokens), n_batch):
+                part = tokens[start : start + n_batch]
+                context.decode([Row(token, start + i, 0, True) for i, token in enumerate(part)])
+                for i in range(len(part)):
+                    result[start + i] = context.logits(i)
+        return result
+
+    def _meta(self, key: str) -> str:
+        value = ctypes.create_string_buffer(64)
+        length = self._lib.llama_model_meta_val_str(self.handle, key.encode(), value, len(value))
+        if length < 0:
+            raise EngineError(f"{self.path}: has no {key}")
+        return value.value.decode()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token of a batch: where it stands in which sequence, and whether its logits are wanted."""
+
+    token: int
+    position: int
+    sequence: int
+    wants_logits: bool
+
+
+@final
+class Context:
+    """What a model remembers of `n_sequences` sequences of `n_ctx` tokens each.
+
+    Args:
+        n_batch: rows of a `decode` at most.
+        exact: compute attention in float32; otherwise as llama.cpp's programs do, with a float16 cache.
+
+    Raises:
+        EngineError: there is not memory enough.
+    """
+
+    def __init__(
+        self,
+        model: CModel,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_sequences: int = 1,
+        exact: bool = False,
+    ) -> None:
+        self._lib = library()
+        self._model = model
+        self._handle: int | None = None
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = n_ctx * n_sequences
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_seq_max = n_sequences
+        params.n_outputs_max = params.n_outputs_max_per_seq = n_batch
+        params.n_threads = params.n_threads_batch = n_threads
+        if exact:
+            params.type_k = params.type_v = F32
+            params.flash_attn_type = NO_FLASH_ATTENTION  # the CPU's kind rounds to float16 inside
+        self._handle = self._lib.llama_init_from_model(model.handle, params)
+        if self._handle is None:
+            raise EngineError(
+                f"{model.path}: llama.cpp cannot open a context of {n_sequences} x {n_ctx} tokens",
+                hint="is there memory enough? a smaller n_ctx needs less",
+            )
+        self._batch = self._lib.llama_batch_ext_init(self._handle)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._lib.llama_batch_ext_free(self._batch)
+            self._lib.llama_free(self._handle)
+            self._handle = None
+
+    def decode(self, rows: Sequence[Row]) -> None:
+        """Compute the rows and remember them.
+
+        Raises:
+            EngineError: a token is outside the vocabulary, or llama.cpp gives up.
+        """
+        assert self._handle is not None, "closed"
+        self._lib.llama_batch_ext_clear(self._batch)
+        for i, row in enumerate(rows):
+            index = self._lib.llama_batch_ext_add_token(self._batch, row.sequence, row.token)
+            if index != i:
+                raise EngineError(
+                    f"{self._model.path}: token {row.token} is refused; "
+                    f"the vocabulary has ids 0 to {self._model.n_vocab - 1}"
+                )
+            self._lib.llama_batch_ext_set_pos(self._batch, index, ctypes.byref(c_int32(row.position)))
+            self._lib.llama_batch_ext_set_output_logits(self._batch, index, row.wants_logits)
+        status = self._lib.llama_process(self._handle, DECODE, self._batch)
+        if status != 0:
+            raise EngineError(
+                f"{self._model.path}: llama.cpp's forward pass over {len(rows)} tokens ended with {status}"
+            )
+
+    def logits(self, index: int) -> np.ndarray:
+        """Logits of the `index`-th row of the last `decode`: float32 [V], valid until the next one."""
+        assert self._handle is not None, "closed"
+        values = self._lib.llama_get_logits_ith(self._handle, index)
+        return np.ctypeslib.as_array(values, shape=(self._model.n_vocab,))
+
+    def forget(self, sequence: int, *, from_position: int) -> bool:
+        """Forget a sequence's tokens from `from_position` on; False where llama.cpp cannot do so in part."""
+        assert self._handle is not None, "closed"
+        memory = self._lib.llama_get_memory(self._handle)
+        return bool(self._lib.llama_memory_seq_rm(memory, sequence, from_position, -1))
+
+
+def token_logits(gguf: Path, tokens: Sequence[int], *, n_threads: int = 1) -> np.ndarray:
+    """Logits after each token of one sequence: float32 [T, V].
+
+    Raises:
+        EngineError: the file cannot be loaded, or a token is outside its vocabulary.
+    """
+    with CModel(gguf) as model:
+        return model.logits(tokens, n_threads=n_threads)

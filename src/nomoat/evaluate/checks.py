@@ -1,0 +1,299 @@
+"""Programmatic checks of one answer: does it hold the asked words, the name, the ending, the length?
+
+A check is a small JSON object with a `kind`; `parse_checks` turns a list of them into frozen values, once,
+and `run_checks` applies them to as many answers as one likes. Parsing raises `ValueError` (the caller knows
+the file and the line, and turns it into a `DataError`); running never raises, whatever the model wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nomoat.errors import nearest
+
+MAX_TEXT_CHARS = 20_000  # a pattern sees no more of an answer than this
+REGEX_LIMIT_S = 2.0  # for patterns that may backtrack; an answer that needs longer fails the check
+_QUOTES = "\"'\u201c\u201d\u2018\u2019"
+_SPEECH_VERBS = "said|asked|cried|shouted|replied|yelled|called|exclaimed|whispered|laughed|answered|thought"
+_SENTENCE_END = re.compile(
+    rf"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)[.!?]+[{_QUOTES})]*"
+    rf"(?=\s*$|\s*\n|\s+[{_QUOTES}(]?[A-Z0-9])"
+    rf"(?!(?<=[{_QUOTES}])\s+(?:\w+ ){{1,3}}(?:{_SPEECH_VERBS})\b)"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Check:
+    """One parsed check; only the fields its kind uses are set."""
+
+    kind: str
+    words: tuple[str, ...] = ()
+    name: str = ""
+    text: str = ""
+    pattern: str = ""
+    minimum: int | None = None
+    maximum: int | None = None
+    inflect: bool = False
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check says about one answer; `detail` is for people ('missing: river')."""
+
+    kind: str
+    passed: bool
+    detail: str
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """Split text into sentences. `"Stop!" said Tom.` is one: a speech tag goes with what was said."""
+    parts, start = [], 0
+    for match in _SENTENCE_END.finditer(text):
+        parts.append(text[start : match.end()].strip())
+        start = match.end()
+    parts.append(text[start:].strip())
+    return tuple(part for part in parts if re.search(r"\w", part))
+
+
+def count_words(text: str) -> int:
+    """Count blocks of characters between white space that hold a letter or a digit."""
+    return sum(1 for block in text.split() if re.search(r"\w", block))
+
+
+def _occurs(word: str, text: str, *, inflect: bool = False, flags: int = re.IGNORECASE) -> int:
+    """How often `word` stands in `text` as a whole word (or, with `inflect`, as a simple form of it)."""
+    forms = re.escape(word)
+    if inflect:
+        forms += r"(?:s|es|d|ed|ing)?"
+        if word.endswith("y"):
+            forms += "|" + re.escape(word[:-1]) + "ie[sd]"
+        elif word.endswith("e"):
+            forms += "|" + re.escape(word[:-1]) + "ing"
+    return len(re.findall(rf"(?<!\w)(?:{forms})(?!\w)", text, flags))
+
+
+def _includes(text: str, check: Check) -> tuple[bool, str]:
+    missing = [word for word in check.words if not _occurs(word, text, inflect=check.inflect)]
+    return not missing, f"missing: {', '.join(missing)}" if missing else f"has: {', '.join(check.words)}"
+
+
+def _excludes(text: str, check: Check) -> tuple[bool, str]:
+    present = [word for word in check.words if _occurs(word, text, inflect=check.inflect)]
+    return not present, f"present: {', '.join(present)}" if present else f"without: {', '.join(check.words)}"
+
+
+def _name(text: str, check: Check) -> tuple[bool, str]:
+    count = _occurs(check.name, text, flags=0)
+    return count >= 2, f"{check.name} occurs {count} {'time' if count == 1 else 'times'}, at least 2 asked"
+
+
+def _starts_with(text: str, check: Check) -> tuple[bool, str]:
+    text = text.lstrip()
+    passed = text.startswith(check.text.lstrip())
+    return passed, f"starts with: {_shorten(text[: len(check.text)])}"
+
+
+def _ends_with(text: str, check: Check) -> tuple[bool, str]:
+    text, wanted = (part.rstrip().rstrip(_QUOTES).rstrip() for part in (text, check.text))
+    wanted = wanted or check.text  # an ending that is nothing but quotes is never met, not always
+    return text.endswith(wanted), f"ends with: {_shorten(text[-len(wanted) :])}"
+
+
+def _between(count: int, check: Check, unit: str) -> tuple[bool, str]:
+    if check.minimum is not None and count < check.minimum:
+        return False, f"{count} {unit}, at least {check.minimum} asked"
+    if check.maximum is not None and count > check.maximum:
+        return False, f"{count} {unit}, at most {check.maximum} asked"
+    return True, f"{count} {unit}"
+
+
+def _words(text: str, check: Check) -> tuple[bool, str]:
+    return _between(count_words(text), check, "words")
+
+
+def _sentences(text: str, check: Check) -> tuple[bool, str]:
+    return _between(len(sentences(text)), check, "sentences")
+
+
+def _regex(text: str, check: Check) -> tuple[bool, str]:
+    found = _search(check.pattern, text[:MAX_TEXT_CHARS])
+    if found is None:
+        return False, f"pattern gave no answer within {REGEX_LIMIT_S:g} s: {_shorten(check.pattern)}"
+    return found, f"{'matches' if found else 'no match'}: {_shorten(check.pattern)}"
+
+
+def _json(text: str, check: Check) -> tuple[bool, str]:
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as problem:
+        return False, f"not JSON: {problem}"
+    return True, "is JSON"
+
+
+def _equals(text: str, check: Check) -> tuple[bool, str]:
+    passed = text.strip() == check.text.strip()
+    return passed, "equal" if passed else f"got: {_shorten(text.strip())}"
+
+
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(f"{constant} is not allowed in JSON")
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _search(pattern: str, text: str) -> bool | None:
+    """Search a pattern; None when it took too long.
+
+    Python cannot interrupt its own regex engine, and a pattern with two repeats can need longer than the
+    night on a degenerate answer ('aaaa...'). So only patterns with at most one repeat, whose cost is bounded
+    by the square of the text, run in this process; the others run in a child that can be ended.
+    """
+    if len(re.findall(r"[*+?{]", pattern)) <= 1:
+        return re.search(pattern, text) is not None
+    code = "import json, re, sys; p, t = json.load(sys.stdin); print(int(re.search(p, t) is not None))"
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code],
+            input=json.dumps([pattern, text]),
+            capture_output=True,
+            text=True,
+            timeout=REGEX_LIMIT_S,
+            check=True,
+        )
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return None
+    return child.stdout.strip() == "1"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind is read and run: fields it needs, fields it may have, and its function."""
+
+    run: Callable[[str, Check], tuple[bool, str]]
+    needs: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
+
+
+KINDS: Mapping[str, _Kind] = {
+    "includes": _Kind(_includes, needs=("words",), may=("inflect",)),
+    "excludes": _Kind(_excludes, needs=("words",), may=("inflect",)),
+    "name": _Kind(_name, needs=("name",)),
+    "starts_with": _Kind(_starts_with, needs=("text",)),
+    "ends_with": _Kind(_ends_with, needs=("text",)),
+    "words": _Kind(_words, may=("min", "max")),
+    "sentences": _Kind(_sentences, may=("min", "max")),
+    "regex": _Kind(_regex, needs=("pattern",)),
+    "json": _Kind(_json),
+    "equals": _Kind(_equals, needs=("text",)),
+}
+_ATTRIBUTES = {"min": "minimum", "max": "maximum"}  # JSON says min, max; Python keeps its built-ins
+
+
+def parse_checks(raw: object) -> tuple[Check, ...]:
+    """Read a row's `checks`.
+
+    Raises:
+        ValueError: the value is not a list of objects; a kind is unknown; a field is missing, unknown or of
+            the wrong type; `min` is above `max`; a pattern does not compile. Each message
+            names index and field.
+    """
+    if not isinstance(raw, list):
+        raise ValueError(f"checks: got {_show(raw)}; expected a list of objects")
+    return tuple(_parse_check(entry, f"checks[{index}]") for index, entry in enumerate(raw))
+
+
+def run_checks(text: str, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
+    """Apply every check to one answer, in order."""
+    return tuple(CheckResult(check.kind, *KINDS[check.kind].run(text, check)) for check in checks)
+
+
+def _parse_check(entry: object, where: str) -> Check:
+    if not isinstance(entry, dict):
+        raise ValueError(f'{where}: got {_show(entry)}; expected an object such as {{"kind": "json"}}')
+    kind = entry.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        got = "nothing" if kind is None else _show(kind)
+        raise ValueError(
+            f"{where}.kind: got {got}; expected {_listed([*KINDS])}.{nearest(str(kind), [*KINDS])}"
+        )
+    known: list[str] = ["kind", *KINDS[kind].needs, *KINDS[kind].may]
+    for field in entry:
+        if field not in known:
+            expected = f'"{kind}" takes {_listed(known, "and")} only'
+            raise ValueError(f"{where}.{field}: {expected}.{nearest(str(field), known)}")
+    for field in KINDS[kind].needs:
+        if field not in entry:
+            raise ValueError(f'{where}.{field}: got nothing; "{kind}" expects {_EXPECTED[field]}')
+    given = [field for field in known[1:] if field in entry]
+    values = {_ATTRIBUTES.get(f, f): _field(f, entry[f], f"{where}.{f}") for f in given}
+    return _agree(Check(kind, **values), where)
+
+
+_EXPECTED = {
+    "words": "a list of one or more non-empty strings",
+    "name": "a non-empty string that starts with a capital letter",
+    "text": "a non-empty string",
+    "pattern": "a regular expression that compiles",
+    "min": "a whole number, 0 or more",
+    "max": "a whole number, 0 or more",
+    "inflect": "true or false",
+}
+
+
+def _field(field: str, value: object, where: str) -> Any:
+    """Validate one field and give it the type that `Check` has for it."""
+    if not _is_valid(field, value):
+        raise ValueError(f"{where}: got {_show(value)}; expected {_EXPECTED[field]}")
+    if field == "pattern":
+        try:
+            re.compile(str(value))
+        except (re.error, OverflowError, RecursionError) as problem:
+            message = f"{where}: got {_show(value)}; expected {_EXPECTED[field]} ({problem})"
+            raise ValueError(message) from problem
+    return tuple(word.strip() for word in value) if isinstance(value, list) else value
+
+
+def _is_valid(field: str, value: object) -> bool:
+    if field == "words":
+        if not isinstance(value, list) or not value:
+            return False
+        return all(isinstance(word, str) and word.strip() for word in value)
+    if field in ("min", "max"):
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if field == "inflect":
+        return isinstance(value, bool)
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return field != "name" or value[0] == value[0].upper()
+
+
+def _agree(check: Check, where: str) -> Check:
+    """What holds between fields: a range has at least one bound, and its bounds are in order."""
+    if check.kind in ("words", "sentences"):
+        low, high = check.minimum, check.maximum
+        if low is None and high is None:
+            raise ValueError(f'{where}: "{check.kind}" expects min, max or both; got neither')
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"{where}.min: got {low}, above max {high}; expected min to be at most max")
+    return check
+
+
+def _show(value: object) -> str:
+    try:
+        return _shorten(json.dumps(value, ensure_ascii=False))
+    except (TypeError, ValueError):
+        return _shorten(repr(value))
+
+
+def _listed(names: Sequence[str], joiner: str = "or") -> str:
+    *most, last = names
+    return f"{', '.join(most)} {joiner} {last}" if most else last

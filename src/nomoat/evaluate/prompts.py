@@ -1,0 +1,58 @@
+"""Held-out prompts with checks, read from JSONL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.errors import DataError
+from nomoat.evaluate.checks import Check, parse_checks
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a suite; `checks` may be empty for a prompt that is only answered."""
+
+    suite: str
+    id: str
+    conversation: Conversation
+    checks: tuple[Check, ...]
+
+
+def read_prompts(path: Path, *, most: int) -> list[Prompt]:
+    """The first `most` prompts of a file of rows {"id", "messages", "checks"}; its stem is the suite's name.
+
+    Raises DataError with file, line and field.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"evaluate.prompts: {path} is not there") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text; expected JSONL rows with messages and checks") from error
+    prompts = [_prompt(path, n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise DataError(f"{path}: empty", hint='Expected one {"messages": [...], "checks": [...]} a line.')
+    return prompts[:most]
+
+
+def _prompt(path: Path, number: int, line: str) -> Prompt:
+    where = f"{path.name}:{number}"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(row, dict) or "messages" not in row:
+        raise DataError(f'{where}: expected {{"messages": [...], "checks": [...]}}')
+    messages = parse_messages(row["messages"], where)
+    if messages[-1].role == "assistant":
+        raise DataError(
+            f"{where}: messages end with an assistant turn; expected the turn to be answered last"
+        )
+    try:
+        checks = parse_checks(row.get("checks", []))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    return Prompt(path.stem, str(row.get("id", number)), Conversation(messages), checks)

@@ -1,0 +1,159 @@
+"""Opening the database, and telling the owner what it refuses: the one place that knows SQLite's ways."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from nomoat.errors import LedgerError
+from nomoat.ledger.files import disk_errors
+
+
+def parse_place(url_or_path: str | Path) -> tuple[URL, str]:
+    """The database's URL, and how to name it to the owner (without its password)."""
+    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+        path = Path(url_or_path).absolute()
+        return URL.create("sqlite", database=str(path)), str(path)
+    try:
+        url = make_url(url_or_path)
+    except ArgumentError as error:
+        raise LedgerError(f"ledger: {error}", hint="Expected a path or postgresql://...") from error
+    place = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise LedgerError(f"ledger {place}: has no file", hint="Expected sqlite:///path/to/ledger.db")
+        return parse_place(Path(str(url.database)))
+    if url.get_backend_name() != "postgresql":
+        raise LedgerError(
+            f"ledger {place}: got {url.get_backend_name()}; expected a path, sqlite:///... or postgresql://..."
+        )
+    return url, place
+
+
+def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bool = True) -> Engine:
+    """An engine whose transactions are real ones on both databases. `foreign_keys=False` (SQLite only) is
+    for migrations, which rebuild tables that others point to."""
+    if url.get_backend_name() == "postgresql":
+        return _postgresql(url, place)
+    path = Path(str(url.database))
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url, connect_args={"timeout": busy_timeout_s}, poolclass=None if foreign_keys else NullPool
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # Left alone, Python's sqlite3 commits before each CREATE TABLE, so a killed migration would stay
+        # half-done. None: it starts no transaction of its own, `begin` below does.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        # FULL: a commit that returned survives a power cut. NORMAL may lose the last ones, and a night or a
+        # vote that was acknowledged must not vanish; a night writes some hundred rows, so the price is small.
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later cannot wait for another writer (its snapshot is
+        # old): SQLite refuses it at once. One that will write says so at its start, and waits there.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL, place: str) -> Engine:
+    try:
+        return create_engine(url)
+    except ModuleNotFoundError as error:
+        extra = "psycopg[binary]" if error.name == "psycopg" else error.name
+        raise LedgerError(
+            f"ledger {place}: the Python package {error.name}, which speaks to PostgreSQL, is not installed",
+            hint=f'Install it: pip install "{extra}"',
+        ) from error
+
+
+def use_wal(engine: Engine, *, busy_timeout_s: float) -> None:
+    """Let readers read while a night writes (SQLite's write-ahead log); nothing to do on PostgreSQL.
+
+    The mode is kept in the file. Where the file system cannot do it, SQLite keeps its older mode: still
+    right, but a reader may have to wait for a writer."""
+    if engine.dialect.name != "sqlite":
+        return
+    wait_until = time.monotonic() + busy_timeout_s
+    connection = engine.raw_connection()
+    try:
+        while True:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # This one pragma does not wait for another process that opens the same new file.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > wait_until:
+                    raise DBAPIError.instance(None, None, error, sqlite3.Error) from error
+                time.sleep(0.01)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def told(place: str, *, busy_timeout_s: float) -> Iterator[None]:
+    """Turn what the database refuses into a LedgerError. A mistake of ours (bad SQL, a broken constraint)
+    goes through as it is."""
+    try:
+        yield
+    except DBAPIError as error:
+        explained = _explain(error, place, busy_timeout_s)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain(error: DBAPIError, place: str, busy_timeout_s: float) -> LedgerError | None:
+    cause = error.orig
+    if not isinstance(cause, sqlite3.DatabaseError):
+        if type(error).__name__ != "OperationalError":
+            return None
+        return LedgerError(
+            f"ledger {place}: {str(cause).strip()}",
+            hint="Is the database server up, and are the name and password right?",
+        )
+    # The low byte is the kind of error, the rest its finer cause (sqlite.org/rescode.html).
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    again = "Then run the same command again."
+    damaged = (
+        f"ledger {place}: is no ledger or is damaged ({cause})",
+        "Put a copy of it back, or move it away to start a new one: the artifacts beside it are reused.",
+    )
+    texts: dict[int, tuple[str, str]] = {
+        sqlite3.SQLITE_BUSY: (
+            f"ledger {place}: another program holds it locked (waited {busy_timeout_s:g} s)",
+            f"Close the program that writes to it (a database browser, another nomoat). {again}",
+        ),
+        sqlite3.SQLITE_READONLY: (
+            f"ledger {place}: cannot be written: the file or its disk is read-only",
+            f"Make the file and its folder writable, or move the workspace. {again}",
+        ),
+        sqlite3.SQLITE_CANTOPEN: (
+            f"ledger {place}: cannot be opened ({cause})",
+            f"Is it a file, and may you write to its folder? {again}",
+        ),
+        sqlite3.SQLITE_FULL: (
+            f"ledger {place}: the disk is full",
+            f"Free some space. {again} Finished stages are kept.",
+        ),
+        sqlite3.SQLITE_IOERR: (
+            f"ledger {place}: the disk failed ({cause})",
+            f"Look at the disk's health and free space. {again}",
+        ),
+        sqlite3.SQLITE_NOTADB: damaged,
+        sqlite3.SQLITE_CORRUPT: damaged,
+    }
+    found = texts.get(code)
+    return None if found is None else LedgerError(found[0], hint=found[1])

@@ -1,0 +1,163 @@
+"""What the ledger takes and gives: frozen dataclasses whose fields are the columns of `schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nomoat.ledger.process import ProcessMark, is_running
+
+NightStatus = Literal["running", "done", "failed", "interrupted"]
+StageStatus = Literal["running", "done", "reused", "failed", "interrupted"]
+Subject = Literal["base", "tuned", "difference"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightRow:
+    """One run of a recipe. `seconds`, `energy_joules` and `dollars` are None until it has ended."""
+
+    id: int
+    name: str
+    started_at: str
+    ended_at: str | None
+    status: NightStatus
+    recipe_text: str
+    recipe_resolved: Json
+    code_version: str
+    seed: int
+    machine: Json
+    plan: Json | None
+    verdict: Json | None
+    seconds: float | None
+    energy_joules: float | None
+    dollars: float | None
+    error: str | None
+    pid: int
+    host: str
+    process_started: str | None
+
+    def is_lost(self) -> bool:
+        """Still written down as running although its process, which was of this machine, is gone."""
+        mark = ProcessMark(self.pid, self.host, self.process_started)
+        return self.status == "running" and is_running(mark) is False
+
+
+@dataclass(frozen=True)
+class StartedNight:
+    """A night just begun, and the nights that were found dead and marked interrupted in the same step."""
+
+    night: NightRow
+    interrupted: tuple[NightRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """One stage of a night. `artifact_id` is None until it has made or reused one."""
+
+    id: int
+    night_id: int
+    name: str
+    position: int
+    key: str
+    artifact_id: str | None
+    status: StageStatus
+    started_at: str
+    ended_at: str | None
+    seconds: float | None
+    energy_joules: float | None
+    dollars: float | None
+    detail: Json | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRow:
+    """An artifact that was once made; its folder may have been removed since. `path` is relative to the
+    workspace."""
+
+    id: str
+    kind: str
+    key: str
+    path: str
+    bytes: int
+    created_at: str
+    meta: Json
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """An artifact (or an outside fingerprint, whose kind is the text before its colon) and what it was made
+    from. `role` is its part in its parent, '' at the root. `repeated`: its inputs are shown where it came
+    first, not here, for a chain of nights would otherwise double with each link."""
+
+    id: str
+    kind: str
+    role: str
+    inputs: tuple[LineageNode, ...]
+    repeated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRow:
+    """What a night yielded. `base` is a fingerprint or an artifact; `served_file` is the file to serve,
+    relative to the workspace."""
+
+    id: int
+    night_id: int
+    created_at: str
+    base: str
+    adapter_artifact: str | None
+    merged_artifact: str | None
+    gguf_artifact: str | None
+    served_file: str | None
+    verdict: Json | None
+
+    @property
+    def name(self) -> str:
+        """As it is shown and typed: 'gen-0001'."""
+        return f"gen-{self.id:04d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One measured number over `n` prompts or rows, with its interval [low, high] at `confidence` (0..1)."""
+
+    subject: Subject
+    suite: str
+    metric: str
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+    artifact_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow(Score):
+    """A score as kept."""
+
+    id: int
+    night_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Both models' answers to one prompt. `*_passed` is None where the prompt has no checks."""
+
+    suite: str
+    prompt_id: str
+    prompt: Json | list[Any]
+    base_answer: str
+    tuned_answer: str
+    base_passed: bool | None = None
+    tuned_passed: bool | None = None
+    checks: Json | list[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRow(Sample):
+    """A sample as kept."""
+
+    id: int
+    night_id: int

@@ -1,0 +1,159 @@
+"""The ledger's tables. Portable SQL: the same on SQLite and PostgreSQL. Times are UTC, ISO 8601, as text;
+lengths of time are seconds, energy joules, money dollars.
+
+A change here needs a new file in `migrations/versions/` and a new `HEAD`; tests/ledger/test_migrations.py
+holds the three equal."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+HEAD = "0001"
+"""The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
+
+REVISION_TABLE = "nomoat_revision"
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# none_as_null: a missing plan is SQL's NULL, which `IS NULL` finds, and not the JSON text 'null'.
+_JSON = JSON(none_as_null=True)
+
+nights = Table(
+    "nights",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
+    Column("ended_at", Text),
+    Column("status", Text, nullable=False),
+    Column("recipe_text", Text, nullable=False),
+    Column("recipe_resolved", _JSON, nullable=False),
+    Column("code_version", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("machine", _JSON, nullable=False),
+    Column("plan", _JSON),
+    Column("verdict", _JSON),
+    Column("seconds", Float),
+    Column("energy_joules", Float),
+    Column("dollars", Float),
+    Column("error", Text),
+    # Who runs it, so that a night whose process was killed is not 'running' for ever.
+    Column("pid", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("process_started", Text),
+    CheckConstraint("status IN ('running', 'done', 'failed', 'interrupted')", name="status"),
+)
+
+artifacts = Table(
+    "artifacts",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("meta", _JSON, nullable=False),
+)
+
+# input_id is no foreign key: it may be an outside fingerprint such as 'file:<sha256>'.
+artifact_inputs = Table(
+    "artifact_inputs",
+    METADATA,
+    Column("artifact_id", Text, ForeignKey("artifacts.id"), primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("input_id", Text, nullable=False, index=True),
+)
+
+stages = Table(
+    "stages",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("night_id", Integer, ForeignKey("nights.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("artifact_id", Text, ForeignKey("artifacts.id")),
+    Column("status", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
+    Column("ended_at", Text),
+    Column("seconds", Float),
+    Column("energy_joules", Float),
+    Column("dollars", Float),
+    Column("detail", _JSON),
+    CheckConstraint("status IN ('running', 'done', 'reused', 'failed', 'interrupted')", name="status"),
+)
+
+generations = Table(
+    "generations",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("night_id", Integer, ForeignKey("nights.id"), nullable=False, index=True),
+    Column("created_at", Text, nullable=False),
+    Column("base", Text, nullable=False),
+    Column("adapter_artifact", Text, ForeignKey("artifacts.id")),
+    Column("merged_artifact", Text, ForeignKey("artifacts.id")),
+    Column("gguf_artifact", Text, ForeignKey("artifacts.id")),
+    Column("served_file", Text),
+    Column("verdict", _JSON),
+)
+
+scores = Table(
+    "scores",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("night_id", Integer, ForeignKey("nights.id"), nullable=False, index=True),
+    Column("artifact_id", Text, ForeignKey("artifacts.id")),
+    Column("subject", Text, nullable=False),
+    Column("suite", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("low", Float),
+    Column("high", Float),
+    Column("confidence", Float),
+    Column("n", Integer, nullable=False),
+    CheckConstraint("subject IN ('base', 'tuned', 'difference')", name="subject"),
+)
+
+samples = Table(
+    "samples",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("night_id", Integer, ForeignKey("nights.id"), nullable=False, index=True),
+    Column("suite", Text, nullable=False),
+    Column("prompt_id", Text, nullable=False),
+    Column("prompt", _JSON, nullable=False),
+    Column("base_answer", Text, nullable=False),
+    Column("tuned_answer", Text, nullable=False),
+    Column("base_passed", Boolean),
+    Column("tuned_passed", Boolean),
+    Column("checks", _JSON),
+)
+
+schema_history = Table(
+    "schema_history",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("revision", Text, nullable=False),
+    Column("program_version", Text, nullable=False),
+    Column("upgraded_at", Text, nullable=False),
+)

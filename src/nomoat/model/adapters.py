@@ -1,0 +1,84 @@
+"""LoRA adapters in PEFT's layout, bound to the fingerprint of their base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from nomoat.errors import ModelError
+
+_BASE_KEY = "base_sha256"
+
+
+def add_lora(
+    model: Any,
+    *,
+    lora_r: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    target_modules: str | list[str],
+    seed: int,
+) -> Any:
+    """Freeze the model and inject LoRA (Hu et al. 2021, arXiv:2106.09685) into `target_modules`.
+
+    "all-linear" means every linear layer but the output layer. Returns a PeftModel.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        target_modules=target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        linear = sorted(
+            {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        )
+        raise ModelError(
+            f"sft.lora_target_modules: {target_modules} is not in this model",
+            hint=f'Its linear layers are: {", ".join(linear)}; or "all-linear".',
+        ) from error
+
+
+def save_adapter(model: Any, folder: Path, *, base: str, base_sha256: str) -> None:
+    """Write adapter_model.safetensors and adapter_config.json; same adapter, same bytes."""
+    from peft import get_peft_model_state_dict
+
+    tensors = {k: v.detach().contiguous().cpu() for k, v in get_peft_model_state_dict(model).items()}
+    save_file(
+        tensors, folder / "adapter_model.safetensors", metadata={"format": "pt", _BASE_KEY: base_sha256}
+    )
+    config = model.peft_config["default"].to_dict()
+    config["base_model_name_or_path"] = base
+    config["inference_mode"] = True
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    text = json.dumps(plain, indent=2, sort_keys=True, default=str)
+    (folder / "adapter_config.json").write_text(text + "\n")
+
+
+def load_adapter(model: Any, folder: Path, *, base_sha256: str) -> Any:
+    """Put a saved adapter on its base; ModelError if it was trained on another one."""
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+
+    weights = folder / "adapter_model.safetensors"
+    with safe_open(weights, framework="pt") as file:
+        bound_to = (file.metadata() or {}).get(_BASE_KEY)
+    if bound_to is not None and bound_to != base_sha256:
+        raise ModelError(
+            f"{folder}: this adapter was trained on another base "
+            f"(sha256 {bound_to[:12]}…, this one is {base_sha256[:12]}…)",
+            hint="Give the base it was trained on, or train a new adapter.",
+        )
+    peft_model = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
+    set_peft_model_state_dict(peft_model, load_file(weights))
+    return peft_model.eval()

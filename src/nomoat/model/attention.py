@@ -1,0 +1,89 @@
+"""Attention for packed rows, registered with transformers' attention interface.
+
+Every decoder that reads its attention from the interface works unchanged: the forward is called with
+`segments=packed.bounds`, and no T×T mask is ever made.
+
+H heads · K key/value heads · L tokens of one segment · D head width
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+PACKED = "nomoat_packed"
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    segments: tuple[int, ...],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; causal within each segment.
+
+    `softcap` is Gemma 2's tanh cap on the scores; `sliding_window` w lets a token see itself and the
+    w - 1 before it, as in transformers.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    outputs = [
+        _causal(
+            query[:, :, start:end],
+            key[:, :, start:end],
+            value[:, :, start:end],
+            scaling=scaling,
+            dropout=dropout,
+            softcap=softcap,
+            window=sliding_window,
+        )
+        for start, end in pairwise(segments)
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _causal(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    length = query.shape[2]
+    banded = window is not None and length > window
+    if softcap is None and not banded:
+        return F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, dropout_p=dropout
+        )
+    index = torch.arange(length, device=query.device)
+    distance = index[:, None] - index[None, :]
+    visible = distance >= 0
+    if banded:
+        visible &= distance < window
+    if softcap is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible, scale=scaling, dropout_p=dropout
+        )
+    scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    scores = torch.tanh(scores / softcap) * softcap
+    shares = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1, dtype=torch.float32)
+    return F.dropout(shares.to(query.dtype), p=dropout) @ value
+
+
+AttentionInterface.register(PACKED, packed_attention)

@@ -1,0 +1,63 @@
+"""The primitive that everything that learns is written over.
+
+T packed tokens · S supervised positions · V vocabulary · N rows
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from nomoat.data.pack import Packed, Rows, fill, pack
+
+
+def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
+    """log p of every supervised target, float32 [S], differentiable in the model's trainable weights.
+
+    The output layer runs at the S supervised positions only. The model must read its attention from
+    `model.attention.PACKED` (as `load_model` sets it).
+    """
+    logits_SV = model(
+        input_ids=packed.tokens_T[None],
+        position_ids=packed.positions_T[None],
+        segments=packed.bounds,
+        logits_to_keep=packed.source_S,
+        use_cache=False,
+    ).logits[0]
+    return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
+
+
+@dataclass(frozen=True)
+class RowLosses:
+    """Negative log-likelihood of each row's supervised tokens, in nats, and how many there are."""
+
+    nll_N: NDArray[np.float64]
+    tokens_N: NDArray[np.int64]
+
+    @property
+    def mean(self) -> float:
+        """Mean over all supervised tokens, nats a token."""
+        return float(self.nll_N.sum() / max(1, self.tokens_N.sum()))
+
+
+@torch.no_grad()
+def row_losses(
+    model: torch.nn.Module, rows: Rows, *, batch_tokens: int, device: torch.device | str = "cpu"
+) -> RowLosses:
+    """The loss of every row, each computed without gradient in packed batches of `batch_tokens`."""
+    was_training = model.training
+    model.eval()
+    nll_N = np.zeros(len(rows))
+    tokens_N = np.zeros(len(rows), dtype=np.int64)
+    for run in fill(range(len(rows)), rows.lengths, batch_tokens):
+        packed = pack([rows[row] for row in run], device)
+        row_S = packed.row_S.cpu().numpy()
+        logp_S = token_logprobs(model, packed).double().cpu().numpy()
+        nll_N[run] = np.bincount(row_S, weights=-logp_S, minlength=len(run))
+        tokens_N[run] = np.bincount(row_S, minlength=len(run))
+    model.train(was_training)
+    return RowLosses(nll_N, tokens_N)

@@ -1,0 +1,190 @@
+"""The books of a night: its end in the ledger, its generation, its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
+from nomoat.ledger.artifacts import HOUSE, Artifact
+from nomoat.ledger.clock import now_iso
+from nomoat.ledger.rows import GenerationRow, NightRow, Sample, Score
+from nomoat.ledger.store import Ledger
+from nomoat.night.code import code_version
+from nomoat.night.report import write_report
+from nomoat.night.result import NightSummary, Results
+from nomoat.night.runner import NightInterrupted, Stages
+from nomoat.night.stages import MODEL
+from nomoat.recipe_file import LoadedRecipe
+
+
+@dataclass(frozen=True)
+class Books:
+    """What is written down when a night ends, however it ends."""
+
+    ledger: Ledger
+    night: NightRow
+    loaded: LoadedRecipe
+    workspace: Path
+    stages: Stages
+
+    @contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """A night that does not end well is written down as failed or interrupted, with its cost so far."""
+        try:
+            yield
+        except BaseException as error:
+            asked = isinstance(error, NightInterrupted | KeyboardInterrupt)
+            with suppress(Exception):  # the first error is the one to tell
+                self.ledger.finish_night(
+                    self.night.id,
+                    status="interrupted" if asked else "failed",
+                    error=str(error) or type(error).__name__,
+                    **self._cost(),
+                )
+            raise
+
+    def close(
+        self, base: str, base_source: str, results: Results, *, warnings: tuple[str, ...]
+    ) -> NightSummary:
+        """Write down a night that ended well: scores, answers, generation, report."""
+        recipe = self.loaded.recipe
+        comparison = read_comparison(results)
+        served_file = f"{results.served.relative_path}/{recipe.name}-{recipe.quantize.serve}.gguf"
+        model = results.merged or results.pretrain
+        assert model is not None
+        generation = self._generation(base_source, results, model, served_file, comparison)
+        self.ledger.add_scores(self.night.id, _scores(comparison, recipe.evaluate.confidence))
+        self.ledger.add_samples(self.night.id, [_sample(answer) for answer in comparison.answers])
+        verdict = {"verdict": comparison.verdict, "said": comparison.said, "generation": generation.name}
+        self.ledger.finish_night(self.night.id, status="done", verdict=verdict, **self._cost())
+        night = self.ledger.night(self.night.id)
+
+        report_path = self.workspace / HOUSE / "reports" / f"night-{night.id:04d}.html"
+        trained = results.sft or results.pretrain
+        summary = NightSummary(
+            night_id=night.id,
+            generation=generation.name,
+            name=recipe.name,
+            started_at=night.started_at,
+            ended_at=night.ended_at or now_iso(),
+            base=base,
+            seed=recipe.seed,
+            code_version=code_version(),
+            machine=night.machine,
+            plan=list(results.plan),
+            recipe_yaml=self.loaded.resolved_yaml(),
+            data_report=dict(results.data.meta) if results.data else {},
+            curve=_read_json(trained, "training.json").get("curve", {}),
+            training={
+                k: v for k, v in (trained.meta if trained else {}).items() if k not in ("params", "events")
+            },
+            comparison=comparison,
+            fidelity=_read_json(results.evaluate, "fidelity.json").get("files", []),
+            stages=self.stages.summaries,
+            seconds=night.seconds or 0.0,
+            energy_joules=night.energy_joules or 0.0,
+            energy_said=self.stages.profile.watts_said,
+            dollars=night.dollars or 0.0,
+            price_said=self._price_said(),
+            lineage=asdict(self.ledger.lineage(results.served.id)),
+            licences=list(results.licences),
+            model_path=f"{model.relative_path}/{MODEL}",
+            served_file=served_file,
+            report_path=str(report_path.relative_to(self.workspace)),
+            next_command="nomoat chat",
+            warnings=list(warnings),
+        )
+        report_path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(summary, report_path)
+        return summary
+
+    def _generation(
+        self, base: str, results: Results, model: Artifact, served_file: str, comparison: Comparison
+    ) -> GenerationRow:
+        """A new generation, or the one that had exactly these files."""
+        for known in self.ledger.generations():
+            if known.served_file == served_file and known.merged_artifact == model.id:
+                return known
+        return self.ledger.add_generation(
+            self.night.id,
+            base=base,
+            adapter_artifact=results.sft.id if results.sft and results.sft is not results.merged else None,
+            merged_artifact=model.id,
+            gguf_artifact=results.served.id,
+            served_file=served_file,
+            verdict={"verdict": comparison.verdict, "said": comparison.said},
+        )
+
+    def _cost(self) -> dict[str, Any]:
+        seconds, joules = self.stages.seconds(), self.stages.meter.joules()
+        dollars = self.stages.prices.dollars(seconds, joules)
+        return {"seconds": seconds, "energy_joules": joules, "dollars": dollars}
+
+    def _price_said(self) -> str:
+        prices, said = self.stages.prices, self.stages.profile.watts_said
+        power = f"{prices.dollars_per_kwh:.2f} $/kWh at {said}"
+        if prices.dollars_per_hour == 0:
+            return f"{power}; the machine itself at 0 $/h (budget.price_dollars_per_hour)"
+        return f"{prices.dollars_per_hour:.2f} $/h and {power}"
+
+
+def read_comparison(results: Results) -> Comparison:
+    """The comparison that `evaluate` wrote; without one, what pre-training alone can say."""
+    if results.evaluate is None:
+        assert results.pretrain is not None
+        loss = results.pretrain.meta["best_loss"]
+        said = f"A new base was trained from scratch: held-out loss {loss:.3f} nats a token. It has no rival yet."
+        return Comparison([], [], "not shown better", "", said)
+    raw = _read_json(results.evaluate, "comparison.json")
+    metrics = [
+        Metric(**{**m, **{side: Estimate(**m[side]) for side in ("base", "tuned", "difference")}})
+        for m in raw["metrics"]
+    ]
+    answers = [Answer(**answer) for answer in raw["answers"]]
+    return Comparison(metrics, answers, raw["verdict"], raw["decided_by"], raw["said"])
+
+
+def _read_json(artifact: Artifact | None, name: str) -> dict[str, Any]:
+    if artifact is None:
+        return {}
+    content: dict[str, Any] = json.loads((artifact.path / name).read_text(encoding="utf-8"))
+    return content
+
+
+def _scores(comparison: Comparison, confidence: float) -> list[Score]:
+    return [
+        Score(
+            subject=subject,
+            suite=metric.suite,
+            metric=metric.name,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            confidence=confidence,
+            n=estimate.n,
+        )
+        for metric in comparison.metrics
+        for subject, estimate in (
+            ("base", metric.base),
+            ("tuned", metric.tuned),
+            ("difference", metric.difference),
+        )
+    ]
+
+
+def _sample(answer: Answer) -> Sample:
+    return Sample(
+        suite=answer.suite,
+        prompt_id=answer.prompt_id,
+        prompt=answer.messages,
+        base_answer=answer.base,
+        tuned_answer=answer.tuned,
+        base_passed=answer.base_passed,
+        tuned_passed=answer.tuned_passed,
+        checks=answer.checks,
+    )

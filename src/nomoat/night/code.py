@@ -1,0 +1,26 @@
+"""Which code made an artifact: a hash over what can change its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+# Rooms that only show, serve or spread what the others make.
+_SHOW = {"cli", "serve", "cluster", "assets"}
+_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "gguf", "xllamacpp", "numpy")
+
+
+@cache
+def code_version() -> str:
+    """16 hex digits over nomoat's sources and the versions of the libraries that do the arithmetic."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if relative.parts[0] not in _SHOW and path.name != "report.py":
+            digest.update(f"{relative.as_posix()}\0".encode() + path.read_bytes())
+    for library in _LIBRARIES:
+        digest.update(f"{library}=={version(library)}\n".encode())
+    return digest.hexdigest()[:16]

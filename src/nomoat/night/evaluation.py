@@ -1,0 +1,109 @@
+"""The stage `evaluate`: base against tuned, on rows and prompts that no training saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.data.pack import Head, Rows
+from nomoat.data.store import TokenStore
+from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
+from nomoat.evaluate.comparison import Metric
+from nomoat.evaluate.prompts import Prompt, read_prompts
+from nomoat.evaluate.run import answer_all, judge
+from nomoat.model.load import Machine, load_model
+from nomoat.model.logprobs import RowLosses, row_losses
+from nomoat.night.jobs import Folders, Outcome, Report
+
+
+def run_evaluate(
+    folders: Folders,
+    report: Report,
+    *,
+    base: Path,
+    tuned: Path,
+    base_gguf: Path,
+    tuned_gguf: Path,
+    data: Path,
+    prompt_files: tuple[Path, ...],
+    machine: Machine,
+    threads: int,
+    batch_tokens: int,
+    n_ctx: int,
+    max_prompts: int,
+    max_new_tokens: int,
+    max_held_out_rows: int,
+    samples: int,
+    confidence: float,
+    bootstrap_samples: int,
+    seed: int,
+) -> Outcome:
+    """Held-out loss of both models, and their answers by the files that would be served, with every check.
+
+    Writes `comparison.json` (the Comparison) and `losses.json` (each held-out row's), so that every figure
+    can be computed again.
+    """
+    rows = Head(TokenStore.open(data / "held_out"), max_held_out_rows)
+    report(0.0, None, "held-out loss of the base")
+    of_base = _losses(base, rows, batch_tokens, machine)
+    report(0.1, None, "held-out loss of the tuned model")
+    of_tuned = _losses(tuned, rows, batch_tokens, machine)
+
+    prompts = _prompts(prompt_files, data / "held_out.jsonl", max_prompts=max_prompts, samples=samples)
+    answer = partial(
+        answer_all,
+        prompts=prompts,
+        tokenizer_dir=tuned,
+        max_new_tokens=max_new_tokens,
+        n_ctx=n_ctx,
+        threads=threads,
+    )
+    total = max(1, len(prompts))
+    by_base = answer(base_gguf, progress=lambda n: report(0.2 + 0.4 * n / total, None, f"base, answer {n}"))
+    by_tuned = answer(
+        tuned_gguf, progress=lambda n: report(0.6 + 0.4 * n / total, None, f"tuned, answer {n}")
+    )
+
+    answers = judge(prompts, by_base, by_tuned)
+    bootstrap: dict[str, Any] = {"confidence": confidence, "samples": bootstrap_samples, "seed": seed}
+    metrics: list[Metric] = [
+        *compare_pass_rates(answers, **bootstrap),
+        compare_losses((of_base.nll_N, of_base.tokens_N), (of_tuned.nll_N, of_tuned.tokens_N), **bootstrap),
+    ]
+    comparison = conclude(metrics, answers, confidence=confidence)
+    (folders.out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1) + "\n")
+    losses = {"base": _listed(of_base), "tuned": _listed(of_tuned)}
+    (folders.out / "losses.json").write_text(json.dumps(losses) + "\n")
+    return Outcome({"verdict": comparison.verdict}, comparison.said)
+
+
+def _losses(folder: Path, rows: Rows, batch_tokens: int, machine: Machine) -> RowLosses:
+    model = load_model(folder, machine).eval()
+    return row_losses(model, rows, batch_tokens=batch_tokens, device=machine.device)
+
+
+def _listed(losses: RowLosses) -> dict[str, list[float]]:
+    return {"nll": losses.nll_N.tolist(), "tokens": losses.tokens_N.tolist()}
+
+
+def _prompts(files: Sequence[Path], held_out: Path, *, max_prompts: int, samples: int) -> list[Prompt]:
+    """The owner's prompts; without any, the questions of some held-out rows, to be answered and shown."""
+    if files:
+        return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
+    prompts = []
+    with held_out.open(encoding="utf-8") as lines:
+        for number, line in zip(range(samples), lines, strict=False):
+            prompts.append(_without_answer(json.loads(line), number))
+    return [prompt for prompt in prompts if prompt.conversation.messages]
+
+
+def _without_answer(row: dict[str, Any], number: int) -> Prompt:
+    """A held-out conversation up to its last assistant turn."""
+    messages = parse_messages(row.get("messages", []), f"held_out.jsonl:{number + 1}")
+    last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=0)
+    return Prompt("held-out rows", str(number + 1), Conversation(messages[:last]), ())

@@ -1,0 +1,348 @@
+"""`nomoat run`: a whole night as one function that reads from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nomoat.ledger.artifacts import Artifact, ArtifactStore
+from nomoat.ledger.files import hash_file
+from nomoat.ledger.store import Ledger
+from nomoat.model.load import Machine, choose_machine, fingerprint, resolve_base, set_threads
+from nomoat.night.books import Books
+from nomoat.night.code import code_version
+from nomoat.night.deadline import Countdown
+from nomoat.night.evaluation import run_evaluate
+from nomoat.night.events import Watcher
+from nomoat.night.forecast import plan_finetuning, prices_of
+from nomoat.night.jobs import Job
+from nomoat.night.recipes import training_keys
+from nomoat.night.result import NightSummary, Results
+from nomoat.night.runner import Stages
+from nomoat.night.sources import Sources, find_sources, licences_of
+from nomoat.night.stages import ADAPTER, MODEL, run_data, run_merge, run_pretrain, run_quantize, run_sft
+from nomoat.plan.probe import EnergyMeter, MachineProfile, probe
+from nomoat.recipe import Recipe
+from nomoat.recipe_file import LoadedRecipe
+
+STALE_WORK_SECONDS = 14 * 24 * 3600.0
+
+
+def run_night(
+    loaded: LoadedRecipe, workspace: Path, *, watcher: Watcher, stop_asked: Callable[[], bool]
+) -> NightSummary:
+    """Run the recipe in the workspace and leave a model, a report and the ledger's account of both.
+
+    Whatever of it was done before, with the same inputs, recipe and code, is not done again. Raises
+    NightInterrupted after a clean stop, and errors.NomoatError for what the owner can mend.
+    """
+    started = datetime.now()
+    recipe = loaded.recipe
+    sources = find_sources(recipe, loaded.folder)
+    threads = set_threads(recipe.threads)
+    machine = choose_machine((recipe.sft or recipe.pretrain).dtype)  # type: ignore[union-attr]
+    base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)
+    store = ArtifactStore(workspace)
+    with store.lock(), Ledger.open(store.house / "ledger.db") as ledger:
+        store.sweep(max_age_s=STALE_WORK_SECONDS)
+        profile = probe(machine, workspace, watts=recipe.budget.watts)
+        opened = ledger.start_night(
+            name=recipe.name,
+            recipe_text=loaded.text,
+            recipe_resolved=recipe.model_dump(mode="json"),
+            code_version=code_version(),
+            seed=recipe.seed,
+            machine=asdict(profile),
+            alone=True,
+        )
+        for lost in opened.interrupted:
+            watcher.note(f"night {lost.id} had been cut off; what it had finished is used again")
+        stages = Stages(
+            store,
+            ledger,
+            opened.night.id,
+            watcher,
+            stop_asked,
+            profile,
+            prices_of(recipe.budget),
+            EnergyMeter(profile.watts),
+        )
+        night = _Night(recipe, sources, stages, machine, threads, profile, started)
+        books = Books(ledger, opened.night, loaded, workspace, stages)
+        with books.closed_on_failure():
+            base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
+            results = night.finetune(base) if recipe.sft else night.pack_up(base)
+            for warning in store.warnings:
+                watcher.note(warning)
+            return books.close(base.name, base.source, results, warnings=tuple(store.warnings))
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base to start from; `source` names it in the lineage."""
+
+    folder: Path
+    name: str
+    sha256: str
+    source: str
+
+    @staticmethod
+    def of(folder: Path, name: str, source: str | None = None) -> Base:
+        """The base in a folder, with the fingerprint that adapters are bound to."""
+        sha256 = fingerprint(folder)
+        return Base(folder, name, sha256, source or f"base:{sha256}")
+
+
+@dataclass
+class _Night:
+    recipe: Recipe
+    sources: Sources
+    stages: Stages
+    machine: Machine
+    threads: int
+    profile: MachineProfile
+    started: datetime
+    pretrained: Artifact | None = None
+
+    def pretrain(self) -> Base:
+        """The stage `pretrain`: a base of one's own."""
+        section = self.recipe.pretrain
+        assert section is not None
+        keys = training_keys(section, self.recipe.seed)
+        shape: dict[str, Any] = {
+            key: getattr(section, key)
+            for key in (
+                "vocab_size",
+                "max_seq_len",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+            )
+        }
+        shape["held_out_share"] = section.held_out
+        artifact = self.stages.do(
+            Job(
+                kind="pretrain",
+                why=f"a base of {section.num_hidden_layers} layers from your text",
+                inputs=self.sources.fingerprints(self.sources.pretrain),
+                params={"keys": asdict(keys), **shape, **self._where_bytes_depend_on()},
+                run=partial(
+                    run_pretrain,
+                    files=list(self.sources.pretrain),
+                    machine=self.machine,
+                    keys=keys,
+                    seconds_left=self._whole_budget().left,
+                    stop_asked=self.stages.stop_asked,
+                    **shape,
+                ),
+            )
+        )
+        self.pretrained = artifact
+        return Base.of(artifact.path / MODEL, f"{self.recipe.name} (pre-trained)", artifact.id)
+
+    def pack_up(self, base: Base) -> Results:
+        """A night without fine-tuning ends with the base's own files."""
+        served = self._quantize(base.folder, base.source, self.recipe.name, tuple(self.recipe.quantize.types))
+        return Results(served=served, pretrain=self.pretrained)
+
+    def finetune(self, base: Base) -> Results:
+        """data, sft, merge, quantize, evaluate."""
+        data = self._data(base)
+        plan = plan_finetuning(
+            self.recipe, base.folder, data.meta, self._prompts(), self.profile, self.started
+        )
+        self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
+        for sentence in plan.sentences:
+            self.stages.watcher.note(sentence)
+        sft = self._sft(base, data, Countdown(plan.train_seconds))
+        merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft  # type: ignore[union-attr]
+        types = tuple(self.recipe.quantize.types)
+        served = self._quantize(merged.path / MODEL, merged.id, self.recipe.name, types)
+        base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
+        evaluate = self._evaluate(base, data, merged, base_files, served)
+        return Results(
+            served=served,
+            plan=plan.sentences,
+            licences=licences_of(base.folder, self.sources),
+            pretrain=self.pretrained,
+            data=data,
+            sft=sft,
+            merged=merged,
+            evaluate=evaluate,
+        )
+
+    def _data(self, base: Base) -> Artifact:
+        section, sft = self.recipe.data, self.recipe.sft
+        assert sft is not None
+        keys: dict[str, Any] = {
+            "format": section.format,
+            "held_out_share": section.held_out,
+            "max_seq_len": sft.max_seq_len,
+            "max_bad_rows": section.max_bad_rows,
+            "max_truncated": section.max_truncated,
+            "dedup": section.dedup,
+            "train_on": section.train_on,
+            "use_preferred": section.use_preferred,
+        }
+        return self.stages.do(
+            Job(
+                kind="data",
+                why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
+                inputs={
+                    "base": base.source,
+                    **self.sources.fingerprints(self.sources.train),
+                    **self._template(),
+                },
+                params=keys,
+                run=partial(
+                    run_data,
+                    base=base.folder,
+                    chat_template=self.sources.chat_template,
+                    files=list(self.sources.train),
+                    **keys,
+                ),
+            )
+        )
+
+    def _sft(self, base: Base, data: Artifact, countdown: Countdown) -> Artifact:
+        section, budget = self.recipe.sft, self.recipe.budget
+        assert section is not None
+        keys = training_keys(section, self.recipe.seed)
+        lora: dict[str, Any] = {
+            key: getattr(section, key)
+            for key in ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        }
+        # a deadline can shorten training, so what was trained under one is not what is trained under another
+        limits = {"until": budget.until, "hours": budget.hours, "dollars": budget.dollars}
+        return self.stages.do(
+            Job(
+                kind="sft",
+                why=f"{section.method} on {data.meta['rows']['train']} rows",
+                inputs={"base": base.source, "data": data.id},
+                params={"keys": asdict(keys), **lora, "budget": limits, **self._where_bytes_depend_on()},
+                run=partial(
+                    run_sft,
+                    base=base.folder,
+                    base_name=base.name,
+                    base_sha256=base.sha256,
+                    data=data.path,
+                    chat_template=self.sources.chat_template,
+                    machine=self.machine,
+                    seconds_left=countdown.left,
+                    stop_asked=self.stages.stop_asked,
+                    keys=keys,
+                    **lora,
+                ),
+            )
+        )
+
+    def _merge(self, base: Base, data: Artifact, sft: Artifact) -> Artifact:
+        return self.stages.do(
+            Job(
+                kind="merge",
+                why="the adapter folded into its base",
+                inputs={"base": base.source, "adapter": sft.id, "data": data.id, **self._template()},
+                params=self._where_bytes_depend_on(),
+                run=partial(
+                    run_merge,
+                    base=base.folder,
+                    base_sha256=base.sha256,
+                    adapter=sft.path / ADAPTER,
+                    data=data.path,
+                    chat_template=self.sources.chat_template,
+                    machine=self.machine,
+                ),
+            )
+        )
+
+    def _quantize(self, model: Path, source: str, name: str, types: tuple[str, ...]) -> Artifact:
+        return self.stages.do(
+            Job(
+                kind="quantize",
+                why=f"{name} as {', '.join(types)}",
+                inputs={"model": source, **self._template()},
+                params={"types": types, "name": name},
+                run=partial(
+                    run_quantize,
+                    model=model,
+                    chat_template=self.sources.chat_template,
+                    types=types,
+                    name=name,
+                ),
+            )
+        )
+
+    def _evaluate(
+        self, base: Base, data: Artifact, merged: Artifact, base_files: Artifact, served: Artifact
+    ) -> Artifact:
+        section, sft, serve = self.recipe.evaluate, self.recipe.sft, self.recipe.quantize.serve
+        assert sft is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key)
+            for key in (
+                "max_prompts",
+                "max_new_tokens",
+                "max_held_out_rows",
+                "samples",
+                "confidence",
+                "bootstrap_samples",
+            )
+        }
+        keys |= {"seed": self.recipe.seed, "batch_tokens": sft.micro_batch_tokens}
+        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.prompts)}
+        return self.stages.do(
+            Job(
+                kind="evaluate",
+                why="base against tuned model on what no training saw",
+                inputs={
+                    "base": base.source,
+                    "model": merged.id,
+                    "data": data.id,
+                    "base file": base_files.id,
+                    "file": served.id,
+                    **prompts,
+                },
+                params={"serve": serve, **keys, **self._where_bytes_depend_on()},
+                run=partial(
+                    run_evaluate,
+                    base=base.folder,
+                    tuned=merged.path / MODEL,
+                    base_gguf=base_files.path / f"base-{serve}.gguf",
+                    gguf_files=served.path,
+                    tuned_gguf=served.path / f"{self.recipe.name}-{serve}.gguf",
+                    data=data.path,
+                    prompt_files=self.sources.prompts,
+                    machine=self.machine,
+                    threads=self.threads,
+                    n_ctx=min(
+                        served.meta["files"][0]["context_length"], sft.max_seq_len + section.max_new_tokens
+                    ),
+                    **keys,
+                ),
+            )
+        )
+
+    def _prompts(self) -> int:
+        section = self.recipe.evaluate
+        return section.max_prompts if self.sources.prompts else section.samples
+
+    def _template(self) -> dict[str, str]:
+        path = self.sources.chat_template
+        return {} if path is None else {"chat template": f"file:{hash_file(path)}"}
+
+    def _where_bytes_depend_on(self) -> dict[str, Any]:
+        """Sums come out differently in the last digit on another number of threads."""
+        dtype = str(self.machine.dtype).removeprefix("torch.")
+        return {"device": self.machine.device, "dtype": dtype, "threads": self.threads}
+
+    def _whole_budget(self) -> Countdown:
+        from nomoat.night.deadline import seconds_allowed
+
+        budget = self.recipe.budget
+        return Countdown(seconds_allowed(budget.until, budget.hours, self.started))

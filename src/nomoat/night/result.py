@@ -1,0 +1,79 @@
+"""What a night leaves behind, as the report, the ledger and the command line read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nomoat.evaluate.comparison import Comparison
+from nomoat.ledger.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class Results:
+    """The artifacts of a night; those of stages it had not are None. `plan` is the planner's sentences."""
+
+    served: Artifact
+    plan: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
+    pretrain: Artifact | None = None
+    data: Artifact | None = None
+    sft: Artifact | None = None
+    merged: Artifact | None = None
+    evaluate: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of the night; `how` is done or reused. A reused stage cost nothing tonight."""
+
+    kind: str
+    how: str
+    seconds: float
+    energy_joules: float
+    dollars: float
+    artifact_id: str
+    said: str
+
+
+@dataclass(frozen=True)
+class NightSummary:
+    """Everything the morning report shows."""
+
+    night_id: int
+    generation: str
+    name: str
+    started_at: str
+    ended_at: str
+    base: str
+    seed: int
+    code_version: str
+    machine: dict[str, Any]
+    """device, dtype, threads, cores, memory_bytes, gflops, torch, transformers..."""
+    plan: list[str]
+    """The planner's sentences: each number chosen, with its reason."""
+    recipe_yaml: str
+    data_report: dict[str, Any]
+    """DataReport.to_dict() of the data stage."""
+    curve: dict[str, Any]
+    """{'train': [{step, loss, learning_rate, grad_norm, tokens}], 'held_out': [{step, loss}], 'events': [str]}"""
+    training: dict[str, Any]
+    """steps, best_step, best_loss, first_loss, tokens, supervised_tokens, seconds"""
+    comparison: Comparison
+    fidelity: list[dict[str, Any]]
+    """One a file: {file, type, bytes, same_greedy_share, mean_kl, same_top_share, said}"""
+    stages: list[StageSummary]
+    seconds: float
+    energy_joules: float
+    energy_said: str
+    """How the energy was measured or estimated."""
+    dollars: float
+    price_said: str
+    lineage: dict[str, Any]
+    """LineageNode of the served file as nested dicts: {id, kind, role, inputs: [...]}"""
+    licences: list[str]
+    model_path: str
+    served_file: str
+    report_path: str
+    next_command: str
+    warnings: list[str]

@@ -1,0 +1,107 @@
+"""Runs the stages of a night: which need to run, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from nomoat.ledger.artifacts import Artifact, ArtifactStore
+from nomoat.ledger.store import Ledger
+from nomoat.night.events import Watcher
+from nomoat.night.jobs import Folders, Job
+from nomoat.night.result import StageSummary
+from nomoat.plan.cost import Prices
+from nomoat.plan.probe import EnergyMeter, MachineProfile
+from nomoat.train.hooks import Interrupted
+
+
+class NightInterrupted(Exception):  # noqa: N818 - the owner asked for it
+    """The night stopped cleanly on request; running it again goes on where it stopped."""
+
+
+@dataclass
+class Stages:
+    """Runs jobs in order, skips those whose artifact is there, and keeps the books."""
+
+    store: ArtifactStore
+    ledger: Ledger
+    night_id: int
+    watcher: Watcher
+    stop_asked: Callable[[], bool]
+    profile: MachineProfile
+    prices: Prices
+    meter: EnergyMeter
+    summaries: list[StageSummary] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Since the night began."""
+        return time.monotonic() - self._started
+
+    def do(self, job: Job) -> Artifact:
+        """The job's artifact: found, or made now.
+
+        Raises NightInterrupted when the owner asked to stop, and what the stage raises, with the ledger told.
+        """
+        if self.stop_asked():
+            raise NightInterrupted(f"stopped before {job.kind}")
+        found = self.store.get(job.kind, job.key)
+        stage_id = self.ledger.start_stage(
+            self.night_id, name=job.kind, position=len(self.summaries), key=job.key
+        )
+        if found is not None:
+            self._close(stage_id, job, found, "reused", 0.0, 0.0)
+            return found
+        self.watcher.stage_started(job.kind, job.why)
+        started, meter = time.monotonic(), EnergyMeter(self.profile.watts)
+        try:
+            artifact = self._run(job)
+        except BaseException as error:
+            how = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            seconds = time.monotonic() - started
+            with suppress(Exception):  # the first error is the one to tell
+                self.ledger.finish_stage(
+                    stage_id,
+                    status=how,
+                    artifact_id=None,
+                    seconds=seconds,
+                    energy_joules=meter.joules(),
+                    dollars=self.prices.dollars(seconds, meter.joules()),
+                    detail={"error": str(error)},
+                )
+            self.watcher.stage_ended(
+                job.kind, how, seconds, str(error).splitlines()[0] if str(error) else how
+            )
+            if isinstance(error, Interrupted):
+                raise NightInterrupted(str(error)) from error
+            raise
+        self._close(stage_id, job, artifact, "done", time.monotonic() - started, meter.joules())
+        return artifact
+
+    def _run(self, job: Job) -> Artifact:
+        folders = Folders(self.store.work_dir(job.kind, job.key), self.store.scratch_dir(job.kind, job.key))
+        report = partial(self.watcher.stage_progress, job.kind)
+        outcome = job.run(folders, report)
+        meta = {"said": outcome.said, "params": job.params, **outcome.meta}
+        artifact = self.store.commit(job.kind, job.key, inputs=job.inputs, meta=meta)
+        self.ledger.add_artifact(artifact)
+        return artifact
+
+    def _close(
+        self, stage_id: int, job: Job, artifact: Artifact, how: str, seconds: float, joules: float
+    ) -> None:
+        dollars, said = self.prices.dollars(seconds, joules), artifact.meta["said"]
+        self.ledger.finish_stage(
+            stage_id,
+            status=how,
+            artifact_id=artifact.id,
+            seconds=seconds,
+            energy_joules=joules,
+            dollars=dollars,
+            detail={"said": said},
+        )
+        self.summaries.append(StageSummary(job.kind, how, seconds, joules, dollars, artifact.id, said))
+        self.watcher.stage_ended(job.kind, how, seconds, said)

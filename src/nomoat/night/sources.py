@@ -1,0 +1,95 @@
+"""What a night reads from outside: files of the owner or the starter data, each with its fingerprint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.errors import DataError, RecipeError
+from nomoat.ledger.files import hash_file
+from nomoat.recipe import Recipe
+
+STARTER = Path(__file__).parent.parent / "assets" / "starter"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Paths as the readers take them, and `file:<sha256>` (or `hub:<id>`) of each, in the same order."""
+
+    train: tuple[str, ...]
+    prompts: tuple[Path, ...]
+    pretrain: tuple[str, ...]
+    chat_template: Path | None
+
+    def fingerprints(self, names: tuple[str, ...]) -> dict[str, str]:
+        """role -> fingerprint for these files, in order."""
+        return {f"file {index}": _fingerprint(name) for index, name in enumerate(names)}
+
+
+def find_sources(recipe: Recipe, folder: Path) -> Sources:
+    """The recipe's files, relative to its folder; the starter data where it names none.
+
+    Raises DataError or RecipeError where one is not there, before anything else is done.
+    """
+    starter = not recipe.data.train
+    prompts = [_existing(folder, name, "evaluate.prompts") for name in recipe.evaluate.prompts]
+    if starter and not prompts and recipe.sft is not None:
+        prompts = [STARTER / "heldout.jsonl"]
+    template = recipe.data.chat_template
+    return Sources(
+        train=(str(STARTER / "train.jsonl"),) if starter else _files(folder, recipe.data.train, "data.train"),
+        prompts=tuple(prompts),
+        pretrain=_files(folder, recipe.pretrain.train, "pretrain.train") if recipe.pretrain else (),
+        chat_template=None if template is None else _template(folder, template),
+    )
+
+
+def _files(folder: Path, names: list[str], key: str) -> tuple[str, ...]:
+    return tuple(name if _is_hub_id(folder, name) else str(_existing(folder, name, key)) for name in names)
+
+
+def _is_hub_id(folder: Path, name: str) -> bool:
+    plain = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).suffix
+    return plain and not (folder / name).exists()
+
+
+def _existing(folder: Path, name: str, key: str) -> Path:
+    path = (folder / Path(name).expanduser()).resolve()
+    if not path.exists():
+        raise DataError(f"{key}: {name} is not there", hint=f"Looked for {path}.")
+    if path.is_dir():
+        raise DataError(f"{key}: {name} is a folder; expected a file")
+    return path
+
+
+def _template(folder: Path, name: str) -> Path:
+    path = (folder / name).resolve()
+    if not path.is_file():
+        raise RecipeError(f"data.chat_template: {name} is not there", hint="Expected a Jinja file.")
+    return path
+
+
+def _fingerprint(name: str) -> str:
+    path = Path(name)
+    return f"file:{hash_file(path)}" if path.is_file() else f"hub:{name}"
+
+
+def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:
+    """The licence of the base as its model card states it, and of the starter data; what nobody stated is
+    said to be unknown, never guessed."""
+    found = [f"base: {_card_licence(base / 'README.md')}"]
+    for name in sources.train:
+        own = Path(name).parent == STARTER
+        found.append(
+            f"{Path(name).name}: {_card_licence(STARTER / 'README.md') if own else 'yours; not stated'}"
+        )
+    return tuple(found)
+
+
+def _card_licence(card: Path) -> str:
+    """`license:` of the YAML head of a model or data card."""
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
+            if line.startswith("license:"):
+                return line.removeprefix("license:").strip()
+    return "not stated"

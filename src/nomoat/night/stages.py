@@ -1,0 +1,183 @@
+"""The stages: each reads folders and writes one, with plain keyword arguments.
+
+Nothing passes between two stages but folders, so any of them can be skipped, killed and resumed, or run
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nomoat.chat.template import ChatTemplate
+from nomoat.data.pack import Rows
+from nomoat.data.prepare import prepare
+from nomoat.data.store import TokenStore
+from nomoat.model.adapters import load_adapter
+from nomoat.model.load import Machine, load_model, load_tokenizer
+from nomoat.model.merge import check_same, merge_dtype, probe_logits, save_model
+from nomoat.night.jobs import Folders, Outcome, Report
+from nomoat.quantize.convert import to_gguf
+from nomoat.train.finetune import finetune
+from nomoat.train.hooks import Hooks, Progress
+from nomoat.train.loop import TrainResult
+from nomoat.train.pretrain import pretrain
+from nomoat.train.run import TrainingKeys
+
+ADAPTER, MODEL = "adapter", "model"
+PROBE_ROWS = 4
+"""Held-out rows on which adapter and merged model are compared at every position."""
+
+
+def tokenizer_with_template(base: Path, chat_template: Path | None) -> tuple[Any, ChatTemplate]:
+    """The base's tokenizer, carrying the template that the night renders with, whoever it came from."""
+    tokenizer = load_tokenizer(base)
+    template = ChatTemplate.of(tokenizer, chat_template)
+    tokenizer.chat_template = template.source
+    return tokenizer, template
+
+
+def run_data(
+    folders: Folders, report: Report, *, base: Path, chat_template: Path | None, **keys: Any
+) -> Outcome:
+    """Read, check, split, render and tokenise the owner's rows."""
+    tokenizer, template = tokenizer_with_template(base, chat_template)
+    result = prepare(
+        tokenizer=tokenizer,
+        template=template,
+        out=folders.out,
+        progress=lambda done, total: report(done / max(1, total), None, "reading"),
+        **keys,
+    )
+    return Outcome(result.to_dict(), result.said)
+
+
+def run_pretrain(
+    folders: Folders,
+    report: Report,
+    *,
+    machine: Machine,
+    keys: TrainingKeys,
+    seconds_left: Callable[[], float | None],
+    stop_asked: Callable[[], bool],
+    **shape: Any,
+) -> Outcome:
+    """A base of one's own: tokenizer, prepared text and weights from scratch, as a model folder."""
+    result = pretrain(
+        folders.out / MODEL,
+        folders.scratch,
+        keys=keys,
+        machine=machine,
+        hooks=_hooks(report, seconds_left, stop_asked),
+        **shape,
+    )
+    return _trained(folders.out, result)
+
+
+def run_sft(
+    folders: Folders,
+    report: Report,
+    *,
+    base: Path,
+    data: Path,
+    chat_template: Path | None,
+    machine: Machine,
+    seconds_left: Callable[[], float | None],
+    stop_asked: Callable[[], bool],
+    **keys: Any,
+) -> Outcome:
+    """Fine-tune the base on prepared rows: `adapter/` in PEFT's layout, or `model/` for full weights."""
+    tokenizer, _ = tokenizer_with_template(base, chat_template)
+    result = finetune(
+        base,
+        tokenizer,
+        TokenStore.open(data / "train"),
+        TokenStore.open(data / "held_out"),
+        folders.out,
+        folders.scratch,
+        machine=machine,
+        hooks=_hooks(report, seconds_left, stop_asked),
+        **keys,
+    )
+    return _trained(folders.out, result)
+
+
+def _hooks(report: Report, seconds_left: Callable[[], float | None], stop_asked: Callable[[], bool]) -> Hooks:
+    def on_progress(p: Progress) -> None:
+        report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, loss {p.loss:.3f}")
+
+    return Hooks(seconds_left=seconds_left, stop_asked=stop_asked, on_progress=on_progress)
+
+
+def _trained(out: Path, result: TrainResult) -> Outcome:
+    (out / "training.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    meta = {key: value for key, value in asdict(result).items() if key != "curve"}
+    said = (
+        f"held-out loss {result.first_loss:.3f} → {result.best_loss:.3f}, best at step {result.best_step} "
+        f"of {result.steps}"
+    )
+    return Outcome(meta | {"events": result.curve.events}, said)
+
+
+def run_merge(
+    folders: Folders,
+    report: Report,
+    *,
+    base: Path,
+    base_sha256: str,
+    adapter: Path,
+    data: Path,
+    chat_template: Path | None,
+    machine: Machine,
+) -> Outcome:
+    """Fold the adapter into its base; refused unless the folder reads back as the same model."""
+    tokenizer, _ = tokenizer_with_template(base, chat_template)
+    plain = load_model(base, machine)
+    dtype = merge_dtype(sum(p.numel() for p in plain.parameters()), plain.dtype)
+    adapted = load_adapter(plain.to(dtype), adapter, base_sha256=base_sha256)
+    rows = _first_rows(TokenStore.open(data / "held_out"), PROBE_ROWS)
+    before = probe_logits(adapted, rows, machine.device)
+    report(0.3, None, "folding the adapter in")
+    save_model(adapted.merge_and_unload(), tokenizer, folders.out / MODEL)
+    report(0.7, None, "reading it back")
+    after = probe_logits(load_model(folders.out / MODEL, machine, weights=dtype).eval(), rows, machine.device)
+    difference = check_same(before, after, dtype)
+    meta = {"dtype": str(dtype).removeprefix("torch."), "largest_logit_difference": difference}
+    return Outcome(meta, f"merged; logits differ from the adapter's by at most {difference:.1e}")
+
+
+def _first_rows(rows: Rows, count: int) -> list[Any]:
+    return [rows[index] for index in range(min(count, len(rows)))]
+
+
+def run_quantize(
+    folders: Folders,
+    report: Report,
+    *,
+    model: Path,
+    chat_template: Path | None,
+    types: tuple[str, ...],
+    name: str,
+) -> Outcome:
+    """GGUF files of a model folder, one a type, each opened and its tokenizer compared."""
+    files = []
+    for index, type in enumerate(types):
+        report(index / len(types), None, type)
+        started = time.monotonic()
+        made = to_gguf(model, folders.out / f"{name}-{type}.gguf", type=type, chat_template=chat_template)
+        files.append(
+            {
+                "file": made.path.name,
+                "type": made.type,
+                "bytes": made.bytes,
+                "tensor_types": made.tensor_types,
+                "context_length": made.context_length,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+    said = ", ".join(f"{f['type']} {f['bytes'] / 1e6:.1f} MB" for f in files)
+    return Outcome({"files": files}, said)

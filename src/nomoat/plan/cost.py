@@ -1,0 +1,56 @@
+"""What work costs: FLOPs, bytes, seconds, joules and dollars. Pure functions over numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the owner pays: the machine by the hour, its electricity by the kilowatt-hour."""
+
+    dollars_per_hour: float
+    dollars_per_kwh: float
+
+    def dollars(self, seconds: float, joules: float) -> float:
+        """Cost of so many seconds and joules."""
+        return seconds / 3600 * self.dollars_per_hour + joules / JOULES_PER_KWH * self.dollars_per_kwh
+
+
+def train_flops(parameters: int, tokens: int, *, frozen: bool) -> float:
+    """Floating-point operations of training on `tokens`.
+
+    2N a token forward, 2N back to the activations, 2N back to the weights (Kaplan et al. 2020,
+    arXiv:2001.08361, section 2.1); frozen weights need no gradient of their own. Attention scores are left
+    out: at 512 tokens they are a few per cent.
+    """
+    return (4.0 if frozen else 6.0) * parameters * tokens
+
+
+def forward_flops(parameters: int, tokens: int) -> float:
+    """Floating-point operations of reading `tokens`."""
+    return 2.0 * parameters * tokens
+
+
+def train_bytes(
+    parameters: int,
+    trainable: int,
+    *,
+    weight_bytes: int,
+    micro_batch_tokens: int,
+    width: int,
+    layers: int,
+    vocabulary: int,
+) -> float:
+    """Memory of a training step: weights, gradient and two moments in float32 of what is trained, the
+    activations that backward needs, and the logits of a micro-batch with their gradient.
+
+    Some 34 activations of the model's width are kept a token and layer (Korthikanti et al. 2022,
+    arXiv:2205.05198, equation 1, in elements of two bytes; here counted as 17 of four).
+    """
+    states = parameters * weight_bytes + trainable * 12.0
+    activations = 17.0 * micro_batch_tokens * width * layers * 4.0
+    logits = 3.0 * micro_batch_tokens * vocabulary * 4.0
+    return states + activations + logits

@@ -1,0 +1,161 @@
+"""The planner: from what this machine can do to what the night will take. Pure functions over numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.errors import BudgetError
+from nomoat.plan.cost import Prices, forward_flops, train_bytes, train_flops
+
+# Share of the measured matrix speed that whole training steps reach, and generation a token at a time:
+# both from docs/benchmarks.md; the loop replaces the first by its own measurement after a few steps.
+TRAINING_SHARE = 0.45
+GENERATION_SHARE = 0.04
+FIXED_SECONDS = 5.0
+RESERVE = 1.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done, counted."""
+
+    parameters: int
+    trainable: int
+    frozen: bool
+    train_tokens: int
+    held_out_tokens: int
+    prompts: int
+    max_new_tokens: int
+    micro_batch_tokens: int
+    width: int
+    layers: int
+    vocabulary: int
+    files: int
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the machine can do, measured."""
+
+    gflops: float
+    weight_bytes: int
+    memory_bytes: int
+    watts: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The owner's budget, as seconds from now and dollars; None: no limit."""
+
+    seconds: float | None
+    dollars: float | None
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    kind: str
+    seconds: float
+    energy_joules: float
+    dollars: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`train_seconds` is how long training may take (None: as long as it needs); `sentences` say every
+    number that was chosen, with its reason."""
+
+    stages: tuple[StageForecast, ...]
+    train_seconds: float | None
+    memory_bytes: float
+    sentences: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def energy_joules(self) -> float:
+        return sum(stage.energy_joules for stage in self.stages)
+
+    @property
+    def dollars(self) -> float:
+        return sum(stage.dollars for stage in self.stages)
+
+
+def plan_night(work: Work, capacity: Capacity, prices: Prices, limits: Limits) -> Plan:
+    """Forecast every stage and say how long training may take.
+
+    Training gives way, evaluation never does. Raises BudgetError when not even a tenth of the training
+    would fit.
+    """
+    flops_per_second = capacity.gflops * 1e9
+    train_s = train_flops(work.parameters, work.train_tokens, frozen=work.frozen) / (
+        flops_per_second * TRAINING_SHARE
+    )
+    convert_s = FIXED_SECONDS * work.files + 4.0 * work.parameters * work.files / 50e6
+    read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
+    answer_s = (
+        2
+        * forward_flops(work.parameters, work.prompts * work.max_new_tokens)
+        / (flops_per_second * GENERATION_SHARE)
+    )
+    seconds = {
+        "sft": train_s,
+        "merge": FIXED_SECONDS,
+        "quantize": convert_s,
+        "evaluate": FIXED_SECONDS + read_s + answer_s,
+    }
+
+    after_s = RESERVE * (sum(seconds.values()) - train_s)
+    allowed_s = _allowed(limits, prices, capacity.watts)
+    train_allowed_s = None if allowed_s is None else allowed_s - after_s
+    sentences = [_forecast_sentence(train_s, work, capacity)]
+    if train_allowed_s is not None:
+        if train_allowed_s < 0.1 * train_s:
+            raise BudgetError(
+                f"the budget leaves {max(0.0, train_allowed_s):.0f} s for a training of about {train_s:.0f} s, "
+                f"after {after_s:.0f} s kept for merging, quantising and evaluation",
+                hint="Give budget.until, hours or dollars more, or lower num_train_epochs or the base's size.",
+            )
+        if train_allowed_s < train_s:
+            sentences.append(
+                f"training ends after about {train_allowed_s:.0f} s instead of {train_s:.0f} s: the budget allows "
+                f"{allowed_s:.0f} s, and {after_s:.0f} s are kept for merging, quantising and evaluation"
+            )
+            seconds["sft"] = train_allowed_s
+    memory = train_bytes(
+        work.parameters,
+        work.trainable,
+        weight_bytes=capacity.weight_bytes,
+        micro_batch_tokens=work.micro_batch_tokens,
+        width=work.width,
+        layers=work.layers,
+        vocabulary=work.vocabulary,
+    )
+    if memory > capacity.memory_bytes:
+        sentences.append(
+            f"training needs about {memory / 2**30:.1f} GiB and {capacity.memory_bytes / 2**30:.1f} GiB are free: "
+            f"the micro-batch of {work.micro_batch_tokens} tokens will be halved until it fits"
+        )
+    stages = tuple(
+        StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
+        for kind, s in seconds.items()
+    )
+    return Plan(stages, train_allowed_s, memory, tuple(sentences))
+
+
+def _allowed(limits: Limits, prices: Prices, watts: float) -> float | None:
+    by_time = limits.seconds
+    dollars_per_second = prices.dollars(1.0, watts)
+    by_money = (
+        limits.dollars / dollars_per_second if limits.dollars is not None and dollars_per_second else None
+    )
+    return min((s for s in (by_time, by_money) if s is not None), default=None)
+
+
+def _forecast_sentence(train_s: float, work: Work, capacity: Capacity) -> str:
+    flops = train_flops(work.parameters, work.train_tokens, frozen=work.frozen)
+    return (
+        f"training reads {work.train_tokens:,} tokens: {flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} of the "
+        f"{capacity.gflops:.0f} GFLOP/s measured here, about {train_s:.0f} s"
+    )

@@ -1,0 +1,107 @@
+"""Does llama.cpp make the same token ids of a text as the tokenizer that the model was trained with?"""
+
+from __future__ import annotations
+
+import json
+import random
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nomoat.engine.cmodel import CModel
+from nomoat.errors import ModelError
+from nomoat.quantize.vocab import space_prefix_scheme
+
+# Scripts, spacing, numbers and code: whatever the splits before the merges treat differently.
+_FRAGMENTS = (
+    "Once upon a time, there was a little girl named Lily.",
+    "It's what they'd've said: WE'RE done, y'all!",
+    "Ünïcode: naïve café, façade, Ærøskøbing, Łódź, İstanbul",
+    "Привет, как дела? Это было 3-го числа.",
+    "Γειά σου Κόσμε, τι κάνεις;",
+    "你好，世界！今天天气怎么样？",
+    "こんにちは、世界。カタカナもひらがなも。",
+    "안녕하세요 세계",
+    "مرحبا بالعالم، كيف حالك؟",
+    "שלום עולם",
+    "नमस्ते दुनिया, आप कैसे हैं?",
+    "สวัสดีชาวโลก",
+    "🦙 llama 🚀🚀 👩‍👩‍👧 flags 🇩🇪🇫🇷 ❤️",
+    "def f(x: int) -> int:\n    return x ** 2  # square\n",
+    "\tif (a != b && c <= d) { printf(\"%d\\n\", i++); }\r\n",
+    "<div class='x'>&nbsp;</div>",
+    "SELECT * FROM t WHERE id IN (1, 22, 333, 4444);",
+    "https://example.org/a?b=c&d=%20#e",
+    "3.14159 1234567 1,000,000 0xFF ½ ² ٣ 10%",
+    "   leading", "trailing   ", "a  b   c    d", "a\n\nb\n\n\nc", " \n \t\n", "\n", " ", "\t\t",
+    "...!!!???---___===+++***", "(a)[b]{c}<d>", "\u00a0no\u2009break\u3000space", "“quotes” ‘and’ — dashes…",
+    "x" * 70, "ha" * 25, "aaaaaaaaaaa bbbbbbbbb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TokenizerCheck:
+    """What `check_tokenizer` compared. `left_out` says which kind of text was not, and why."""
+
+    compared: int
+    left_out: str | None = None
+
+
+def check_tokenizer(gguf: Path, tokenizer: Any) -> TokenizerCheck:
+    """Compare about 200 seeded strings, half of them with special tokens inside.
+
+    A model run by nomoat gets token ids and does not depend on this; one that was taken elsewhere does.
+
+    Raises:
+        ModelError: the ids of a string differ; it is quoted with both lists.
+        EngineError: the file cannot be loaded.
+    """
+    plain, marked = probe_texts([token.content for token in tokenizer.added_tokens_decoder.values()])
+    left_out = None
+    if _prefix_only_first(tokenizer):
+        marked = []
+        left_out = (
+            "text after special tokens: this tokenizer puts a space in front of the first word only, "
+            "llama.cpp also after every special token"
+        )
+    texts = plain + marked
+    with CModel(gguf, vocab_only=True) as model:
+        for text in texts:
+            wanted = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            found = model.tokenize(text)
+            if found != wanted:
+                raise ModelError(
+                    f"{gguf.name}: llama.cpp splits {text!r} into {found}; the tokenizer into {wanted}",
+                    hint="llama.cpp's version of this tokenizer differs; outside nomoat the file would "
+                    "answer other prompts than the model was trained on",
+                )
+    return TokenizerCheck(len(texts), left_out)
+
+
+def probe_texts(special: list[str]) -> tuple[list[str], list[str]]:
+    """(plain, with special tokens): the same strings for the same special tokens, always.
+
+    They are in Unicode's NFC: some tokenizers compose accents first, which llama.cpp leaves to its caller.
+    """
+    rng = random.Random(0)
+    plain = list(_FRAGMENTS)
+    while len(plain) < 100:
+        parts = [_cut(rng, rng.choice(_FRAGMENTS)) for _ in range(rng.randint(2, 4))]
+        plain.append(rng.choice(("", " ", "\n", "  ")).join(parts))
+    plain = [text for text in (unicodedata.normalize("NFC", text) for text in plain) if text]
+    marked = []
+    for i in range(100 if special else 0):
+        first, second = rng.choice(plain), rng.choice(plain)
+        marked.append(f"{first}{special[i % len(special)]}{second}{rng.choice(special)}")
+    return plain, marked
+
+
+def _cut(rng: random.Random, text: str) -> str:
+    start = rng.randrange(len(text))
+    return text[start : start + rng.randint(1, 24)]
+
+
+def _prefix_only_first(tokenizer: Any) -> bool:
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    return bool(spec["model"].get("byte_fallback")) and space_prefix_scheme(spec) == "first"

@@ -1,0 +1,89 @@
+"""The tensors of a transformers folder, one at a time, under the names GGUF has for them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import get_tensor_name_map
+from safetensors import SafetensorError, safe_open
+
+from nomoat.errors import ModelError
+from nomoat.quantize.families import Family, interleave
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor on disk: `source` is transformers' name, `name` GGUF's; shape rows first."""
+
+    name: str
+    source: str
+    file: Path
+    shape: tuple[int, ...]
+
+
+def list_tensors(folder: Path, config: Any, family: Family) -> list[Stored]:
+    """Every tensor to be written, in layer order. Shapes come from the headers; nothing is loaded.
+
+    Raises:
+        ModelError: no safetensors, a damaged or missing shard, or a tensor this family does not have.
+    """
+    names = get_tensor_name_map(family.arch, config.num_hidden_layers)
+    found = []
+    for file in _shards(folder):
+        with _open(file) as shard:
+            for source in shard.keys():  # noqa: SIM118 (not a dict)
+                if source == "lm_head.weight" and config.tie_word_embeddings:
+                    continue
+                name = names.get_name(source, try_suffixes=(".weight", ".bias"))
+                if name is None:
+                    raise ModelError(
+                        f"{file.name}: tensor {source!r} has no place in llama.cpp's {family.arch.name.lower()}",
+                        hint="merge adapters first; extra heads and vision towers cannot be written",
+                    )
+                found.append(Stored(name, source, file, tuple(shard.get_slice(source).get_shape())))
+    return sorted(found, key=lambda tensor: (_layer(tensor.name), tensor.name))
+
+
+def load(tensor: Stored, config: Any, family: Family) -> np.ndarray:
+    """The tensor as float32, arranged as llama.cpp computes with it."""
+    with _open(tensor.file) as shard:
+        values: np.ndarray = shard.get_tensor(tensor.source).float().numpy()
+    if family.norm_plus_one and tensor.source.endswith("norm.weight"):
+        values = values + 1.0
+    if family.interleaved and re.search(r"\.[qk]_proj\.(weight|bias)$", tensor.source):
+        is_query = ".q_proj." in tensor.source
+        values = interleave(values, config.num_attention_heads if is_query else config.num_key_value_heads)
+    if not np.isfinite(values).all():
+        raise ModelError(f"{tensor.file.name}: tensor {tensor.source!r} holds infinities or NaN")
+    return values
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    files = [folder / name for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelError(f"{folder}: no {', '.join(missing)}; expected a merged model in safetensors")
+    return files
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise ModelError(f"{file}: not a whole safetensors file: {error}") from error
+
+
+def _layer(name: str) -> int:
+    match = re.match(r"blk\.(\d+)\.", name)
+    return int(match[1]) if match else -1

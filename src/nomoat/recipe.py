@@ -1,0 +1,224 @@
+"""nomoat.yaml as frozen pydantic models.
+
+A field's docstring is its documentation everywhere: docs/recipe.md, the JSON schema that editors complete
+from, and the comments that `nomoat init` writes. Reading a file, line numbers and overrides are in
+`recipe_file.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+GgufType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+DataFormat = Literal[
+    "auto", "alpaca", "sharegpt", "messages", "prompt-completion", "preference", "rating", "text"
+]
+
+
+class Part(BaseModel):
+    """A part of a recipe: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class Data(Part):
+    """The owner's rows, and how they are split, cleaned and rendered."""
+
+    train: list[str] = []
+    """Data files (JSON, JSONL, .gz, .zst, CSV, Parquet, text) or Hub data-set ids. Empty: the starter data."""
+    format: DataFormat = "auto"
+    """Layout of the rows. `auto` looks at the first rows and says what it found."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of rows kept out of training, chosen by a hash of their content, so that a row never crosses over."""
+    max_bad_rows: Share = 0.02
+    """Share of rows that may fail to parse before the night is refused."""
+    max_truncated: Share = 0.5
+    """Share of rows that may be longer than `sft.max_seq_len` before the night is refused."""
+    dedup: bool = True
+    """Drop rows whose content was seen before."""
+    chat_template: str | None = None
+    """A Jinja file that replaces the tokenizer's own chat template."""
+    train_on: Literal["all", "last"] = "all"
+    """Which assistant turns of a conversation are trained on."""
+    use_preferred: bool = False
+    """Train on the chosen answers of preference rows and the good ones of rated rows."""
+
+
+class Optimiser(Part):
+    """What supervised fine-tuning and pre-training have in common."""
+
+    learning_rate: Positive = 2e-4
+    """Peak learning rate of AdamW."""
+    num_train_epochs: Positive = 3.0
+    """Passes over the training rows; may be a fraction."""
+    max_steps: Count | None = None
+    """End after this many steps, whatever the epochs say."""
+    max_seq_len: Annotated[int, Field(ge=8)] = 512
+    """Longest row in tokens; a longer one is cut at its end (text is split instead)."""
+    tokens_per_step: Annotated[int, Field(ge=8)] = 4096
+    """Tokens of one optimiser step: the effective batch. Rows are packed without padding."""
+    micro_batch_tokens: Annotated[int, Field(ge=8)] = 2048
+    """Tokens computed at once. Changes memory, not the result; halved by itself when memory runs out."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_ratio: Share = 0.05
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay, on matrices only."""
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """AdamW's second beta; its first is 0.9."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are scaled down to this norm."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the computation. `auto` takes bfloat16 where the hardware has it."""
+    eval_steps: Count | None = None
+    """Steps between two held-out losses. Default: ten in a run."""
+    save_steps: Count | None = None
+    """Steps between two checkpoints. Default: ten in a run."""
+
+    @model_validator(mode="after")
+    def _step_holds_a_row(self) -> Optimiser:
+        if self.tokens_per_step < self.max_seq_len:
+            raise ValueError(
+                f"tokens_per_step ({self.tokens_per_step}) must be at least max_seq_len ({self.max_seq_len})"
+            )
+        return self
+
+
+class Sft(Optimiser):
+    """Supervised fine-tuning on instructions and conversations."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains an adapter on the frozen base, `full` every weight."""
+    lora_r: Count = 16
+    """Rank of the adapter."""
+    lora_alpha: Positive = 32.0
+    """Scale of the adapter; the update is multiplied by lora_alpha / lora_r."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapter."""
+    lora_target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter: `all-linear` or a list of names such as [q_proj, v_proj]."""
+
+
+class Pretrain(Optimiser):
+    """A base of one's own from plain text: tokenizer and Llama-architecture model from scratch."""
+
+    train: Annotated[list[str], Field(min_length=1)]
+    """Text files, or JSONL rows with a `text` field, one document a row."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Share of documents kept out of training."""
+    vocab_size: Annotated[int, Field(ge=300)] = 2048
+    """Size of the byte-level BPE vocabulary."""
+    hidden_size: Count = 256
+    """Width of the model."""
+    intermediate_size: Count = 768
+    """Width of the MLP."""
+    num_hidden_layers: Count = 6
+    """Number of layers."""
+    num_attention_heads: Count = 4
+    """Number of query heads."""
+    num_key_value_heads: Count = 2
+    """Number of key and value heads."""
+    learning_rate: Positive = 3e-3
+    """Peak learning rate of AdamW."""
+    num_train_epochs: Positive = 1.0
+    """Passes over the text; may be a fraction."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """AdamW's weight decay, on matrices only."""
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """AdamW's second beta; its first is 0.9."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Pretrain:
+        for key, by in (
+            ("hidden_size", "num_attention_heads"),
+            ("num_attention_heads", "num_key_value_heads"),
+        ):
+            whole, part = getattr(self, key), getattr(self, by)
+            if whole % part:
+                raise ValueError(f"{key} ({whole}) must be a multiple of {by} ({part})")
+        return self
+
+
+class Quantize(Part):
+    """The GGUF files that come out of the night."""
+
+    types: Annotated[list[GgufType], Field(min_length=1)] = ["F16", "Q8_0", "Q4_K_M"]
+    """Files to write; named as llama.cpp names them."""
+    serve: GgufType = "Q8_0"
+    """The file that is evaluated and chatted with; must be among `types`."""
+
+    @model_validator(mode="after")
+    def _serve_is_made(self) -> Quantize:
+        if self.serve not in self.types:
+            raise ValueError(f"serve ({self.serve}) must be one of types ({', '.join(self.types)})")
+        return self
+
+
+class Evaluate(Part):
+    """How base and tuned model are compared."""
+
+    prompts: list[str] = []
+    """JSONL files of held-out prompts with checks a program can run. Empty with the starter data: its own."""
+    max_prompts: Count = 200
+    """Most prompts to answer, taken from the top of the files."""
+    max_new_tokens: Count = 256
+    """Longest answer in tokens."""
+    max_held_out_rows: Count = 1000
+    """Most held-out rows whose loss is measured."""
+    samples: Annotated[int, Field(ge=0)] = 8
+    """Held-out rows answered by base and tuned model for the report, where there are no prompts with checks."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of every interval."""
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 10000
+    """Resamples of the paired bootstrap."""
+
+
+class Budget(Part):
+    """What the night may take, and the prices its cost is reported at."""
+
+    until: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    """Be ready by this time of day, such as "07:00" (local time)."""
+    hours: Positive | None = None
+    """Be ready after this many hours."""
+    dollars: Positive | None = None
+    """Spend no more than this, at the prices below."""
+    price_dollars_per_hour: Annotated[float, Field(ge=0)] = 0.0
+    """What an hour of this machine costs; 0 for your own."""
+    price_dollars_per_kwh: Annotated[float, Field(ge=0)] = 0.30
+    """What a kilowatt-hour costs."""
+    watts: Positive | None = None
+    """What the machine draws under load, where it cannot measure that itself. Default: estimated from its cores."""
+
+
+class Recipe(Part):
+    """One night, from base to verdict."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "night"
+    """A short name, shown in `nomoat log`."""
+    base: str = "embedded"
+    """The model to start from: `embedded`, a local folder, or a Hub id. Ignored where `pretrain` makes one."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Everything random follows from it."""
+    threads: Count | None = None
+    """CPU threads. Default: every core. The bytes of the result depend on it."""
+    data: Data = Data()
+    sft: Sft | None = Sft()
+    """Set to null for a night without fine-tuning (pre-training only)."""
+    pretrain: Pretrain | None = None
+    quantize: Quantize = Quantize()
+    evaluate: Evaluate = Evaluate()
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Recipe:
+        if self.sft is None and self.pretrain is None:
+            raise ValueError("sft is null and there is no pretrain: the night would have nothing to train")
+        return self

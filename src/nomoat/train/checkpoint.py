@@ -1,0 +1,122 @@
+"""Checkpoints: everything the loop needs to go on with the same bytes. Safetensors and JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from nomoat.errors import ArtifactError
+from nomoat.ledger.artifacts import atomic_write
+
+Named = dict[str, torch.nn.Parameter]
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds beside weights and optimiser: JSON only."""
+
+    step: int
+    payload: dict[str, Any]
+
+
+class CheckpointFolder:
+    """`step-00000100/` folders, newest last, at most two; and `best-00000080.safetensors` beside them.
+
+    A folder is complete when its `state.json` is there: it is written last, after everything else is on
+    the disk. Best weights carry their step in the name, so that a run resumed from an older checkpoint
+    never ends with the best weights of a future that it did not reach again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def save(
+        self, step: int, named: Named, optimizer: torch.optim.Optimizer, payload: dict[str, Any]
+    ) -> None:
+        """Write the checkpoint of `step`, then drop all but the newest two."""
+        folder = self.path / f"step-{step:08d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        atomic_write(folder / "weights.safetensors", save(_contiguous(named)))
+        atomic_write(folder / "optimizer.safetensors", save(_optimizer_tensors(named, optimizer)))
+        atomic_write(folder / "rng.safetensors", save({"torch": torch.get_rng_state()}))
+        atomic_write(folder / "state.json", json.dumps(payload).encode())
+        *olds, _ = self._complete()
+        for old in olds[:-1]:
+            shutil.rmtree(old)
+        kept = {json.loads((folder / "state.json").read_text())["best_step"] for folder in self._complete()}
+        for best in self.path.glob("best-*.safetensors"):
+            if int(best.stem.removeprefix("best-")) not in kept:
+                best.unlink()
+
+    def load(self, named: Named, optimizer: torch.optim.Optimizer) -> State | None:
+        """Put the newest whole checkpoint into weights, optimiser and random generator; None if none."""
+        complete = self._complete()
+        if not complete:
+            return None
+        folder = complete[-1]
+        _copy_into(named, load_file(folder / "weights.safetensors"), folder)
+        _restore_optimizer(named, optimizer, load_file(folder / "optimizer.safetensors"))
+        torch.set_rng_state(load_file(folder / "rng.safetensors")["torch"])
+        return State(int(folder.name.removeprefix("step-")), json.loads((folder / "state.json").read_text()))
+
+    def save_best(self, step: int, named: Named) -> None:
+        """Keep these weights as the best so far, reached at `step`."""
+        atomic_write(self._best(step), save(_contiguous(named)))
+
+    def load_best(self, step: int, named: Named) -> None:
+        """Put the best weights so far, reached at `step`, into the model."""
+        _copy_into(named, load_file(self._best(step)), self.path)
+
+    def _best(self, step: int) -> Path:
+        return self.path / f"best-{step:08d}.safetensors"
+
+    def _complete(self) -> list[Path]:
+        return sorted(
+            folder
+            for folder in self.path.iterdir()
+            if _NAME.fullmatch(folder.name) and (folder / "state.json").exists()
+        )
+
+
+def _contiguous(named: Named) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().contiguous().cpu() for name, parameter in named.items()}
+
+
+def _copy_into(named: Named, stored: dict[str, torch.Tensor], source: Path) -> None:
+    if stored.keys() != named.keys():
+        raise ArtifactError(
+            f"{source}: the checkpoint is of another model: it holds {len(stored)} tensors, "
+            f"the model trains {len(named)}",
+            hint="Remove the folder to start this stage anew.",
+        )
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(stored[name])
+
+
+def _optimizer_tensors(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{key}/{name}": value.detach().contiguous().cpu()
+        for name, parameter in named.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizer(
+    named: Named, optimizer: torch.optim.Optimizer, stored: dict[str, torch.Tensor]
+) -> None:
+    for key_name, value in stored.items():
+        key, name = key_name.split("/", 1)
+        parameter = named[name]
+        # AdamW keeps its step counter on the CPU unless it is fused on a GPU, everything else beside the weight
+        optimizer.state[parameter][key] = value.to(parameter.device) if value.dim() else value

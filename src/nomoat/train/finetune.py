@@ -1,0 +1,72 @@
+"""Supervised fine-tuning of a base on prepared rows: adapter or full weights, best checkpoint kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nomoat.data.pack import Rows
+from nomoat.errors import ModelError
+from nomoat.model.adapters import add_lora, save_adapter
+from nomoat.model.load import Machine, load_model
+from nomoat.model.merge import save_model
+from nomoat.train.hooks import Hooks
+from nomoat.train.loop import TrainResult
+from nomoat.train.run import TrainingKeys, run_training
+
+
+def finetune(
+    base: Path,
+    tokenizer: Any,
+    rows: Rows,
+    held_out: Rows,
+    out: Path,
+    scratch: Path,
+    *,
+    base_name: str,
+    base_sha256: str,
+    method: str,
+    lora_r: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    lora_target_modules: str | list[str],
+    keys: TrainingKeys,
+    machine: Machine,
+    hooks: Hooks,
+) -> TrainResult:
+    """Train and write `out/adapter/` (PEFT layout, method "lora") or `out/model/` (method "full").
+
+    Full fine-tuning holds its weights in float32, since AdamW's small steps vanish in bfloat16. A run is
+    resumed from the checkpoints in `scratch`. Raises ModelError when training never beat the base, since
+    such a night would serve the base under another name.
+    """
+    if method == "lora":
+        model = add_lora(
+            load_model(base, machine),
+            lora_r=lora_r,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            target_modules=lora_target_modules,
+            seed=keys.seed,
+        )
+    else:
+        model = load_model(base, machine, weights=torch.float32)
+        model.requires_grad_(True)
+    result = run_training(model, rows, held_out, scratch, keys=keys, machine=machine, hooks=hooks)
+    if result.best_step == 0:
+        lowest = min(point["loss"] for point in result.curve.held_out[1:])
+        raise ModelError(
+            f"training changed nothing for the better: the held-out loss was {result.first_loss:.4f} before the "
+            f"first step and never lower after it (best {lowest:.4f})",
+            hint="Lower sft.learning_rate, look at the rows with `nomoat check`, or give more of them.",
+        )
+    if method == "lora":
+        folder = out / "adapter"
+        folder.mkdir(exist_ok=True)
+        save_adapter(model, folder, base=base_name, base_sha256=base_sha256)
+        tokenizer.save_pretrained(folder)
+    else:
+        save_model(model, tokenizer, out / "model")
+    return result

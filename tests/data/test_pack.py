@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nomoat.data.pack import StepPlan, fill, pack
+
+
+def row(*tokens: int, trained: str) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(tokens, dtype=np.uint32), np.array([letter == "x" for letter in trained])
+
+
+def test_pack_lays_rows_end_to_end_and_points_each_target_at_its_predecessor() -> None:
+    packed = pack([row(5, 6, 7, trained=".xx"), row(8, 9, trained="xx")])
+    assert packed.tokens_T.tolist() == [5, 6, 7, 8, 9]
+    assert packed.positions_T.tolist() == [0, 1, 2, 0, 1]
+    assert packed.bounds == (0, 3, 5)
+    assert packed.targets_S.tolist() == [6, 7, 9]  # 8 begins a row: nothing predicts it
+    assert packed.source_S.tolist() == [0, 1, 3]
+    assert packed.row_S.tolist() == [0, 0, 1]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(10, 100))
+def test_fill_keeps_order_and_budget(lengths: list[int], budget: int) -> None:
+    runs = fill(range(len(lengths)), np.array(lengths), budget)
+    assert [row for run in runs for row in run] == list(range(len(lengths)))
+    for run in runs:
+        assert len(run) == 1 or sum(lengths[row] for row in run) <= budget
+
+
+def test_step_plan_reads_every_row_once_an_epoch_and_is_a_function_of_its_seed() -> None:
+    lengths = np.random.default_rng(1).integers(3, 40, 200)
+    plan = StepPlan(lengths, tokens_per_step=100, epochs=2, max_steps=None, seed=3)
+    rows = [row for step in plan.steps for row in step]
+    assert sorted(rows[:200]) == sorted(rows[200:]) == list(range(200))
+    assert rows[:200] != rows[200:]
+    again = StepPlan(lengths, tokens_per_step=100, epochs=2, max_steps=None, seed=3)
+    other = StepPlan(lengths, tokens_per_step=100, epochs=2, max_steps=None, seed=4)
+    assert again.steps == plan.steps
+    assert other.steps != plan.steps
+
+
+@pytest.mark.parametrize(("epochs", "share"), [(0.5, 0.5), (1.25, 1.25)])
+def test_step_plan_takes_a_fraction_of_an_epoch(epochs: float, share: float) -> None:
+    lengths = np.full(100, 10)
+    one = len(StepPlan(lengths, tokens_per_step=50, epochs=1, max_steps=None, seed=0))
+    assert len(StepPlan(lengths, tokens_per_step=50, epochs=epochs, max_steps=None, seed=0)) == share * one

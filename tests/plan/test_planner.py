@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nomoat.errors import BudgetError
+from nomoat.plan.cost import Prices, train_bytes, train_flops
+from nomoat.plan.planner import Capacity, Limits, Work, plan_night
+
+WORK = Work(
+    parameters=100_000_000,
+    trainable=2_000_000,
+    frozen=True,
+    train_tokens=3_000_000,
+    held_out_tokens=100_000,
+    prompts=100,
+    max_new_tokens=100,
+    micro_batch_tokens=2048,
+    width=768,
+    layers=12,
+    vocabulary=32_000,
+    files=3,
+)
+CAPACITY = Capacity(gflops=200.0, weight_bytes=4, memory_bytes=16 << 30, watts=50.0)
+FREE = Prices(0.0, 0.0)
+
+
+def test_flops_of_training() -> None:
+    assert train_flops(1_000, 10, frozen=True) == 40_000
+    assert train_flops(1_000, 10, frozen=False) == 60_000
+
+
+def test_dollars_are_hours_and_kilowatt_hours() -> None:
+    assert Prices(2.0, 0.5).dollars(1800.0, 3.6e6) == pytest.approx(1.5)
+
+
+def test_bytes_grow_with_what_is_trained_and_with_the_micro_batch() -> None:
+    sizes = {"weight_bytes": 4, "width": 64, "layers": 2, "vocabulary": 1000}
+    small = train_bytes(1000, 10, micro_batch_tokens=128, **sizes)
+    assert train_bytes(1000, 1000, micro_batch_tokens=128, **sizes) - small == 990 * 12
+    assert train_bytes(1000, 10, micro_batch_tokens=256, **sizes) > small
+
+
+def test_without_a_budget_training_takes_what_it_needs() -> None:
+    plan = plan_night(WORK, CAPACITY, FREE, Limits(None, None))
+    assert plan.train_seconds is None
+    by_kind = {stage.kind: stage.seconds for stage in plan.stages}
+    assert by_kind["sft"] == pytest.approx(4 * 1e8 * 3e6 / (200e9 * 0.45))
+    assert plan.energy_joules == pytest.approx(plan.seconds * 50.0)
+    assert plan.sentences[0].startswith(
+        "training reads 3,000,000 tokens: 1200.0 TFLOP at 45% of the 200 GFLOP/s"
+    )
+
+
+def test_training_gives_way_and_evaluation_does_not() -> None:
+    free = plan_night(WORK, CAPACITY, FREE, Limits(None, None))
+    tight = plan_night(WORK, CAPACITY, FREE, Limits(free.seconds * 0.7, None))
+    assert tight.train_seconds is not None
+    assert tight.train_seconds < free.stages[0].seconds
+    assert tight.stages[1:] == free.stages[1:]
+    assert tight.seconds <= free.seconds * 0.7
+    assert "are kept for merging, quantising and evaluation" in tight.sentences[1]
+
+
+def test_money_is_time_at_the_price() -> None:
+    prices = Prices(dollars_per_hour=1.0, dollars_per_kwh=0.0)
+    plan = plan_night(WORK, CAPACITY, prices, Limits(None, 3.0))
+    assert plan.train_seconds is not None
+    assert plan.dollars <= 3.0
+    by_clock = plan_night(WORK, CAPACITY, prices, Limits(3 * 3600.0, None))
+    assert plan.train_seconds == pytest.approx(by_clock.train_seconds)
+
+
+def test_a_budget_too_small_is_refused_before_anything_starts() -> None:
+    with pytest.raises(BudgetError, match=r"the budget leaves 0 s for a training of about \d+ s") as caught:
+        plan_night(WORK, CAPACITY, FREE, Limits(10.0, None))
+    assert caught.value.hint is not None
+    assert "budget.until, hours or dollars" in caught.value.hint
+
+
+def test_too_little_memory_is_said() -> None:
+    plan = plan_night(WORK, replace(CAPACITY, memory_bytes=1 << 28), FREE, Limits(None, None))
+    assert "the micro-batch of 2048 tokens will be halved until it fits" in plan.sentences[-1]

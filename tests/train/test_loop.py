@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.families import tiny_model
+from helpers.rows import counting_rows
+from nomoat.data.pack import Packed, StepPlan
+from nomoat.errors import BudgetError, ModelError
+from nomoat.model.attention import PACKED
+from nomoat.model.logprobs import row_losses
+from nomoat.train import loop
+from nomoat.train.checkpoint import CheckpointFolder
+from nomoat.train.hooks import Hooks, Interrupted, Progress
+from nomoat.train.loop import LoopSettings, TrainResult, train
+from nomoat.train.objectives import Loss
+from nomoat.train.objectives.sft import sft
+from nomoat.train.schedule import Schedule
+
+VOCABULARY = 40
+
+
+def settings(**changes: Any) -> LoopSettings:
+    plain: dict[str, Any] = {
+        "micro_batch_tokens": 64,
+        "max_grad_norm": 1.0,
+        "weight_decay": 0.01,
+        "adam_betas": (0.9, 0.99),
+        "eval_steps": 5,
+        "save_steps": 4,
+    }
+    return LoopSettings(**(plain | changes))
+
+
+def run(
+    folder: Path,
+    *,
+    model: Any = None,
+    steps: int = 20,
+    hooks: Hooks | None = None,
+    objective: Callable[[torch.Tensor, Packed], Loss] = sft,
+    learning_rate: float = 1e-2,
+    **changes: Any,
+) -> tuple[Any, TrainResult]:
+    model = model or tiny_model("llama", VOCABULARY, attention=PACKED, initializer_range=0.05)
+    rows = counting_rows(120, VOCABULARY, seed=1)
+    held_out = counting_rows(20, VOCABULARY, seed=2)
+    plan = StepPlan(rows.lengths, tokens_per_step=128, epochs=30, max_steps=steps, seed=0)
+    result = train(
+        model,
+        rows,
+        plan,
+        objective,
+        schedule=Schedule("cosine", learning_rate, total_steps=len(plan), warmup_steps=2),
+        settings=settings(**changes),
+        checkpoints=CheckpointFolder(folder),
+        held_out_loss=lambda: row_losses(model, held_out, batch_tokens=128).mean,
+        hooks=hooks or Hooks(),
+    )
+    return model, result
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def test_it_learns_to_count(tmp_path: Path) -> None:
+    model, result = run(tmp_path, steps=60)
+    assert result.first_loss > 3.0
+    assert result.best_loss < 1.0
+    assert result.tokens == sum(point["tokens"] for point in result.curve.train)
+    held_out = counting_rows(20, VOCABULARY, seed=2)
+    assert row_losses(model, held_out, batch_tokens=128).mean == pytest.approx(result.best_loss)
+
+
+def test_two_runs_of_one_seed_are_the_same_bytes(tmp_path: Path) -> None:
+    first, _ = run(tmp_path / "a")
+    second, _ = run(tmp_path / "b")
+    assert_same(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("stop_at", [1, 6, 7, 19])
+def test_stopped_and_resumed_is_the_same_bytes(tmp_path: Path, stop_at: int) -> None:
+    whole, expected = run(tmp_path / "whole")
+    steps: list[int] = []
+
+    def stop() -> bool:
+        return len(steps) == stop_at - 1
+
+    with pytest.raises(Interrupted, match=f"stopped at step {stop_at} of 20"):
+        run(tmp_path / "cut", hooks=Hooks(stop_asked=stop, on_progress=lambda p: steps.append(p.step)))
+    resumed, result = run(tmp_path / "cut")
+    assert_same(weights(whole), weights(resumed))
+    assert result.curve == expected.curve
+    assert (result.best_step, result.best_loss) == (expected.best_step, expected.best_loss)
+
+
+def test_dropout_resumes_with_the_same_random_numbers(tmp_path: Path) -> None:
+    def fresh() -> Any:
+        torch.manual_seed(5)
+        return tiny_model("llama", VOCABULARY, attention=PACKED, attention_dropout=0.3, seed=5)
+
+    whole, _ = run(tmp_path / "whole", model=fresh())
+    done: list[int] = []
+    with pytest.raises(Interrupted):
+        hooks = Hooks(stop_asked=lambda: len(done) == 8, on_progress=lambda p: done.append(p.step))
+        run(tmp_path / "cut", model=fresh(), hooks=hooks)
+    torch.manual_seed(999)
+    resumed, _ = run(
+        tmp_path / "cut", model=tiny_model("llama", VOCABULARY, attention=PACKED, attention_dropout=0.3)
+    )
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_micro_batches_change_memory_and_nothing_else(tmp_path: Path) -> None:
+    _, whole = run(tmp_path / "a", micro_batch_tokens=128)
+    _, split = run(tmp_path / "b", micro_batch_tokens=24)
+    for left, right in zip(whole.curve.train, split.curve.train, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-3)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = run(tmp_path / "a")
+    real = loop.token_logprobs
+
+    def hungry(model: Any, packed: Packed) -> torch.Tensor:
+        if packed.bounds[-1] > 40:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, packed)
+
+    monkeypatch.setattr(loop, "token_logprobs", hungry)
+    _, result = run(tmp_path / "b")
+    assert result.curve.events == ["step 0: out of memory, micro-batch now 32 tokens"]
+    assert result.best_loss == pytest.approx(expected.best_loss, rel=1e-2)
+
+
+def test_one_row_that_does_not_fit_ends_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: Any, packed: Packed) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(loop, "token_logprobs", full)
+    with pytest.raises(BudgetError, match=r"one row of \d+ tokens does not fit into memory") as caught:
+        run(tmp_path)
+    assert caught.value.hint == "Lower sft.max_seq_len or sft.lora_r, or choose a smaller base."
+
+
+def test_another_runtime_error_is_not_taken_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any, packed: Packed) -> torch.Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(loop, "token_logprobs", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(tmp_path)
+
+
+def poisoned(steps: set[int]) -> Callable[[torch.Tensor, Packed], Loss]:
+    """An objective whose micro-batches of these calls are not a number."""
+    calls = [0]
+
+    def objective(logp_S: torch.Tensor, packed: Packed) -> Loss:
+        calls[0] += 1
+        loss = sft(logp_S, packed)
+        return Loss(loss.total * float("nan"), loss.weight) if calls[0] in steps else loss
+
+    return objective
+
+
+def test_a_step_that_is_not_finite_is_skipped(tmp_path: Path) -> None:
+    _, result = run(tmp_path, objective=poisoned({5}), micro_batch_tokens=128)
+    assert result.curve.events == ["step 4: skipped, loss nan, gradient norm nan"]
+    assert result.best_loss < result.first_loss
+
+
+def test_three_in_a_row_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="training diverged: steps 4 to 6 had no finite loss"):
+        run(tmp_path, objective=poisoned({5, 6, 7}), micro_batch_tokens=128)
+
+
+def test_a_deadline_shortens_the_run_and_the_rate_lands_on_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+
+    def tick(_: Progress) -> None:
+        clock[0] += 1.0
+
+    hooks = Hooks(seconds_left=lambda: 30.0 - clock[0], on_progress=tick)
+    _, result = run(tmp_path, steps=200, hooks=hooks)
+    assert 28 <= result.steps <= 36
+    assert result.curve.train[-1]["learning_rate"] < 1e-3
+    assert "ending after" in result.curve.events[0]
+
+
+def test_a_deadline_that_is_far_away_changes_nothing(tmp_path: Path) -> None:
+    _, result = run(tmp_path, hooks=Hooks(seconds_left=lambda: 1e9))
+    assert result.steps == 20
+    assert result.curve.events == []
