@@ -36,7 +36,9 @@ class Data(Part):
     format: DataFormat = "auto"
     """Layout of the rows. `auto` looks at the first rows and says what it found."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of rows kept out of training, chosen by a hash of their content, so that a row never crosses over."""
+    """Share of rows kept out of training, chosen by a hash, so that a row never crosses over as the file grows."""
+    split_by: Literal["prompt", "content"] = "prompt"
+    """What the hash is of: `prompt` keeps all answers to one prompt on one side, `content` looks at whole rows."""
     max_bad_rows: Share = 0.02
     """Share of rows that may fail to parse before the night is refused."""
     max_truncated: Share = 0.5

@@ -26,7 +26,8 @@ def refused(raw: object) -> str:
         ),
         (
             [{"content": "x"}],
-            "night.jsonl:412: messages[0].role: got nothing (null); expected system, user, assistant or tool.",
+            "night.jsonl:412: messages[0].role: got nothing (null); expected system, user, assistant or "
+            "tool.",
         ),
         ([], "night.jsonl:412: messages: got an empty list; expected a list of at least one message."),
         ("hi", 'night.jsonl:412: messages: got "hi"; expected a list of at least one message.'),

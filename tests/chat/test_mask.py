@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.chat_templates import CHATML, FAMILIES, LLAMA3, OPEN_THOUGHTS, QWEN3, Family
-from helpers.tiny_tokenizers import qwen, tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from helpers import stories260k
+from helpers.chat_templates import CHATML, FAMILIES, LLAMA2, LLAMA3, MISTRAL, OPEN_THOUGHTS, QWEN3, Family
+from helpers.masks import TWO_TURNS, chatml, refusal, runs
+from helpers.tiny_tokenizers import SHARED, qwen, shared, tiny
 from nomoat.chat.conversation import Conversation, Message, parse_messages
 from nomoat.chat.mask import (
-    Rendered,
     TurnsRewrittenError,
     one_row_per_answer,
     render_batch,
@@ -22,33 +22,8 @@ from nomoat.chat.mask import (
 from nomoat.chat.template import ChatTemplate
 from nomoat.errors import DataError
 
-TWO_TURNS = Conversation(
-    (
-        Message("user", "Who are you?"),
-        Message("assistant", "A fox."),
-        Message("user", "And now?"),
-        Message("assistant", "Still a fox."),
-    )
-)
-
-
-def chatml(template: str = CHATML) -> ChatTemplate:
-    return ChatTemplate.of(tiny("<|im_start|>", "<|im_end|>", eos="<|im_end|>", template=template))
-
-
-def runs(template: ChatTemplate, rendered: Rendered) -> list[str]:
-    """The text of every unbroken run of trained tokens."""
-    pairs = groupby(zip(rendered.tokens, rendered.trained, strict=True), key=lambda pair: pair[1])
-    return [template.tokenizer.decode([token for token, _ in run]) for on, run in pairs if on]
-
-
-def refusal(template: ChatTemplate, conversation: Conversation) -> str:
-    with pytest.raises(DataError) as error:
-        render_trained(template, conversation)
-    return error.value.message
-
-
-# Words of all kinds: line breaks, spaces at the edges, letters of several bytes, and texts that look like markup.
+# Words of all kinds: line breaks, spaces at the edges, letters of several bytes, and texts that look like
+# markup.
 PIECES = st.sampled_from(
     [
         "Hello",
@@ -205,7 +180,8 @@ def test_rewritten_turns_are_refused_and_can_be_divided() -> None:
     with pytest.raises(TurnsRewrittenError) as error:
         render_trained(template, TWO_TURNS)
     assert str(error.value) == (
-        "messages[1]: the chat template (tokenizer) shows this answer otherwise once more turns follow, so what "
+        "messages[1]: the chat template (tokenizer) shows this answer otherwise once more turns follow, so "
+        "what "
         "is trained would not be what was served.\n"
         '  Train on the last answer of each conversation only: data.train_on: "last"'
     )
@@ -256,8 +232,9 @@ LAST_ONLY_STOP = (
                 "<|im_end|>\n", "{% if m.role == 'user' or loop.index0 == 1 %}<|im_end|>{% endif %}\n"
             ),
             TWO_TURNS,
-            "messages[3]: the stop token is never trained: the chat template (tokenizer) ends this answer with "
-            "'tant\\nStill a fox.\\n', and not with <|im_end|>.",
+            "messages[3]: the stop token is never trained: the chat template (tokenizer) ends this answer "
+            "with "
+            "'sistant\\nStill a fox.', and not with <|im_end|>.",
         ),
         (
             CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"),
@@ -277,7 +254,8 @@ LAST_ONLY_STOP = (
         (
             CHATML,
             Conversation((Message("user", "Hi"), Message("assistant", "\n  Hello"))),
-            "messages[1]: the tokenizer melts the end of the prompt into the answer: serving sends ['\\n'], but "
+            "messages[1]: the tokenizer melts the end of the prompt into the answer: serving sends ['\\n'], "
+            "but "
             "the whole text holds ['\\n\\n', ' ', ' '], so what is trained would not be what is served.",
         ),
     ],
@@ -302,61 +280,8 @@ def test_a_stop_text_that_the_tokenizer_does_not_read_as_one_token_is_refused() 
     template.stop_token_ids  # noqa: B018 found while the tokenizer still reads it
     template.tokenizer.backend_tokenizer.encode_special_tokens = True
     assert refusal(template, TWO_TURNS) == (
-        "messages[1]: the stop token is never trained: the tokenizer does not read '.<|im_end|>' as its stop token."
-    ).replace("'.<|im_end|>'", repr("x.<|im_end|>"))
-
-
-MARKED = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}"
-    "{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
-    "{% else %}{{ m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda t: t,
-        lambda t: t.replace("{% endgeneration %}{{ '\n' }}", "{{ '\n' }}{% endgeneration %}"),
-        lambda t: t.replace(
-            "{{ m['content'] + '<|im_end|>' }}",
-            "{{ m['content'] }}{% endgeneration %}{% generation %}{{ '<|im_end|>' }}",
-        ),
-    ],
-    ids=["exact", "with-line-break", "in-two-pieces"],
-)
-def test_generation_marks_that_agree(change: Callable[[str], str]) -> None:
-    template = chatml(change(MARKED))
-    assert template.has_generation_marks
-    rendered = render_trained(template, TWO_TURNS)
-    assert runs(template, rendered) == ["A fox.<|im_end|>", "Still a fox.<|im_end|>"]
-    assert rendered == render_trained(chatml(), TWO_TURNS)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "held"),
-    [
-        (
-            "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}",
-            "{{ m['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
-            "'A fox.'",
-        ),
-        (
-            "{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}",
-            "{% if m['role'] == 'user' %}{{ '<|im_start|>user\n' }}{% endif %}"
-            "{% if m['role'] == 'assistant' %}{% generation %}{{ '<|im_start|>assistant\n' }}",
-            "'<|im_start|>assistant\\nA fox.<|im_end|>'",
-        ),
-        ("{% if m['role'] == 'assistant' %}", "{% if m['role'] == 'nobody' %}", "''"),
-    ],
-    ids=["stop-left-out", "header-too", "nothing"],
-)
-def test_generation_marks_that_disagree_are_refused(old: str, new: str, held: str) -> None:
-    assert old in MARKED
-    assert refusal(chatml(MARKED.replace(old, new)), TWO_TURNS) == (
-        f"messages[1]: the {{% generation %}} marks of the chat template (tokenizer) hold {held}, but serving has "
-        "the model produce 'A fox.<|im_end|>'."
+        "messages[1]: the stop token is never trained: the tokenizer does not read 'x.<|im_end|>' as its "
+        "stop token."
     )
 
 
@@ -388,6 +313,23 @@ def test_a_prompt_that_ends_in_two_line_breaks_does_not_suit_gpt2s_cut() -> None
         template=LLAMA3,
     )
     assert refusal(ChatTemplate.of(tokenizer), TWO_TURNS) == (
-        "messages[1]: the tokenizer melts the end of the prompt into the answer: serving sends ['\\n\\n'], but "
+        "messages[1]: the tokenizer melts the end of the prompt into the answer: serving sends ['\\n\\n'], "
+        "but "
         "the whole text holds ['\\n', '\\n', 'A'], so what is trained would not be what is served."
     )
+
+
+@pytest.mark.parametrize("template", [LLAMA2, MISTRAL, None], ids=["llama2", "mistral", "default"])
+def test_a_sentencepiece_vocabulary(tmp_path: Path, template: str | None) -> None:
+    """stories260K's own tokenizer: '▁' for spaces, bytes for what it does not know, bos written by itself."""
+    shared("models/stories260K")
+    tokenizer = AutoTokenizer.from_pretrained(stories260k.build(tmp_path, SHARED.parent))
+    tokenizer.chat_template = template
+    chat = ChatTemplate.of(tokenizer)
+    conversation = Conversation((*TWO_TURNS.messages[:3], Message("assistant", "  5 狐\n")))
+    rendered = render_trained(chat, conversation)
+    assert rendered.tokens[0] == tokenizer.bos_token_id
+    assert rendered.tokens.count(tokenizer.bos_token_id) == (2 if template == LLAMA2 else 1)
+    # Decoding drops the first space of a run, and Llama 2 has one before its stop token.
+    ends = " </s>" if template == LLAMA2 else "</s>"
+    assert [run.lstrip() for run in runs(chat, rendered)] == [f"A fox.{ends}", f"5 狐{ends}"]

@@ -5,9 +5,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+
 from helpers.chat_templates import CHATML, FAMILIES, Family
 from helpers.tiny_tokenizers import qwen, tiny
-
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.chat.template import ChatTemplate
 from nomoat.errors import DataError
@@ -137,7 +137,8 @@ def test_neither_template_nor_eos() -> None:
     with pytest.raises(DataError) as error:
         ChatTemplate.of(tiny("<pad>"))
     assert error.value.message == (
-        "chat template: the tokenizer has neither a chat template nor an eos token, so an answer could not end."
+        "chat template: the tokenizer has neither a chat template nor an eos token, so an answer could not "
+        "end."
     )
 
 
@@ -173,7 +174,8 @@ def test_answers_that_never_end_are_refused() -> None:
 def test_the_date_in_a_template_is_the_same_every_day() -> None:
     dated = (
         "{% set day = strftime_now('%d %b %Y') if strftime_now is defined else 'none' %}\n"
-        "{{ day }} {{ strftime_now('%Y-%m-%d') }}{% for m in messages %} {{ m.content }}{{ eos_token }}{% endfor %}"
+        "{{ day }} {{ strftime_now('%Y-%m-%d') }}{% for m in messages %} {{ m.content }}{{ eos_token }}{% "
+        "endfor %}"
     )
     template = ChatTemplate.of(tiny("</s>", eos="</s>", template=dated))
     text = template.render(Conversation((Message("user", "Hi"),)), add_generation_prompt=False)

@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 import transformers
-from helpers.stories260k import sentencepiece_json
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-TEXT = (
-    "Once upon a time there was a little girl named Lily. She loved to play outside in the sunshine with "
-    "her dog. One day they saw a big red ball near the old tree. 'Can we play with it?' asked Lily. "
-    "def add(a, b):\n    return a + b\n\nThe answer is 42, not 1234. Привет, мир! 你好，世界。 naïve café"
-).split("\n")
+from helpers.stories260k import sentencepiece_json
+
+TEXT = [
+    "Once upon a time there was a little girl named Lily. She loved to play outside in the sunshine with",
+    "her dog. One day they saw a big red ball near the old tree. 'Can we play with it?' asked Lily.",
+    "def add(a, b):\n    return a + b\n",
+    "The answer is 42, not 1234. Привет, мир! 你好，世界。 naïve café",
+]
 
 CHATML = (
     "{%- for message in messages -%}"
@@ -75,6 +77,22 @@ def sentencepiece(space_prefix: str = "always") -> PreTrainedTokenizerFast:
         chat_template="{{ bos_token }}"
         + CHATML.replace("<|im_start|>", "<turn>").replace("<|im_end|>", "</s>"),
         clean_up_tokenization_spaces=False,
+    )
+
+
+def space_eating() -> PreTrainedTokenizerFast:
+    """As Phi-3's: SentencePiece-like, and most special tokens swallow the spaces behind them."""
+    spec = _sentencepiece_spec("always")
+    last = spec["added_tokens"][-1]
+    spec["added_tokens"].append(last | {"id": last["id"] + 1, "content": "<|endoftext|>"})
+    for token in spec["added_tokens"]:
+        token["rstrip"] = token["content"] in ("</s>", "<turn>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
+        bos_token="<s>",
+        eos_token=AddedToken("</s>", rstrip=True, special=True, normalized=False),
+        unk_token="<unk>",
+        chat_template=sentencepiece().chat_template,
     )
 
 
@@ -144,15 +162,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedTokenizerF
     "gemma": ("GemmaConfig", {"head_dim": 32}, lambda: sentencepiece("never")),
     "gemma2": (
         "Gemma2Config",
-        {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16},
+        {"head_dim": 32, "query_pre_attn_scalar": 48, "sliding_window": 16},
         lambda: sentencepiece("never"),
     ),
     "gemma3": (
         "Gemma3TextConfig",
-        {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16, "num_hidden_layers": 6},
+        {"head_dim": 32, "query_pre_attn_scalar": 48, "sliding_window": 16, "num_hidden_layers": 6},
         lambda: sentencepiece("never"),
     ),
-    "phi3": ("Phi3Config", {}, sentencepiece),
+    "phi3": ("Phi3Config", {}, space_eating),
     "phi3-long": (
         "Phi3Config",
         {
@@ -161,9 +179,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], Callable[[], PreTrainedTokenizerF
             "rope_parameters": {
                 "rope_type": "longrope",
                 "rope_theta": 10000.0,
-                "partial_rotary_factor": 1.0,
-                "short_factor": [1.0 + 0.1 * i for i in range(8)],
-                "long_factor": [2.0 + 0.5 * i for i in range(8)],
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0 + 0.1 * i for i in range(6)],
+                "long_factor": [2.0 + 0.5 * i for i in range(6)],
                 "original_max_position_embeddings": 256,
             },
         },

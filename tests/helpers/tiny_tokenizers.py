@@ -1,4 +1,4 @@
-"""Tokenizers made in the test: a byte-level BPE of some hundred pieces, and Qwen2.5's from the shared data."""
+"""Tokenizers made in the test (a byte-level BPE of some hundred pieces), and Qwen2.5's from shared data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ TEXT = [
     "system user assistant model tool\n\n\n  indented text\n    more of it\n",
     "<|im_start|>user\nWho are you?<|im_end|>\n[INST] What? [/INST] That. \n\n",
 ] * 20
-# How Llama 3 and Qwen2 cut text: line breaks stay together, where GPT-2's cut gives the last one to what follows.
+# How Llama 3 and Qwen2 cut text: line breaks stay together, where GPT-2's cut gives the last one to what
+# follows.
 LLAMA3_CUT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"

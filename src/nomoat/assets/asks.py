@@ -56,7 +56,7 @@ STORY_ASKS = (
     "One story, {few} to {many} sentences, hero {name}.",
     "Write a story. Put {words} in it and finish with: {ending}",
     'Open with "{opening}" and close with "{ending}" Put {things} in between.',
-    "{name} and {things}, up to {most} words. Close with: {ending}",
+    "{things}, up to {most} words. Close with: {ending}",
     'A story for the car: {words}. It begins with "{opening}".',
     'My son always wants stories to start with "{opening}". Today he picked {things}.',
     "Ending: {ending}\nName: {name}\nLength: {low} to {high} words",

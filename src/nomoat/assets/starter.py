@@ -25,6 +25,7 @@ from nomoat.evaluate.checks import count_words, parse_checks, run_checks, senten
 
 TRAIN_ROWS, HELD_OUT_ROWS = 600, 120
 OTHER_SHARE = 0.15  # rows that ask for something near a story: a title, the hero's name, the rest
+MAX_TRIES = 40  # with one wording, before another is drawn
 TOO_CLOSE = 0.7  # held-out prompts share at most this part of their words with any training prompt
 OPENINGS = re.compile(
     r"Once upon a time|Long ago|There (?:once was|was once)|Once there was|Late one night|"
@@ -146,9 +147,8 @@ def _checks_for(wanted: frozenset[str], slots: dict[str, str], words: Sequence[s
     return checks
 
 
-def story_row(rng: random.Random) -> Row:
+def story_row(rng: random.Random, wording: str) -> Row:
     """A request for a story, and the story."""
-    wording = rng.choice(asks.STORY_ASKS)
     wanted = slots_of(wording)
     while True:
         story = _tell_for(rng, wanted)
@@ -162,9 +162,8 @@ def story_row(rng: random.Random) -> Row:
     return Row(prompt, story.text, checks, "story", story.name if "name" in wanted else "", frozenset(words))
 
 
-def title_row(rng: random.Random) -> Row:
+def title_row(rng: random.Random, wording: str) -> Row:
     """A request for a title; the title names the thing, and the hero where the request does."""
-    wording = rng.choice(asks.TITLE_ASKS)
     while True:
         story = make_story(rng)
         nouns = [word for word in story.words if word in NOUNS and word in story.title.lower().split()]
@@ -177,15 +176,15 @@ def title_row(rng: random.Random) -> Row:
     return Row(prompt, story.title, checks, "title", story.name if named else "", frozenset(nouns[:1]))
 
 
-def hero_row(rng: random.Random) -> Row:
+def hero_row(rng: random.Random, wording: str) -> Row:
     """A question about a story: who is its hero?"""
     story = make_story(rng)
-    prompt = rng.choice(asks.HERO_ASKS).format(story=story.text)
+    prompt = wording.format(story=story.text)
     checks: Checks = [{"kind": "includes", "words": [story.name]}, {"kind": "words", "max": 8}]
     return Row(prompt, f"The hero is {story.name}.", checks, "hero", story.name, frozenset(story.words))
 
 
-def continue_row(rng: random.Random) -> Row:
+def continue_row(rng: random.Random, wording: str) -> Row:
     """The first sentences of a story, and the rest of it."""
     while True:
         story = make_story(rng)
@@ -195,7 +194,7 @@ def continue_row(rng: random.Random) -> Row:
         rest = flat[len(start) :].strip()
         if flat.startswith(start) and len(re.findall(rf"\b{story.name}\b", rest)) >= 2:
             break
-    prompt = rng.choice(asks.CONTINUE_ASKS).format(start=start)
+    prompt = wording.format(start=start)
     low = count_words(rest) // 10 * 10 - 20
     checks: Checks = [
         {"kind": "name", "name": story.name},
@@ -204,21 +203,40 @@ def continue_row(rng: random.Random) -> Row:
     return Row(prompt, rest, checks, "continue", story.name, frozenset(story.words))
 
 
+Maker = Callable[[random.Random, str], Row]
+TASKS: tuple[tuple[Maker, tuple[str, ...]], ...] = (
+    (story_row, asks.STORY_ASKS),
+    (title_row, asks.TITLE_ASKS),
+    (hero_row, asks.HERO_ASKS),
+    (continue_row, asks.CONTINUE_ASKS),
+)
+
+
 def _is_fulfilled(row: Row) -> bool:
     return all(result.passed for result in run_checks(row.answer, parse_checks(row.checks)))
 
 
-def _make(rng: random.Random, count: int, accept: Callable[[Row, list[Row]], bool]) -> list[Row]:
-    """Rows of all tasks in a fixed proportion, shuffled; `accept` sees a row and those already taken."""
+def _orders(rng: random.Random, count: int) -> list[tuple[Maker, str]]:
+    """Which row is made how: tasks in a fixed proportion, each task's wordings dealt out evenly."""
     others = round(count * OTHER_SHARE)
-    makers = [story_row] * (count - others) + [
-        (title_row, hero_row, continue_row)[i % 3] for i in range(others)
-    ]
-    rng.shuffle(makers)
+    shares = [count - others, *((others + 2 - task) // 3 for task in range(3))]
+    orders: list[tuple[Maker, str]] = []
+    for (maker, wordings), share in zip(TASKS, shares, strict=True):
+        deck = rng.sample(wordings, len(wordings))
+        orders += [(maker, deck[index % len(deck)]) for index in range(share)]
+    rng.shuffle(orders)
+    return orders
+
+
+def _make(rng: random.Random, count: int, accept: Callable[[Row, list[Row]], bool]) -> list[Row]:
+    """Rows as ordered; `accept` sees a row and those already taken. A wording that yields none gives way."""
     rows: list[Row] = []
-    for maker in makers:
-        while not accept(row := maker(rng), rows):
-            pass
+    for maker, wording in _orders(rng, count):
+        row, tries = maker(rng, wording), 1
+        while not accept(row, rows):
+            if tries % MAX_TRIES == 0:
+                wording = rng.choice(dict(TASKS)[maker])
+            row, tries = maker(rng, wording), tries + 1
         assert _is_fulfilled(row), (row, run_checks(row.answer, parse_checks(row.checks)))
         rows.append(row)
     return rows
@@ -236,7 +254,9 @@ def closeness(left: frozenset[str], right: frozenset[str]) -> float:
 
 def make_rows(seed: int) -> tuple[list[Row], list[Row]]:
     """Training and held-out rows; no held-out combination of name and words, and no prompt, is trained on."""
-    rng = random.Random(seed)
+    # A stream of its own: the pre-training corpus tells stories with Random(seed), and two walks over one
+    # stream fall into step and tell the same stories.
+    rng = random.Random(f"starter {seed}")
     train = _make(rng, TRAIN_ROWS, lambda row, rows: all(row.prompt != other.prompt for other in rows))
     combinations = {row.combination for row in train}
     bags = [bag(row.prompt) for row in train]
@@ -279,7 +299,7 @@ def card(seed: int, train: Sequence[Row], held_out: Sequence[Row]) -> str:
     closest = max(closeness(bag(h.prompt), bag(t.prompt)) for h in held_out for t in train)
     stories = [row for row in train if row.task == "story"]
     lengths = sorted(count_words(row.answer) for row in stories)
-    wordings = sum(map(len, (asks.STORY_ASKS, asks.TITLE_ASKS, asks.HERO_ASKS, asks.CONTINUE_ASKS)))
+    wordings = sum(len(asked) for _, asked in TASKS)
     table = "\n".join(
         f"| {task} | {sum(r.task == task for r in train)} | {sum(r.task == task for r in held_out)} |"
         for task in ("story", "title", "hero", "continue")

@@ -112,16 +112,20 @@ class ChatTemplate:
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered texts, as one batch."""
-        return [encoding.ids for encoding in self.encodings(texts)]
+        return [e.ids for e in self._backend().encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encodings(self, texts: Sequence[str]) -> list[Encoding]:
         """Rendered texts as tokens with their places in the text, as one batch."""
+        encodings: list[Encoding] = self._backend().encode_batch(list(texts), add_special_tokens=False)
+        return encodings
+
+    def _backend(self) -> Any:
+        """The tokenizer without settings of some training run that its file may carry, which would cut or pad
+        rows unasked."""
         backend = self.tokenizer.backend_tokenizer
-        # A tokenizer.json may carry settings of some training run, which would cut or pad rows unasked.
         backend.no_truncation()
         backend.no_padding()
-        encodings: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=False)
-        return encodings
+        return backend
 
     @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:

@@ -30,6 +30,10 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        assert self.max_new_tokens > 0, self.max_new_tokens
+        assert self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0, self
+
 
 GREEDY = Sampling()
 
@@ -55,9 +59,7 @@ class Engine(Protocol):
     """A loaded model that answers. Calls raise EngineError for a conversation that leaves no room in the
     context, and DataError for one that the chat template refuses."""
 
-    def generate(
-        self, conversations: Sequence[Conversation], sampling: Sampling
-    ) -> list[Completion]:
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         """An answer to each conversation, in order."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:

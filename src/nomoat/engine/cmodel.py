@@ -88,7 +88,9 @@ class CModel:
         that the only rounding is that of the weights' own type."""
         n_batch = max(1, min(512, len(tokens), _LOGITS_AT_ONCE // self.n_vocab))
         result = np.empty((len(tokens), self.n_vocab), dtype=np.float32)
-        with Context(self, n_ctx=len(tokens), n_batch=n_batch, n_threads=n_threads, exact=True) as context:
+        with Context(
+            self, n_ctx=len(tokens), n_batch=n_batch, n_outputs=n_batch, n_threads=n_threads, exact=True
+        ) as context:
             for start in range(0, len(tokens), n_batch):
                 part = tokens[start : start + n_batch]
                 context.decode([Row(token, start + i, 0, True) for i, token in enumerate(part)])
@@ -120,6 +122,7 @@ class Context:
 
     Args:
         n_batch: rows of a `decode` at most.
+        n_outputs: rows of a `decode` whose logits are wanted at most; each takes V floats.
         exact: compute attention in float32; otherwise as llama.cpp's programs do, with a float16 cache.
 
     Raises:
@@ -132,6 +135,7 @@ class Context:
         *,
         n_ctx: int,
         n_batch: int,
+        n_outputs: int,
         n_threads: int,
         n_sequences: int = 1,
         exact: bool = False,
@@ -143,7 +147,7 @@ class Context:
         params.n_ctx = n_ctx * n_sequences
         params.n_batch = params.n_ubatch = n_batch
         params.n_seq_max = n_sequences
-        params.n_outputs_max = params.n_outputs_max_per_seq = n_batch
+        params.n_outputs_max = params.n_outputs_max_per_seq = n_outputs
         params.n_threads = params.n_threads_batch = n_threads
         if exact:
             params.type_k = params.type_v = F32

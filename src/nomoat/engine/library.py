@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Mapping
 from ctypes import (
     POINTER,
     c_bool,
@@ -194,7 +195,7 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def check_layout(struct: str, found: ctypes.Structure, expected: dict[str, object]) -> None:
+def check_layout(struct: str, found: ctypes.Structure, expected: Mapping[str, object]) -> None:
     """Refuse a struct whose default values do not lie where we think they do (EngineError)."""
     for field, value in expected.items():
         got = getattr(found, field)

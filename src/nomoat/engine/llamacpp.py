@@ -14,22 +14,25 @@ import numpy as np
 from nomoat.chat.conversation import Conversation
 from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Completion, FinishReason, Sampling
-from nomoat.engine.choose import Answer, choose
+from nomoat.engine.choose import Answer, choose, special_ids
 from nomoat.engine.cmodel import CModel, Context, Row
 from nomoat.errors import EngineError
 from nomoat.model.load import load_tokenizer
 
+_DEFAULT_CONTEXT = 8192
 _PROMPT_PART = 512  # prompt tokens computed at once; a stream can be closed between two parts
 
 
 @dataclass
 class _Turn:
-    """An answer being written in one of the context's sequences."""
+    """An answer being written in one of the context's sequences. `live`: its text is wanted as it grows, for
+    the reader or for the stop texts; decoding it once at the end costs less."""
 
     prompt: list[int]
     answer: Answer
     rng: np.random.Generator
     room: int
+    live: bool
     sequence: int = 0
     computed: int = 0
     tokens: list[int] = field(default_factory=list)
@@ -46,18 +49,22 @@ class _Turn:
 
 @final
 class LlamaCppEngine:
-    """A GGUF file that answers. Prompts are rendered by the chat template of `tokenizer_dir` and given to
-    llama.cpp as token ids, so the served bytes are the trained ones; an answer ends at the template's own
-    stop tokens.
+    """A GGUF file that answers, one call at a time.
+
+    Prompts are rendered by the chat template of `tokenizer_dir` and given to llama.cpp as token ids, so the
+    served bytes are the trained ones; an answer ends at the template's own stop tokens.
 
     Args:
         gguf: the file.
         tokenizer_dir: the transformers folder that the file was made from.
-        n_ctx: context of each conversation in tokens; None for all that the model was made for, which also
-            is the most there can be.
-        n_threads: threads of the forward pass.
+        n_ctx: context of each conversation in tokens, at most what the model was made for; None for that, but
+            no more than 8192: memory is taken for all of it at once.
+        n_threads: threads of the forward pass. They wait for one another by spinning, so more than there are
+            idle cores makes it many times slower.
         n_parallel: conversations computed together. More than one is faster on large models, but changes the
             rounding, and so one greedy answer in some dozens; with one, answers are repeated bit by bit.
+        exact: compute attention in float32, as training does, and not with the float16 cache that llama.cpp's
+            own programs have: twice its memory, and greedy answers nearer to those of the trained model.
         chat_template: a jinja file in place of the tokenizer's own template.
 
     Raises:
@@ -73,6 +80,7 @@ class LlamaCppEngine:
         n_ctx: int | None = None,
         n_threads: int = 1,
         n_parallel: int = 1,
+        exact: bool = False,
         chat_template: Path | None = None,
     ) -> None:
         self._context: Context | None = None
@@ -80,18 +88,24 @@ class LlamaCppEngine:
         try:
             largest = self._model.context_length
             if n_ctx is not None and not 0 < n_ctx <= largest:
-                raise EngineError(f"{gguf}: n_ctx: got {n_ctx}; this model's context has 1 to {largest} tokens")
-            self.n_ctx = n_ctx or largest
+                raise EngineError(
+                    f"{gguf}: n_ctx: got {n_ctx}; this model's context has 1 to {largest} tokens"
+                )
+            self.n_ctx = n_ctx or min(largest, _DEFAULT_CONTEXT)
             self.template = ChatTemplate.of(load_tokenizer(tokenizer_dir), chat_template)
+            self._special_ids = special_ids(self.template.tokenizer)
             self._stop_ids = frozenset(self.template.stop_token_ids)
             self._n_parallel = n_parallel
             self._remembered: list[int] = []  # what sequence 0 holds, for the next stream
+            self._call = 0  # a new call takes the context away from a stream that is still open
             self._context = Context(
                 self._model,
                 n_ctx=self.n_ctx,
                 n_batch=max(_PROMPT_PART, n_parallel),
+                n_outputs=n_parallel,
                 n_threads=n_threads,
                 n_sequences=n_parallel,
+                exact=exact,
             )
         except BaseException:
             self.close()
@@ -125,8 +139,10 @@ class LlamaCppEngine:
 
     def complete(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
         """As `generate`, for prompts that are token ids already."""
-        turns = [self._turn(prompt, sampling, i) for i, prompt in enumerate(prompts)]
+        live = bool(sampling.stop)
+        turns = [self._turn(prompt, sampling, i, live=live) for i, prompt in enumerate(prompts)]
         self._remembered = []
+        self._call += 1
         waiting = deque(turns)
         free = deque(range(self._n_parallel))
         active: list[_Turn] = []
@@ -148,11 +164,15 @@ class LlamaCppEngine:
         Raises:
             EngineError: the conversation leaves no room in the context for an answer.
         """
-        return self._pieces(self._turn(self._encode(conversation), sampling, 0), sampling)
+        return self._pieces(self._turn(self._encode(conversation), sampling, 0, live=True), sampling)
 
     def _pieces(self, turn: _Turn, sampling: Sampling) -> Iterator[str]:
         turn.computed = self._reuse(turn.prompt)
+        self._call += 1
+        call = self._call
         while turn.finish_reason is None:
+            if self._call != call:
+                raise EngineError("a later call to this engine has ended this stream")
             self._step([turn], sampling)
             self._remembered = (turn.prompt + turn.tokens)[: turn.computed]
             yield from filter(None, turn.pieces)
@@ -195,7 +215,9 @@ class LlamaCppEngine:
         if token in self._stop_ids:
             turn.finish_reason = "stop"
         else:
-            turn.pieces.append(turn.answer.add(token))
+            turn.answer.add(token)
+            if turn.live:
+                turn.pieces.append(turn.answer.take())
             if turn.answer.stopped:
                 turn.finish_reason = "stop"
             elif len(turn.tokens) == turn.room:
@@ -206,7 +228,7 @@ class LlamaCppEngine:
     def _encode(self, conversation: Conversation) -> list[int]:
         return self.template.encode(conversation, add_generation_prompt=True)
 
-    def _turn(self, prompt: list[int], sampling: Sampling, index: int) -> _Turn:
+    def _turn(self, prompt: list[int], sampling: Sampling, index: int, *, live: bool) -> _Turn:
         if len(prompt) >= self.n_ctx:
             raise EngineError(
                 f"the conversation has {len(prompt)} tokens and the context {self.n_ctx}; "
@@ -215,9 +237,10 @@ class LlamaCppEngine:
             )
         return _Turn(
             prompt=prompt,
-            answer=Answer(self.template.tokenizer, prompt[-1], sampling.stop),
+            answer=Answer(self.template.tokenizer, self._special_ids, prompt[-1], sampling.stop),
             rng=np.random.default_rng(sampling.seed + index),
             room=min(sampling.max_new_tokens, self.n_ctx - len(prompt)),
+            live=live,
         )
 
     def _open_context(self) -> Context:

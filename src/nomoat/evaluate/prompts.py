@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import Check, parse_checks
 
@@ -56,3 +56,19 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     return Prompt(path.stem, str(row.get("id", number)), Conversation(messages), checks)
+
+
+def held_out_questions(held_out: Path, most: int) -> list[Prompt]:
+    """The first `most` held-out conversations (as `data` writes them) up to their last assistant turn."""
+    prompts: list[Prompt] = []
+    with held_out.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if len(prompts) == most:
+                break
+            row = json.loads(line)
+            messages = parse_messages(row["messages"], f"held_out.jsonl:{number}")
+            tools = parse_tools(row.get("tools"), f"held_out.jsonl:{number}")
+            last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=0)
+            if last:
+                prompts.append(Prompt("held-out rows", str(number), Conversation(messages[:last], tools), ()))
+    return prompts

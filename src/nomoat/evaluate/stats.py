@@ -18,8 +18,8 @@ from nomoat.evaluate.comparison import Estimate
 Floats = npt.NDArray[np.float64]
 
 MIN_UNLIKE = 10
-"""Fewest pairs that must differ from the commonest outcome before the bootstrap of a pass rate is trusted.
-Below it the coverage of its 95 % interval falls to 36-90 % (simulated; tests/evaluate/test_stats.py)."""
+"""Fewest prompts that must differ from the commonest outcome before the bootstrap of a pass rate is trusted:
+below it, its interval holds the truth far less often than it says (shown in tests/evaluate/test_stats.py)."""
 
 _RESAMPLED_VALUES = 2_000_000  # values gathered at once: bounds memory to about 50 MB, whatever N and B are
 
@@ -80,10 +80,9 @@ def paired_bootstrap_ratio(
     what makes a row hard for both cancels in the difference.
 
     Interval: the expanded percentile bootstrap, Hesterberg (2015), The American Statistician 69:371-386,
-    section 5.3. Preferred to BCa, which covers no better here and is too narrow for few rows: at N = 10 a
-    95 % BCa interval held the truth in 89 % of simulated nights, this one in 95 %. Under six rows (at 95 %)
-    no percentile interval can reach its confidence; there it is Student's t on the linearised ratio (Cochran
-    1977, Sampling Techniques, section 6.4).
+    section 5.3. Preferred to BCa (Efron 1987), which is too narrow for few rows (shown in
+    tests/evaluate/test_stats.py). Under six rows (at 95 %) no percentile interval can reach its confidence;
+    there it is Student's t on the linearised ratio (Cochran 1977, Sampling Techniques, section 6.4).
 
     Where every row differs by the same loss per token, the difference gets the interval that two unpaired
     samples would have: square-and-add, Zou and Donner (2008), Statistics in Medicine 27:1693-1702.
@@ -91,10 +90,15 @@ def paired_bootstrap_ratio(
     Raises ValueError where N < 2, lengths differ, a value is not finite, a denominator is not positive, or
     all rows are alike for one model, so that there is no spread at all to estimate from.
     """
-    base_N, tuned_N = _finite("numerators_base", numerators_base), _finite("numerators_tuned", numerators_tuned)
+    base_N, tuned_N = (
+        _finite("numerators_base", numerators_base),
+        _finite("numerators_tuned", numerators_tuned),
+    )
     tokens_N = _finite("denominators", denominators)
     if not len(base_N) == len(tuned_N) == len(tokens_N):
-        raise ValueError(f"lengths differ: {len(base_N)} base, {len(tuned_N)} tuned, {len(tokens_N)} denominators")
+        raise ValueError(
+            f"lengths differ: {len(base_N)} base, {len(tuned_N)} tuned, {len(tokens_N)} denominators"
+        )
     if tokens_N.min() <= 0:
         raise ValueError(f"denominators: got {tokens_N.min():g}; expected only positive numbers")
     columns = np.stack([base_N, tuned_N, tuned_N - base_N])
@@ -131,7 +135,9 @@ def tango(only_base: int, only_tuned: int, n: int, confidence: float) -> Estimat
     Raises ValueError where a count is negative, n < 1, or the counts exceed n.
     """
     if min(only_base, only_tuned) < 0 or n < 1 or only_base + only_tuned > n:
-        raise ValueError(f"counts: got {only_base} and {only_tuned} of {n}; expected 0 or more, together at most n")
+        raise ValueError(
+            f"counts: got {only_base} and {only_tuned} of {n}; expected 0 or more, together at most n"
+        )
     z, value = _z(confidence), (only_tuned - only_base) / n
 
     def score(delta: float) -> float:

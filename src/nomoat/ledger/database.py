@@ -14,6 +14,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from nomoat.errors import LedgerError
 from nomoat.ledger.files import disk_errors
 
+_DAMAGE_HINT = (
+    "Put a copy of it back, or move it away to start a new one: the artifacts beside it are reused."
+)
+
 
 def parse_place(url_or_path: str | Path) -> tuple[URL, str]:
     """The database's URL, and how to name it to the owner (without its password)."""
@@ -102,6 +106,14 @@ def use_wal(engine: Engine, *, busy_timeout_s: float) -> None:
         connection.close()
 
 
+def refuse_damage(connection: Connection, place: str) -> None:
+    """Look through the whole file (about 2 s a gigabyte) before a night relies on it; LedgerError if damaged."""
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if found != "ok":
+            raise LedgerError(f"ledger {place}: is damaged ({' '.join(found.split())})", hint=_DAMAGE_HINT)
+
+
 @contextmanager
 def told(place: str, *, busy_timeout_s: float) -> Iterator[None]:
     """Turn what the database refuses into a LedgerError. A mistake of ours (bad SQL, a broken constraint)
@@ -127,10 +139,7 @@ def _explain(error: DBAPIError, place: str, busy_timeout_s: float) -> LedgerErro
     # The low byte is the kind of error, the rest its finer cause (sqlite.org/rescode.html).
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     again = "Then run the same command again."
-    damaged = (
-        f"ledger {place}: is no ledger or is damaged ({cause})",
-        "Put a copy of it back, or move it away to start a new one: the artifacts beside it are reused.",
-    )
+    damaged = f"ledger {place}: is no ledger or is damaged ({cause})", _DAMAGE_HINT
     texts: dict[int, tuple[str, str]] = {
         sqlite3.SQLITE_BUSY: (
             f"ledger {place}: another program holds it locked (waited {busy_timeout_s:g} s)",

@@ -7,33 +7,42 @@ from sqlalchemy import Connection, select
 from nomoat.ledger.rows import LineageNode
 from nomoat.ledger.schema import artifact_inputs, artifacts
 
-Edges = dict[str, list[tuple[str, str]]]
-"""Artifact -> (role, input) of each of its inputs, by role."""
+Edge = tuple[str, str]
+"""(artifact, role): one input of one artifact."""
 
 
-def read_lineage(connection: Connection, root_id: str, root_kind: str) -> LineageNode:
-    """The tree under one artifact, down to outside fingerprints: one query a level."""
+def read_lineage(connection: Connection, root_id: str, root_kind: str, *, depth: int) -> LineageNode:
+    """The tree under one artifact, `depth` levels down: one query a level.
+
+    What an artifact was made from is shown once, where it is nearest to the root: in a chain of nights,
+    where both the adapter and the merged model come from the last one, a full tree doubles with each link.
+    """
     kinds = {root_id: root_kind}
-    inputs: Edges = {}
+    inputs: dict[str, list[tuple[str, str]]] = {}  # artifact -> (role, input) of each, by role
+    shown_at: dict[str, Edge] = {root_id: ("", "")}
     ask = [root_id]
-    while ask:
+    for _ in range(depth):
+        if not ask:
+            break
         inputs.update((known, []) for known in ask)
         edges = connection.execute(
             select(artifact_inputs, artifacts.c.kind)
             .outerjoin(artifacts, artifacts.c.id == artifact_inputs.c.input_id)
             .where(artifact_inputs.c.artifact_id.in_(ask))
-            .order_by(artifact_inputs.c.role)
+            .order_by(artifact_inputs.c.artifact_id, artifact_inputs.c.role)
         ).all()
+        ask = []
         for edge in edges:
             inputs[edge.artifact_id].append((edge.role, edge.input_id))
             kinds[edge.input_id] = edge.kind or edge.input_id.partition(":")[0]
-        ask = sorted({edge.input_id for edge in edges if edge.kind is not None} - inputs.keys())
-    return _tree(root_id, "", kinds, inputs, set())
+            if edge.kind is not None and edge.input_id not in shown_at:
+                shown_at[edge.input_id] = (edge.artifact_id, edge.role)
+                ask.append(edge.input_id)
 
+    def tree(node: str, above: Edge) -> LineageNode:
+        folded = node in shown_at and (shown_at[node] != above or node not in inputs)
+        below = [] if folded else inputs.get(node, [])
+        children = tuple(tree(name, (node, role)) for role, name in below)
+        return LineageNode(node, kinds[node], above[1], children, folded)
 
-def _tree(node: str, role: str, kinds: dict[str, str], inputs: Edges, shown: set[str]) -> LineageNode:
-    below = inputs.get(node, [])
-    repeated = bool(below) and node in shown
-    shown.add(node)
-    children = () if repeated else tuple(_tree(name, part, kinds, inputs, shown) for part, name in below)
-    return LineageNode(node, kinds[node], role, children, repeated)
+    return tree(root_id, ("", ""))

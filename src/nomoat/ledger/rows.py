@@ -87,14 +87,14 @@ class ArtifactRow:
 @dataclass(frozen=True)
 class LineageNode:
     """An artifact (or an outside fingerprint, whose kind is the text before its colon) and what it was made
-    from. `role` is its part in its parent, '' at the root. `repeated`: its inputs are shown where it came
-    first, not here, for a chain of nights would otherwise double with each link."""
+    from. `role` is its part in its parent, '' at the root. `folded`: what it was made from is not shown here
+    but nearer to the root, or lies deeper than was asked for."""
 
     id: str
     kind: str
     role: str
     inputs: tuple[LineageNode, ...]
-    repeated: bool = False
+    folded: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from nomoat.errors import LedgerError
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.canonical import check_json
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.database import make_engine, parse_place, told, use_wal
+from nomoat.ledger.database import make_engine, parse_place, refuse_damage, told, use_wal
 from nomoat.ledger.lineage import read_lineage
 from nomoat.ledger.migrate import revision_of, upgrade
 from nomoat.ledger.process import this_process
@@ -110,6 +110,7 @@ class Ledger:
         check_json(machine, "nights.machine")
         mark = this_process()
         with self._write() as connection:
+            refuse_damage(connection, self.place)
             running = _read(connection, NightRow, select(nights).where(nights.c.status == "running"))
             gone = [night.id for night in running if alone or night.is_lost()]
             for table, column in ((nights, nights.c.id), (stages, stages.c.night_id)):
@@ -329,11 +330,11 @@ class Ledger:
             raise LedgerError(f'ledger {self.place}: has no artifact "{artifact_id}"')
         return ArtifactRow(**row._mapping)
 
-    def lineage(self, artifact_id: str) -> LineageNode:
-        """The tree of what an artifact was made from, down to outside fingerprints."""
+    def lineage(self, artifact_id: str, *, depth: int = 100) -> LineageNode:
+        """The tree of what an artifact was made from, `depth` levels down or to outside fingerprints."""
         root = self.artifact(artifact_id)
         with self._read_only() as connection:
-            return read_lineage(connection, root.id, root.kind)
+            return read_lineage(connection, root.id, root.kind, depth=depth)
 
     # ---- transactions
 

@@ -12,7 +12,7 @@ from typing import Any
 from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
 from nomoat.ledger.artifacts import HOUSE, Artifact
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.rows import GenerationRow, NightRow, Sample, Score
+from nomoat.ledger.rows import GenerationRow, NightRow, Sample, Score, Subject
 from nomoat.ledger.store import Ledger
 from nomoat.night.code import code_version
 from nomoat.night.report import write_report
@@ -157,22 +157,25 @@ def _read_json(artifact: Artifact | None, name: str) -> dict[str, Any]:
 
 
 def _scores(comparison: Comparison, confidence: float) -> list[Score]:
-    return [
-        Score(
+    def score(subject: Subject, metric: Metric, found: Estimate) -> Score:
+        return Score(
             subject=subject,
             suite=metric.suite,
             metric=metric.name,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
+            value=found.value,
+            low=found.low,
+            high=found.high,
             confidence=confidence,
-            n=estimate.n,
+            n=found.n,
         )
+
+    return [
+        one
         for metric in comparison.metrics
-        for subject, estimate in (
-            ("base", metric.base),
-            ("tuned", metric.tuned),
-            ("difference", metric.difference),
+        for one in (
+            score("base", metric, metric.base),
+            score("tuned", metric, metric.tuned),
+            score("difference", metric, metric.difference),
         )
     ]
 

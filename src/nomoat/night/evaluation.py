@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.data.pack import Head, Rows
 from nomoat.data.store import TokenStore
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
 from nomoat.evaluate.comparison import Metric
-from nomoat.evaluate.prompts import Prompt, read_prompts
+from nomoat.evaluate.prompts import Prompt, held_out_questions, read_prompts
 from nomoat.evaluate.run import answer_all, judge
 from nomoat.model.load import Machine, load_model
 from nomoat.model.logprobs import RowLosses, row_losses
+from nomoat.night.fidelity import check_files
 from nomoat.night.jobs import Folders, Outcome, Report
 
 
@@ -29,6 +29,7 @@ def run_evaluate(
     tuned: Path,
     base_gguf: Path,
     tuned_gguf: Path,
+    gguf_files: Path,
     data: Path,
     prompt_files: tuple[Path, ...],
     machine: Machine,
@@ -45,14 +46,17 @@ def run_evaluate(
 ) -> Outcome:
     """Held-out loss of both models, and their answers by the files that would be served, with every check.
 
-    Writes `comparison.json` (the Comparison) and `losses.json` (each held-out row's), so that every figure
-    can be computed again.
+    Writes `comparison.json` (the Comparison), `losses.json` (each held-out row's), so that every figure can be
+    computed again, and `fidelity.json` (every file in `gguf_files` against the folder it was made from).
     """
     rows = Head(TokenStore.open(data / "held_out"), max_held_out_rows)
     report(0.0, None, "held-out loss of the base")
     of_base = _losses(base, rows, batch_tokens, machine)
-    report(0.1, None, "held-out loss of the tuned model")
+    report(0.05, None, "held-out loss of the tuned model")
     of_tuned = _losses(tuned, rows, batch_tokens, machine)
+    report(0.1, None, "every file against its folder")
+    fidelity = check_files(gguf_files, tuned, data / "held_out.jsonl", threads=threads)
+    (folders.out / "fidelity.json").write_text(json.dumps({"files": fidelity}, indent=1) + "\n")
 
     prompts = _prompts(prompt_files, data / "held_out.jsonl", max_prompts=max_prompts, samples=samples)
     answer = partial(
@@ -95,15 +99,4 @@ def _prompts(files: Sequence[Path], held_out: Path, *, max_prompts: int, samples
     """The owner's prompts; without any, the questions of some held-out rows, to be answered and shown."""
     if files:
         return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
-    prompts = []
-    with held_out.open(encoding="utf-8") as lines:
-        for number, line in zip(range(samples), lines, strict=False):
-            prompts.append(_without_answer(json.loads(line), number))
-    return [prompt for prompt in prompts if prompt.conversation.messages]
-
-
-def _without_answer(row: dict[str, Any], number: int) -> Prompt:
-    """A held-out conversation up to its last assistant turn."""
-    messages = parse_messages(row.get("messages", []), f"held_out.jsonl:{number + 1}")
-    last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=0)
-    return Prompt("held-out rows", str(number + 1), Conversation(messages[:last]), ())
+    return held_out_questions(held_out, samples)

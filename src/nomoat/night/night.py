@@ -26,9 +26,10 @@ from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import ADAPTER, MODEL, run_data, run_merge, run_pretrain, run_quantize, run_sft
 from nomoat.plan.probe import EnergyMeter, MachineProfile, probe
-from nomoat.recipe import Recipe
+from nomoat.recipe import GgufType, Recipe
 from nomoat.recipe_file import LoadedRecipe
 
+SMALL_FILE_BYTES = 100_000_000
 STALE_WORK_SECONDS = 14 * 24 * 3600.0
 
 
@@ -178,18 +179,7 @@ class _Night:
         )
 
     def _data(self, base: Base) -> Artifact:
-        section, sft = self.recipe.data, self.recipe.sft
-        assert sft is not None
-        keys: dict[str, Any] = {
-            "format": section.format,
-            "held_out_share": section.held_out,
-            "max_seq_len": sft.max_seq_len,
-            "max_bad_rows": section.max_bad_rows,
-            "max_truncated": section.max_truncated,
-            "dedup": section.dedup,
-            "train_on": section.train_on,
-            "use_preferred": section.use_preferred,
-        }
+        keys = data_keys(self.recipe)
         return self.stages.do(
             Job(
                 kind="data",
@@ -261,7 +251,7 @@ class _Night:
             )
         )
 
-    def _quantize(self, model: Path, source: str, name: str, types: tuple[str, ...]) -> Artifact:
+    def _quantize(self, model: Path, source: str, name: str, types: tuple[GgufType, ...]) -> Artifact:
         return self.stages.do(
             Job(
                 kind="quantize",
@@ -319,7 +309,7 @@ class _Night:
                     data=data.path,
                     prompt_files=self.sources.prompts,
                     machine=self.machine,
-                    threads=self.threads,
+                    threads=engine_threads(served, self.threads),
                     n_ctx=min(
                         served.meta["files"][0]["context_length"], sft.max_seq_len + section.max_new_tokens
                     ),
@@ -346,3 +336,27 @@ class _Night:
 
         budget = self.recipe.budget
         return Countdown(seconds_allowed(budget.until, budget.hours, self.started))
+
+
+def data_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that the stage `data` depends on, as `prepare` takes them."""
+    section, sft = recipe.data, recipe.sft
+    assert sft is not None
+    return {
+        "format": section.format,
+        "held_out_share": section.held_out,
+        "split_by": section.split_by,
+        "max_seq_len": sft.max_seq_len,
+        "max_bad_rows": section.max_bad_rows,
+        "max_truncated": section.max_truncated,
+        "dedup": section.dedup,
+        "train_on": section.train_on,
+        "use_preferred": section.use_preferred,
+    }
+
+
+def engine_threads(files: Artifact, threads: int) -> int:
+    """Threads to answer with: llama.cpp's threads wait for each other by spinning, which costs a small model
+    more than it gives."""
+    largest = max(file["bytes"] for file in files.meta["files"])
+    return threads if largest > SMALL_FILE_BYTES else 1

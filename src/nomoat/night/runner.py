@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
@@ -60,7 +61,8 @@ class Stages:
         try:
             artifact = self._run(job)
         except BaseException as error:
-            how = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            asked = isinstance(error, Interrupted | KeyboardInterrupt)
+            how: Literal["interrupted", "failed"] = "interrupted" if asked else "failed"
             seconds = time.monotonic() - started
             with suppress(Exception):  # the first error is the one to tell
                 self.ledger.finish_stage(
@@ -91,7 +93,13 @@ class Stages:
         return artifact
 
     def _close(
-        self, stage_id: int, job: Job, artifact: Artifact, how: str, seconds: float, joules: float
+        self,
+        stage_id: int,
+        job: Job,
+        artifact: Artifact,
+        how: Literal["done", "reused"],
+        seconds: float,
+        joules: float,
     ) -> None:
         dollars, said = self.prices.dollars(seconds, joules), artifact.meta["said"]
         self.ledger.finish_stage(

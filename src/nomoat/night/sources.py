@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nomoat.data.readers.hub import is_hub_id
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.files import hash_file
 from nomoat.recipe import Recipe
 
+FILE_ENDINGS = (".json", ".jsonl", ".gz", ".zst", ".csv", ".parquet", ".txt")
 STARTER = Path(__file__).parent.parent / "assets" / "starter"
 
 
@@ -45,12 +47,12 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
 
 
 def _files(folder: Path, names: list[str], key: str) -> tuple[str, ...]:
-    return tuple(name if _is_hub_id(folder, name) else str(_existing(folder, name, key)) for name in names)
+    return tuple(name if _is_hub(folder, name) else str(_existing(folder, name, key)) for name in names)
 
 
-def _is_hub_id(folder: Path, name: str) -> bool:
-    plain = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).suffix
-    return plain and not (folder / name).exists()
+def _is_hub(folder: Path, name: str) -> bool:
+    """A name such as owner/name that is no file here and does not end like a data file."""
+    return is_hub_id(name) and not (folder / name).exists() and not name.endswith(FILE_ENDINGS)
 
 
 def _existing(folder: Path, name: str, key: str) -> Path:
@@ -71,7 +73,18 @@ def _template(folder: Path, name: str) -> Path:
 
 def _fingerprint(name: str) -> str:
     path = Path(name)
-    return f"file:{hash_file(path)}" if path.is_file() else f"hub:{name}"
+    return f"file:{hash_file(path)}" if path.is_file() else f"hub:{name}@{_revision(name)}"
+
+
+def _revision(name: str) -> str:
+    """The commit a Hub data set stands at, so that a changed one is read again; 'unknown' offline."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return HfApi().dataset_info(name.split("@")[0].split(":")[0]).sha or "unknown"
+    except (HfHubHTTPError, OSError):
+        return "unknown"
 
 
 def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:

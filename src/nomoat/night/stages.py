@@ -22,6 +22,7 @@ from nomoat.model.load import Machine, load_model, load_tokenizer
 from nomoat.model.merge import check_same, merge_dtype, probe_logits, save_model
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.quantize.convert import to_gguf
+from nomoat.quantize.mixture import GgufType
 from nomoat.train.finetune import finetune
 from nomoat.train.hooks import Hooks, Progress
 from nomoat.train.loop import TrainResult
@@ -160,11 +161,11 @@ def run_quantize(
     *,
     model: Path,
     chat_template: Path | None,
-    types: tuple[str, ...],
+    types: tuple[GgufType, ...],
     name: str,
 ) -> Outcome:
     """GGUF files of a model folder, one a type, each opened and its tokenizer compared."""
-    files = []
+    files: list[dict[str, Any]] = []
     for index, type in enumerate(types):
         report(index / len(types), None, type)
         started = time.monotonic()

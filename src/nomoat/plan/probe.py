@@ -63,7 +63,7 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         watts=drawn,
         watts_said=said,
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         transformers=transformers.__version__,
     )
 

@@ -18,7 +18,6 @@ from nomoat.quantize.families import (
     Family,
     context_length,
     family_of,
-    head_dim,
     rope_tensors,
     write_hyperparameters,
 )
@@ -47,9 +46,7 @@ class GgufFile:
     tokenizer: TokenizerCheck
 
 
-def to_gguf(
-    model_dir: Path, out: Path, *, type: GgufType, chat_template: Path | None = None
-) -> GgufFile:
+def to_gguf(model_dir: Path, out: Path, *, type: GgufType, chat_template: Path | None = None) -> GgufFile:
     """Write `out` from the config, safetensors and tokenizer in `model_dir`, then open it with llama.cpp.
 
     The same folder gives the same bytes. Memory: one tensor in float32 and once more in its new type.
@@ -135,10 +132,10 @@ def _arch_name(family: Family) -> str:
 
 
 def _general_name(config: Any, tokenizer: Any) -> str:
-    """llama.cpp eats the spaces after special tokens if and only if the model's name has 'phi3' in it, so the
-    name has to say what the tokenizer does."""
+    """llama.cpp eats the spaces behind special tokens if the model's name has 'phi3' in it, and then cannot
+    load a vocabulary without Phi-3's own tokens. So the name goes by the tokenizer."""
     eats_spaces = any(token.rstrip for token in tokenizer.added_tokens_decoder.values())
-    if eats_spaces:
+    if eats_spaces and {"<unk>", "<s>", "</s>", "<|endoftext|>"} <= tokenizer.get_vocab().keys():
         return "phi3"
     return str(config.model_type).replace("phi3", "phi")
 

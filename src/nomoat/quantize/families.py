@@ -23,8 +23,10 @@ class Family:
         norm_plus_one: transformers multiplies by 1 + weight, llama.cpp by weight.
         window_period: of so many layers the last attends to everything and the others to a window; 0 where
             llama.cpp knows no window.
-        wide_scale_layers: at this depth alone llama.cpp divides attention scores by sqrt(hidden / heads)
-            and not by sqrt(head_dim).
+        scores_from: the last of a layer's tensors that the attention scores are linear in; '' where llama.cpp
+            and transformers always divide the scores by the same number.
+        wide_scale_layers: at this depth alone llama.cpp divides scores by sqrt(hidden / heads) and not by
+            sqrt(head_dim).
         no_rope_period: of so many layers the last has no rotation; 0 for none.
     """
 
@@ -32,6 +34,7 @@ class Family:
     interleaved: bool = False
     norm_plus_one: bool = False
     window_period: int = 0
+    scores_from: str = ""
     wide_scale_layers: int = 0
     no_rope_period: int = 0
 
@@ -42,8 +45,12 @@ FAMILIES = {
     "Qwen2ForCausalLM": Family(MODEL_ARCH.QWEN2),
     "Qwen3ForCausalLM": Family(MODEL_ARCH.QWEN3),
     "GemmaForCausalLM": Family(MODEL_ARCH.GEMMA, norm_plus_one=True),
-    "Gemma2ForCausalLM": Family(MODEL_ARCH.GEMMA2, norm_plus_one=True, window_period=2, wide_scale_layers=46),
-    "Gemma3ForCausalLM": Family(MODEL_ARCH.GEMMA3, norm_plus_one=True, window_period=6, wide_scale_layers=62),
+    "Gemma2ForCausalLM": Family(
+        MODEL_ARCH.GEMMA2, norm_plus_one=True, window_period=2, scores_from="q_proj", wide_scale_layers=46
+    ),
+    "Gemma3ForCausalLM": Family(
+        MODEL_ARCH.GEMMA3, norm_plus_one=True, window_period=6, scores_from="q_norm", wide_scale_layers=62
+    ),
     "Phi3ForCausalLM": Family(MODEL_ARCH.PHI3),
     "SmolLM3ForCausalLM": Family(MODEL_ARCH.SMOLLM3, interleaved=True, no_rope_period=4),
 }
@@ -122,6 +129,16 @@ def rope_tensors(config: Any) -> dict[str, np.ndarray]:
     return {}
 
 
+def score_factor(config: Any, family: Family) -> float:
+    """What `family.scores_from` has to be multiplied by, for llama.cpp to divide the scores by sqrt(
+    query_pre_attn_scalar) as transformers does. 1 for the published models."""
+    if not family.scores_from:
+        return 1.0
+    wide = config.num_hidden_layers == family.wide_scale_layers
+    divisor = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
+    return math.sqrt(divisor / config.query_pre_attn_scalar)
+
+
 def interleave(rows: np.ndarray, n_heads: int) -> np.ndarray:
     """Rows [n_heads * head_dim, ...]: from the two halves of each head to neighbouring pairs."""
     pairs = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
@@ -190,6 +207,9 @@ def _uses_window(config: Any) -> bool:
     return kinds is None or "sliding_attention" in kinds
 
 
+_YARN_DEFAULTS = {"attention_factor": None, "beta_fast": 32, "beta_slow": 1, "mscale": None, "truncate": True}
+
+
 def _check_computable(config: Any, family: Family, name: str) -> None:
     layers = config.num_hidden_layers
     kind = _rope(config)["rope_type"]
@@ -198,21 +218,26 @@ def _check_computable(config: Any, family: Family, name: str) -> None:
         scalings.add("llama3")
     if kind not in scalings:
         raise _refusal(name, "rope_parameters.rope_type", kind, " or ".join(sorted(scalings)))
+    if family.interleaved and _rotated_dim(config) != head_dim(config):
+        raise _refusal(name, "partial_rotary_factor", _rope(config)["partial_rotary_factor"], "1")
+    for key, default in _YARN_DEFAULTS.items() if kind == "yarn" else ():
+        if _rope(config).get(key, default) not in (default, None):
+            raise _refusal(name, f"rope_parameters.{key}", _rope(config)[key], f"{default}")
     if family.window_period:
         wanted = [
             "full_attention" if (i + 1) % family.window_period == 0 else "sliding_attention"
             for i in range(layers)
         ]
         if list(config.layer_types) != wanted:
-            raise _refusal(name, "layer_types", config.layer_types, f"every {family.window_period}th layer full")
-        scale = config.hidden_size / config.num_attention_heads
-        scale = scale if layers == family.wide_scale_layers else head_dim(config)
-        if config.query_pre_attn_scalar != scale:
-            raise _refusal(name, "query_pre_attn_scalar", config.query_pre_attn_scalar, f"{scale:g}")
+            raise _refusal(
+                name, "layer_types", config.layer_types, f"every {family.window_period}th layer full"
+            )
     if family.no_rope_period:
         rotated = [int((i + 1) % family.no_rope_period != 0) for i in range(layers)]
         if list(config.no_rope_layers) != rotated:
-            raise _refusal(name, "no_rope_layers", config.no_rope_layers, f"every {family.no_rope_period}th layer 0")
+            raise _refusal(
+                name, "no_rope_layers", config.no_rope_layers, f"every {family.no_rope_period}th layer 0"
+            )
     activation = getattr(config, "hidden_activation", None) or config.hidden_act
     wanted_activation = ("gelu_pytorch_tanh", "gelu") if family.norm_plus_one else ("silu",)
     if activation not in wanted_activation:

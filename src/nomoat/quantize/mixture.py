@@ -38,9 +38,7 @@ MIXTURES: dict[str, Mixture] = {
 _SMALLER_BLOCKS = {Ggml.Q4_K: Ggml.Q5_0, Ggml.Q5_K: Ggml.Q5_1, Ggml.Q6_K: Ggml.Q8_0}
 
 
-def tensor_type(
-    name: str, shape: tuple[int, ...], mixture: Mixture, *, n_layers: int, tied: bool
-) -> Ggml:
+def tensor_type(name: str, shape: tuple[int, ...], mixture: Mixture, *, n_layers: int, tied: bool) -> Ggml:
     """The type of one tensor, as llama.cpp's `llama_tensor_get_type` chooses it for dense models below 70B.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nomoat.engine.cmodel import CModel
 from nomoat.errors import ModelError
-from nomoat.quantize.vocab import space_prefix_scheme
+from nomoat.quantize.vocab import SpacePrefix, space_prefix
 
 # Scripts, spacing, numbers and code: whatever the splits before the merges treat differently.
 _FRAGMENTS = (
@@ -57,17 +57,18 @@ def check_tokenizer(gguf: Path, tokenizer: Any) -> TokenizerCheck:
         ModelError: the ids of a string differ; it is quoted with both lists.
         EngineError: the file cannot be loaded.
     """
-    plain, marked = probe_texts([token.content for token in tokenizer.added_tokens_decoder.values()])
+    special = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    texts = probe_texts(special)
+    habit = _space_prefix(tokenizer)
+    comparable = [text for text in texts if _comparable(text, special, habit)]
     left_out = None
-    if _prefix_only_first(tokenizer):
-        marked = []
+    if len(comparable) < len(texts):
         left_out = (
-            "text after special tokens: this tokenizer puts a space in front of the first word only, "
-            "llama.cpp also after every special token"
+            f"{len(texts) - len(comparable)} texts: this tokenizer puts a space in front {habit}; "
+            f"llama.cpp {SpacePrefix.ALWAYS}"
         )
-    texts = plain + marked
     with CModel(gguf, vocab_only=True) as model:
-        for text in texts:
+        for text in comparable:
             wanted = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             found = model.tokenize(text)
             if found != wanted:
@@ -76,25 +77,26 @@ def check_tokenizer(gguf: Path, tokenizer: Any) -> TokenizerCheck:
                     hint="llama.cpp's version of this tokenizer differs; outside nomoat the file would "
                     "answer other prompts than the model was trained on",
                 )
-    return TokenizerCheck(len(texts), left_out)
+    return TokenizerCheck(len(comparable), left_out)
 
 
-def probe_texts(special: list[str]) -> tuple[list[str], list[str]]:
-    """(plain, with special tokens): the same strings for the same special tokens, always.
+def probe_texts(special: list[str]) -> list[str]:
+    """100 strings, and 100 with special tokens inside: the same for the same special tokens, always.
 
     They are in Unicode's NFC: some tokenizers compose accents first, which llama.cpp leaves to its caller.
     """
     rng = random.Random(0)
-    plain = list(_FRAGMENTS)
+    plain = [unicodedata.normalize("NFC", text) for text in _FRAGMENTS]
     while len(plain) < 100:
         parts = [_cut(rng, rng.choice(_FRAGMENTS)) for _ in range(rng.randint(2, 4))]
-        plain.append(rng.choice(("", " ", "\n", "  ")).join(parts))
-    plain = [text for text in (unicodedata.normalize("NFC", text) for text in plain) if text]
+        plain.append(unicodedata.normalize("NFC", rng.choice(("", " ", "\n", "  ")).join(parts)))
     marked = []
     for i in range(100 if special else 0):
         first, second = rng.choice(plain), rng.choice(plain)
+        # Where special tokens eat the spaces behind them, llama.cpp leaves the ones beyond ASCII.
+        second = second.lstrip("\u00a0\u2009\u3000")
         marked.append(f"{first}{special[i % len(special)]}{second}{rng.choice(special)}")
-    return plain, marked
+    return plain + marked
 
 
 def _cut(rng: random.Random, text: str) -> str:
@@ -102,6 +104,15 @@ def _cut(rng: random.Random, text: str) -> str:
     return text[start : start + rng.randint(1, 24)]
 
 
-def _prefix_only_first(tokenizer: Any) -> bool:
+def _space_prefix(tokenizer: Any) -> SpacePrefix:
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    return bool(spec["model"].get("byte_fallback")) and space_prefix_scheme(spec) == "first"
+    return space_prefix(spec) if spec["model"].get("byte_fallback") else SpacePrefix.NEVER
+
+
+def _comparable(text: str, special: list[str], habit: SpacePrefix) -> bool:
+    """Whether the tokenizer and llama.cpp put the same spaces in front."""
+    if habit in (SpacePrefix.ALWAYS, SpacePrefix.NEVER):
+        return True
+    spaced = text.startswith(" ") or any(f"{token} " in text for token in special)
+    inside = any(token in text for token in special)
+    return not spaced and not (habit == SpacePrefix.FIRST and inside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from gguf import GGUFWriter, TokenType
@@ -24,9 +25,7 @@ _O200K_WORDS = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*{tail}"
 )
 _O200K_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_O200K = (
-    _O200K_WORDS.replace("{tail}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?") + r"|\p{N}{1,3}" + _O200K_REST
-)
+_O200K = _O200K_WORDS.replace("{tail}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?") + r"|\p{N}{1,3}" + _O200K_REST
 _TEKKEN = _O200K_WORDS.replace("{tail}", "") + r"|\p{N}" + _O200K_REST
 
 # (splits in order, whether whole words in the vocabulary skip the merges) -> tokenizer.ggml.pre
@@ -49,7 +48,7 @@ class Vocab:
     Attributes:
         model: 'gpt2' (byte-level BPE) or 'llama' (SentencePiece: pieces with scores).
         pre: name of the split into words before the merges.
-        space_prefix: whether text gets a space in front; None where the model has no such notion.
+        adds_space: whether text gets a space in front; None where the model has no such notion.
     """
 
     model: str
@@ -58,7 +57,7 @@ class Vocab:
     types: tuple[TokenType, ...]
     scores: tuple[float, ...] = ()
     merges: tuple[str, ...] = ()
-    space_prefix: bool | None = None
+    adds_space: bool | None = None
 
 
 def read_vocab(tokenizer: Any, n_rows: int) -> Vocab:
@@ -78,9 +77,9 @@ def read_vocab(tokenizer: Any, n_rows: int) -> Vocab:
             model="llama",
             pre="default",
             tokens=tuple(tokens),
-            types=tuple(_piece_types(tokens, types, model.get("unk_token"))),
+            types=tuple(types := _piece_types(tokens, types, model.get("unk_token"))),
             scores=tuple(_scores(tokens, types, merges)),
-            space_prefix=space_prefix_scheme(spec) != "never",
+            adds_space=space_prefix(spec) != SpacePrefix.NEVER,
         )
     return Vocab(
         model="gpt2",
@@ -101,8 +100,8 @@ def write_vocab(writer: GGUFWriter, vocab: Vocab, tokenizer: Any, template: Chat
         writer.add_token_scores(list(vocab.scores))
     if vocab.merges:
         writer.add_token_merges(list(vocab.merges))
-    if vocab.space_prefix is not None:
-        writer.add_add_space_prefix(vocab.space_prefix)
+    if vocab.adds_space is not None:
+        writer.add_add_space_prefix(vocab.adds_space)
     ids = tokenizer("a", verbose=False)["input_ids"]
     writer.add_add_bos_token(adds_bos(tokenizer))
     writer.add_add_eos_token(ids[-1:] == [tokenizer.eos_token_id])
@@ -134,26 +133,41 @@ def special_tokens(tokenizer: Any, template: ChatTemplate) -> dict[str, int]:
     return found
 
 
-def space_prefix_scheme(spec: Mapping[str, Any]) -> str:
-    """When a SentencePiece-like tokenizer.json puts a space in front of text: 'always' (after every special
-    token too), 'first' (at the very beginning only) or 'never'.
+class SpacePrefix(StrEnum):
+    """When a SentencePiece-like tokenizer puts a space in front of text."""
+
+    ALWAYS = "always, and after every special token"  # as llama.cpp does
+    UNLESS_SPACE = "only where none stands"
+    FIRST = "of the very first word only, and only where none stands"
+    NEVER = "never"
+
+
+def space_prefix(spec: Mapping[str, Any]) -> SpacePrefix:
+    """The habit of a tokenizer.json.
 
     Raises:
         ModelError: it changes text in a way that llama.cpp does not.
     """
-    scheme = "never"
+    found = SpacePrefix.NEVER
     for step in _steps(spec.get("normalizer"), "normalizers"):
         if step == {"type": "Prepend", "prepend": "▁"}:
-            scheme = "always"
+            found = SpacePrefix.ALWAYS
         elif step != {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}:
             raise _refusal("normalizer", step["type"], "Prepend ▁ and Replace ' ' by ▁")
     for step in _steps(spec.get("pre_tokenizer"), "pretokenizers"):
         splits_nothing = step["type"] == "Split" and step["pattern"] == {"String": " "}
         if step["type"] == "Metaspace" and step["replacement"] == "▁":
-            scheme = step["prepend_scheme"]
+            found = _METASPACE[step["prepend_scheme"]]
         elif not splits_nothing:  # spaces are '▁' by then
             raise _refusal("pre_tokenizer", step["type"], "Metaspace")
-    return scheme
+    return found
+
+
+_METASPACE = {
+    "always": SpacePrefix.UNLESS_SPACE,
+    "first": SpacePrefix.FIRST,
+    "never": SpacePrefix.NEVER,
+}
 
 
 def _tokens(spec: Mapping[str, Any], n_rows: int) -> tuple[list[str], list[TokenType]]:
@@ -180,6 +194,10 @@ def _piece_types(tokens: Sequence[str], types: Sequence[TokenType], unknown: str
             found[index] = TokenType.UNKNOWN
         elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             found[index] = TokenType.BYTE
+        elif types[index] == TokenType.USER_DEFINED and "▁" in token:
+            # Gemma's runs of spaces. As user-defined they would match a literal '▁' in the text, and be
+            # printed as one; it is the merges that make them.
+            found[index] = TokenType.NORMAL
     return found
 
 

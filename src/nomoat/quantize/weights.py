@@ -13,7 +13,7 @@ from gguf import get_tensor_name_map
 from safetensors import SafetensorError, safe_open
 
 from nomoat.errors import ModelError
-from nomoat.quantize.families import Family, interleave
+from nomoat.quantize.families import Family, interleave, score_factor
 
 INDEX = "model.safetensors.index.json"
 
@@ -57,6 +57,8 @@ def load(tensor: Stored, config: Any, family: Family) -> np.ndarray:
         values: np.ndarray = shard.get_tensor(tensor.source).float().numpy()
     if family.norm_plus_one and tensor.source.endswith("norm.weight"):
         values = values + 1.0
+    if family.scores_from and f".{family.scores_from}." in tensor.source:
+        values = values * np.float32(score_factor(config, family))
     if family.interleaved and re.search(r"\.[qk]_proj\.(weight|bias)$", tensor.source):
         is_query = ".q_proj." in tensor.source
         values = interleave(values, config.num_attention_heads if is_query else config.num_key_value_heads)

@@ -47,6 +47,7 @@ def pretrain(
         template=ChatTemplate.of(tokenizer),
         out=scratch / "data",
         format="text",
+        split_by="content",
         held_out_share=held_out_share,
         max_seq_len=max_seq_len,
     )

@@ -1,0 +1,21 @@
+"""Libraries that would write over our progress are asked for silence."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from nomoat.cli.errors import DEBUG
+
+
+def quiet_libraries() -> None:
+    """Before a model is opened: no advice, bars or warnings for programmers. What goes wrong is raised, and
+    told. With NOMOAT_DEBUG=1 they may speak."""
+    if os.environ.get(DEBUG) == "1":
+        return
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", module=r"(transformers|peft|torch|huggingface_hub)\b")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

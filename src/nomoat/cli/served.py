@@ -1,0 +1,130 @@
+"""Which file `nomoat chat` opens: a generation's, or its base's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.cli.ledgers import open_ledger
+from nomoat.errors import ArtifactError, LedgerError
+
+if TYPE_CHECKING:
+    from nomoat.ledger.artifacts import Artifact, ArtifactStore
+    from nomoat.ledger.rows import GenerationRow
+    from nomoat.ledger.store import Ledger
+
+BASE, LATEST = "base", "latest"
+_NONE_YET = "Make a model: nomoat run. Or talk to the embedded base: nomoat chat base"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A GGUF file, the folder its tokenizer and chat template come from, and the context it was made for."""
+
+    name: str
+    gguf: Path
+    tokenizer_dir: Path
+    context_length: int
+    verdict: str | None = None
+
+
+def find_generation(workspace: Path, which: str) -> ServedModel:
+    """The file of 'latest', 'gen-0001' or '1'.
+
+    Raises LedgerError where there is no such generation, ArtifactError where its files are gone or damaged.
+    """
+    with open_ledger(workspace) as ledger:
+        if ledger is None or not ledger.generations():
+            raise LedgerError(f"{workspace.resolve()}: no night has made a model here yet", hint=_NONE_YET)
+        generation = ledger.generation(int(which) if which.isdecimal() else which)
+        store = _store(workspace)
+        assert generation.gguf_artifact and generation.served_file, generation
+        files = _artifact(store, ledger, generation.gguf_artifact)
+        return ServedModel(
+            generation.name,
+            workspace / generation.served_file,
+            _model_folder(store, ledger, generation),
+            _context_length(files, Path(generation.served_file).name),
+            (generation.verdict or {}).get("verdict"),
+        )
+
+
+def find_base(workspace: Path, which: str) -> ServedModel:
+    """The base of a generation, as it was compared with it; the embedded base where there is none yet.
+
+    Raises as `find_generation`, and LedgerError for a generation that was trained from scratch.
+    """
+    with open_ledger(workspace) as ledger:
+        if ledger is None or not ledger.generations():
+            return _embedded(workspace)
+        generation = ledger.generation(int(which) if which.isdecimal() else which)
+        store = _store(workspace)
+        for stage in ledger.stages(generation.night_id):
+            row = ledger.artifact(stage.artifact_id) if stage.artifact_id else None
+            if row and row.kind == "quantize" and row.meta.get("params", {}).get("name") == BASE:
+                name = ledger.night(generation.night_id).recipe_resolved["base"]
+                files = _artifact(store, ledger, row.id)
+                return _base_of(files, f"base ({name})", _model_folder(store, ledger, generation))
+        raise LedgerError(
+            f"{generation.name} was trained from scratch: it has no base",
+            hint=f"Talk to it alone: nomoat chat {generation.name}",
+        )
+
+
+def _embedded(workspace: Path) -> ServedModel:
+    """The embedded base as the file that a night would make of it, made now where it is not there."""
+    from nomoat.ledger.artifacts import ArtifactStore
+    from nomoat.model.load import EMBEDDED, resolve_base
+    from nomoat.night.jobs import Folders, Job
+    from nomoat.night.night import Base
+    from nomoat.night.stages import run_quantize
+    from nomoat.recipe import Recipe
+
+    base = Base.of(resolve_base(EMBEDDED, workspace), EMBEDDED)
+    types = (Recipe().quantize.serve,)
+    make = partial(run_quantize, model=base.folder, chat_template=None, types=types, name=BASE)
+    job = Job("quantize", "the embedded base", {"model": base.source}, {"types": types, "name": BASE}, make)
+    store = ArtifactStore(workspace)
+    found = store.get(job.kind, job.key)
+    if found is None:
+        with store.lock():
+            folders = Folders(store.work_dir(job.kind, job.key), store.scratch_dir(job.kind, job.key))
+            outcome = job.run(folders, lambda share, seconds_left, note: None)
+            meta: dict[str, Any] = {"said": outcome.said, "params": job.params, **outcome.meta}
+            found = store.commit(job.kind, job.key, inputs=job.inputs, meta=meta)
+    return _base_of(found, f"base ({EMBEDDED})", base.folder)
+
+
+def _base_of(files: Artifact, name: str, tokenizer_dir: Path) -> ServedModel:
+    (file,) = files.meta["files"]
+    return ServedModel(name, files.path / file["file"], tokenizer_dir, file["context_length"])
+
+
+def _context_length(files: Artifact, name: str) -> int:
+    length: int = next(file["context_length"] for file in files.meta["files"] if file["file"] == name)
+    return length
+
+
+def _model_folder(store: ArtifactStore, ledger: Ledger, generation: GenerationRow) -> Path:
+    from nomoat.night.stages import MODEL
+
+    assert generation.merged_artifact is not None, generation
+    return _artifact(store, ledger, generation.merged_artifact).path / MODEL
+
+
+def _artifact(store: ArtifactStore, ledger: Ledger, artifact_id: str) -> Artifact:
+    """A verified artifact of the ledger."""
+    row = ledger.artifact(artifact_id)
+    found = store.get(row.kind, row.key)
+    if found is None:
+        why = store.warnings[-1] if store.warnings else f"{store.workspace / row.path} is not there"
+        raise ArtifactError(why, hint="Run the same night again to make it anew: nomoat run")
+    return found
+
+
+def _store(workspace: Path) -> ArtifactStore:
+    from nomoat.ledger.artifacts import ArtifactStore
+
+    return ArtifactStore(workspace)

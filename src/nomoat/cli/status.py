@@ -1,0 +1,115 @@
+"""`nomoat status`: the workspace at a glance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.cli import nights
+from nomoat.cli.ledgers import open_ledger
+from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, print_json
+from nomoat.cli.units import count, duration, local_time, size
+
+if TYPE_CHECKING:
+    from nomoat.ledger.rows import NightRow, StageRow
+    from nomoat.ledger.store import Ledger
+
+EPILOG = """
+\b
+Examples:
+  nomoat status
+  watch nomoat status          # while a night runs
+"""
+
+KEYS = {
+    "workspace": "its folder",
+    "disk_bytes": "bytes in its .nomoat folder",
+    "nights": "how many nights were started here",
+    "last_night": f"null, or {nights.NIGHT_KEYS}",
+    "stages": f"of the last night, in order: list of {nights.STAGE_KEYS}",
+    "generations": "newest first: list of {name, night, created_at, base, served_file, verdict, said}",
+    "next": "the command to type next",
+}
+"""Keys of `nomoat status --json`, for docs/cli.md."""
+
+
+def status(workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> None:
+    """Show the last night, what came of it, and what to type next.
+
+    Works while a night runs.
+    """
+    with open_ledger(workspace) as ledger:
+        result = _glance(workspace, ledger)
+        if as_json:
+            print_json(result)
+        else:
+            print("\n".join(_lines(result, ledger)))
+
+
+def _glance(workspace: Path, ledger: Ledger | None) -> dict[str, Any]:
+    every = ledger.nights() if ledger else ()
+    last = every[0] if every else None
+    stages = ledger.stages(last.id) if ledger and last else ()
+    return {
+        "workspace": str(workspace.resolve()),
+        "disk_bytes": tree_bytes(workspace / ".nomoat"),
+        "nights": len(every),
+        "last_night": nights.night_json(last) if last else None,
+        "stages": [nights.stage_json(stage, last) for stage in stages] if last else [],
+        "generations": [nights.generation_json(found) for found in ledger.generations()] if ledger else [],
+        "next": command(
+            *_next(last, has_generation=bool(ledger and ledger.generations())), workspace=workspace
+        ),
+    }
+
+
+def _next(last: NightRow | None, *, has_generation: bool) -> tuple[str, ...]:
+    status = nights.status_of(last) if last else "done"
+    if last and status == "running":
+        return "nomoat", "log", str(last.id)
+    if status == "done" and has_generation:
+        return "nomoat", "chat"
+    return "nomoat", "run"
+
+
+def _lines(result: dict[str, Any], ledger: Ledger | None) -> list[str]:
+    lines = [f"Workspace   {result['workspace']} ({size(result['disk_bytes'])} in .nomoat)"]
+    if ledger is None or result["last_night"] is None:
+        lines.append("Last night  none yet")
+    else:
+        night = ledger.nights(limit=1)[0]
+        lines.append(_night_line(night, ledger.stages(night.id)))
+        said = (night.verdict or {}).get("said") or night.error
+        lines += [f"            {line}" for line in said.splitlines()] if said else []
+    made = result["generations"]
+    if made:
+        newest = made[0]
+        judged = f", {newest['verdict']}" if newest["verdict"] else ""
+        lines.append(f"Models      {count(len(made), 'generation')}; the newest is {newest['name']}{judged}")
+    return [*lines, f"Next        {result['next']}"]
+
+
+def _night_line(night: NightRow, stages: tuple[StageRow, ...]) -> str:
+    head = f'Last night  {night.id} "{night.name}", {local_time(night.started_at)}'
+    status = nights.status_of(night)
+    if status == "running":
+        now = [stage for stage in stages if stage.status == "running"]
+        at = nights.running_words(now[-1], night) if now else "between two stages"
+        return f"{head}, running: {at}"
+    if status == nights.CUT_OFF:
+        return f"{head}, was cut off; `nomoat run` goes on from what it had finished"
+    took = f" after {duration(night.seconds)}" if night.seconds is not None else ""
+    return f"{head}, {status}{took}"
+
+
+def tree_bytes(folder: Path) -> int:
+    """Bytes of all files under a folder; files that a running night removes meanwhile do not count."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(root) / name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total

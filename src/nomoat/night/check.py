@@ -1,0 +1,55 @@
+"""`nomoat check`: the stage `data`, without a night around it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nomoat.errors import RecipeError
+from nomoat.ledger.artifacts import HOUSE
+from nomoat.ledger.files import disk_errors
+from nomoat.model.load import resolve_base
+from nomoat.night.events import Watcher
+from nomoat.night.jobs import Folders
+from nomoat.night.night import data_keys
+from nomoat.night.sources import find_sources
+from nomoat.night.stages import run_data
+from nomoat.recipe_file import LoadedRecipe
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """`report` is DataReport.to_dict(); `base` is the name of the base whose tokenizer rendered the rows."""
+
+    report: dict[str, Any]
+    base: str
+
+
+def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> CheckResult:
+    """Read, render and count the recipe's rows as a night would, and refuse what it would refuse.
+
+    Raises DataError, ModelError or RecipeError with the reason. Nothing is kept.
+    """
+    recipe = loaded.recipe
+    if recipe.sft is None or recipe.pretrain is not None:
+        raise RecipeError(
+            "check looks at rows for fine-tuning on a base that is there; this recipe makes its own base"
+        )
+    sources = find_sources(recipe, loaded.folder)
+    base = resolve_base(recipe.base, loaded.folder)
+    house = workspace / HOUSE
+    with disk_errors(house):
+        house.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="check-", dir=house) as folder:
+            outcome = run_data(
+                Folders(Path(folder), Path(folder)),
+                partial(watcher.stage_progress, "data"),
+                base=base,
+                chat_template=sources.chat_template,
+                files=list(sources.train),
+                **data_keys(recipe),
+            )
+    return CheckResult(outcome.meta, recipe.base)

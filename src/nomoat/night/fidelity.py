@@ -1,0 +1,78 @@
+"""Is what would be served what was trained? Every GGUF file against the folder it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nomoat.chat.template import ChatTemplate
+from nomoat.errors import ModelError
+from nomoat.evaluate.prompts import held_out_questions
+from nomoat.model.load import load_tokenizer
+from nomoat.quantize.fidelity import FidelityReport, compare
+
+PROMPTS = 8
+TOKENS = 24
+WHOLE_TYPES = ("F32", "F16", "BF16")
+LEAST_SAME_TOP = {
+    "F32": 0.99,
+    "F16": 0.98,
+    "BF16": 0.9,
+    "Q8_0": 0.9,
+    "Q6_K": 0.85,
+    "Q5_K_M": 0.8,
+    "Q4_K_M": 0.5,
+}
+"""Below this share of equal likeliest tokens a file is not the model, whatever quantisation may cost. The
+shares that good files reach are in docs/benchmarks.md; the smaller the model, the lower they are."""
+
+
+def check_files(files: Path, model_dir: Path, held_out: Path, *, threads: int) -> list[dict[str, Any]]:
+    """Compare every `*.gguf` in `files` with `model_dir` on held-out questions, as the report shows it.
+
+    Raises ModelError for a file that answers so differently that it cannot be the same model.
+    """
+    questions = held_out_questions(held_out, PROMPTS)
+    if not questions:
+        return []
+    template = ChatTemplate.of(load_tokenizer(model_dir))
+    prompts = [template.encode(q.conversation, add_generation_prompt=True) for q in questions]
+    model = _plain(model_dir)
+    rows = []
+    for path in sorted(files.glob("*.gguf"), key=lambda path: -path.stat().st_size):
+        type = path.stem.rsplit("-", 1)[-1]
+        found = compare(path, model_dir, prompts, max_new_tokens=TOKENS, n_threads=threads, model=model)
+        if found.same_top_token < LEAST_SAME_TOP[type]:
+            raise ModelError(
+                f"{path.name} is not the trained model: only {found.same_top_token:.0%} of its likeliest tokens are "
+                f"the same ({type} keeps at least {LEAST_SAME_TOP[type]:.0%})",
+                hint="Please report this with the base's name; the adapter and the merged folder are sound.",
+            )
+        rows.append(_row(path, type, found))
+    return rows
+
+
+def _plain(model_dir: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+    ).eval()
+
+
+def _row(path: Path, type: str, found: FidelityReport) -> dict[str, Any]:
+    said = (
+        f"{found.identical:.0%} of {found.prompts} greedy answers identical over {found.tokens} tokens; "
+        f"the same likeliest token at {found.same_top_token:.1%} of {found.positions} positions"
+    )
+    return {
+        "file": path.name,
+        "type": type,
+        "bytes": path.stat().st_size,
+        "same_greedy_share": found.identical,
+        "mean_kl": found.mean_kl,
+        "same_top_share": found.same_top_token,
+        "said": said,
+    }

@@ -1,0 +1,164 @@
+"""The report's figures: inline SVG whose text and colours are the page's own.
+
+Colours are drawn as placeholders and become CSS variables, so that one figure serves light and dark; text stays
+text, in the page's font. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nomoat.evaluate.comparison import Metric
+
+WIDTH_IN = 4.6  # 331 SVG units: on a phone one unit is about one CSS pixel, so 10-unit text stays readable
+
+_INK, _MUTED, _RULE, _TUNED, _BASE = "#010101", "#020202", "#030303", "#040404", "#050505"
+_CSS = {_INK: "--ink", _MUTED: "--muted", _RULE: "--rule", _TUNED: "--tuned", _BASE: "--base"}
+_STYLE = {
+    "svg.hashsalt": "nomoat",  # else ids are random, and the same night gives other bytes
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+def loss_curve(curve: dict[str, Any], best_step: int | None) -> str | None:
+    """Training loss (faint each step, bold smoothed) and held-out loss by step, the best step marked.
+
+    None where there is not a single finite point.
+    """
+    train, held_out = _points(curve.get("train", [])), _points(curve.get("held_out", []))
+    if not train and not held_out:
+        return None
+
+    def draw(axes: Axes) -> None:
+        if train:
+            steps, losses = zip(*train, strict=True)
+            axes.plot(steps, losses, color=_BASE, alpha=0.25, linewidth=0.7)
+            axes.plot(
+                steps, smooth(losses), color=_BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
+            )
+        if held_out:
+            steps, losses = zip(*held_out, strict=True)
+            axes.plot(
+                steps, losses, color=_TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out"
+            )
+        best = [(step, loss) for step, loss in held_out if step == best_step]
+        if best:
+            step, loss = best[0]
+            axes.plot(
+                [step], [loss], color=_INK, marker="D", markersize=6, linestyle="none", label="best, kept"
+            )
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats per token")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(loc="upper right", fontsize=10)
+
+    return _svg("curve", "Loss by step, training and held-out", 2.6, draw)
+
+
+def intervals(metrics: Sequence[Metric]) -> str | None:
+    """Tuned minus base with its interval, a line a metric, against zero. All of one unit; None for none."""
+    if not metrics:
+        return None
+    is_share = metrics[0].unit.startswith("share")
+    scale = 100 if is_share else 1
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=_INK, linewidth=1)
+        for row, metric in enumerate(metrics):
+            low, value, high = (
+                scale * x for x in (metric.difference.low, metric.difference.value, metric.difference.high)
+            )
+            axes.plot([low, high], [row, row], color=_TUNED, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([value], [row], color=_TUNED, marker="o", markersize=5)
+        axes.set_yticks(range(len(metrics)), [_shorten(metric.name, 26) for metric in metrics])
+        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(metrics) - 0.4, -0.6)
+        unit = "points" if is_share else metrics[0].unit
+        label = f"tuned minus base, {unit}"
+        axes.set_xlabel(f"{label}; better →" if metrics[0].higher_is_better else f"← better; {label}")
+
+    height_in = 0.6 + 0.26 * len(metrics)
+    return _svg(
+        f"intervals-{'rates' if is_share else 'loss'}", "Difference of tuned and base", height_in, draw
+    )
+
+
+def lengths(histogram: Sequence[Sequence[int]]) -> str | None:
+    """Rows by their length: [[n, rows], ...], rows of at most n tokens but more than the n before. None where
+    there are no rows. Bars are equally wide although n doubles, since lengths spread over decades."""
+    if not any(rows for _, rows in histogram):
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.bar(
+            range(len(histogram)), [rows for _, rows in histogram], width=0.9, align="edge", color=_TUNED
+        )
+        axes.set_xticks(
+            [bar + 0.95 for bar in range(-1, len(histogram))], ["0", *(f"{most:,}" for most, _ in histogram)]
+        )
+        axes.set_xlabel("tokens in a row")
+        axes.set_ylabel("rows")
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+    return _svg("lengths", "Rows by their length in tokens", 1.9, draw)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Exponential moving average over about a fifteenth of the curve, without the bias to the first value."""
+    decay = 1 - 1 / max(1.0, len(values) / 15)
+    average, weight, smoothed = 0.0, 0.0, []
+    for value in values:
+        average, weight = decay * average + (1 - decay) * value, decay * weight + (1 - decay)
+        smoothed.append(average / weight)
+    return smoothed
+
+
+def _points(curve: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
+    return [(point["step"], point["loss"]) for point in curve if math.isfinite(point["loss"])]
+
+
+def _shorten(text: str, most: int) -> str:
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def _svg(name: str, title: str, height_in: float, draw: Callable[[Axes], None]) -> str:
+    """A figure as an <svg> element; `name` keeps its ids apart from those of the page's other figures."""
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(WIDTH_IN, height_in))
+        draw(figure.subplots())
+        file = io.StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    for placeholder, variable in _CSS.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{title}">', svg, count=1
+    )
