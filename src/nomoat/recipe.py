@@ -56,15 +56,13 @@ class Data(Part):
 class Optimiser(Part):
     """What supervised fine-tuning and pre-training have in common."""
 
-    learning_rate: Positive = 2e-4
-    """Peak learning rate of AdamW."""
     num_train_epochs: Positive = 3.0
     """Passes over the training rows; may be a fraction."""
     max_steps: Count | None = None
     """End after this many steps, whatever the epochs say."""
     max_seq_len: Annotated[int, Field(ge=8)] = 512
     """Longest row in tokens; a longer one is cut at its end (text is split instead)."""
-    tokens_per_step: Annotated[int, Field(ge=8)] = 4096
+    tokens_per_step: Annotated[int, Field(ge=8)] = 2048
     """Tokens of one optimiser step: the effective batch. Rows are packed without padding."""
     micro_batch_tokens: Annotated[int, Field(ge=8)] = 2048
     """Tokens computed at once. Changes memory, not the result; halved by itself when memory runs out."""
@@ -97,6 +95,9 @@ class Optimiser(Part):
 class Sft(Optimiser):
     """Supervised fine-tuning on instructions and conversations."""
 
+    learning_rate: Positive | None = None
+    """Peak learning rate of AdamW. Default: by the base's width, 2e-4 for an adapter on a base 2,048 wide and
+    larger on a narrower one; a tenth of that for all weights. The plan says the number."""
     method: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter on the frozen base, `full` every weight."""
     lora_r: Count = 16

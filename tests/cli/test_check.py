@@ -64,7 +64,7 @@ def test_counts_and_what_was_left_out(report: Report) -> None:
     assert text.startswith(f"Base: embedded\n{report['files'][0]}\n")
     assert "Chat template: the base's own; an answer ends with <|im_end|>\n" in text
     assert f"43 rows read: {rows['train']} to train on, {rows['held_out']} held out\n" in text
-    assert "  2 bad (4.7 %), left out\n" in text
+    assert "  2 bad (4.7%), left out\n" in text
     assert "  1 left out: the same as an earlier row (data.dedup)\n" in text
     assert "  1 cut at the end to sft.max_seq_len\n" in text
     assert f"{report['tokens']['train_supervised']:,} of them trained (" in text
@@ -150,11 +150,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_verb_checks_as_a_night_would(folder: Path) -> None:
-    words = ["check", "--base", "base", "--data", "rows.jsonl"]
+    words = ["check", "--base", "base", "--data", "rows.jsonl", "sft.max_seq_len=128"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "40 rows read: " in result.stdout
-    assert result.stdout.endswith("\nNext: nomoat run --base base --data=rows.jsonl\n")
+    assert result.stdout.endswith("\nNext: nomoat run sft.max_seq_len=128 --base base --data=rows.jsonl\n")
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert found.keys() == check_view.KEYS.keys()
     assert found["rows"]["read"] == 40
@@ -162,7 +162,8 @@ def test_the_verb_checks_as_a_night_would(folder: Path) -> None:
 
 def test_what_a_night_would_refuse_is_refused_with_the_reason(folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"prompt": "x"}\n' + row(1) + "\n")
-    result = CliRunner().invoke(app, ["check", "--base", "base", "--data", "rows.jsonl"])
-    assert result.exit_code == 2
+    words = ["check", "--base", "base", "--data", "rows.jsonl", "sft.max_seq_len=128"]
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.stdout) == (2, "")
     assert "1 of 2 rows cannot be used (50.0%); data.max_bad_rows allows 2.0%." in result.stderr
     assert "Traceback" not in result.stderr

@@ -32,18 +32,18 @@ def test_plain_lines_come_at_most_every_fifteen_seconds() -> None:
     assert lines == [
         "night 1 had been cut off",
         "sft: lora on 324 rows",
-        "sft: 38 %, 25 s left, step 3 of 60",
-        "sft: 75 %, 10 s left, step 3 of 60",
+        "sft: 38%, 25 s left, step 3 of 60",
+        "sft: 75%, 10 s left, step 3 of 60",
         "sft: done in 40 s: held-out loss 1.924 → 1.412",
         "data: unchanged, reused: 324 rows",
     ]
 
 
 def test_time_left_is_estimated_where_the_stage_does_not_know_it() -> None:
-    assert progress_words(0.25, 30.0, None, "answer 9") == ["25 %", "1 min 30 s left", "answer 9"]
-    assert progress_words(0.25, 1.0, None, "") == ["25 %"], "one second is too short to judge by"
-    assert progress_words(0.0, 30.0, None, "") == ["0 %"]
-    assert progress_words(0.5, 30.0, -3.0, "") == ["50 %", "0.0 s left"]
+    assert progress_words(0.25, 30.0, None, "answer 9") == ["25%", "1 min 30 s left", "answer 9"]
+    assert progress_words(0.25, 1.0, None, "") == ["25%"], "one second is too short to judge by"
+    assert progress_words(0.0, 30.0, None, "") == ["0%"]
+    assert progress_words(0.5, 30.0, -3.0, "") == ["50%", "0.0 s left"]
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def test_the_bar_shows_stage_share_and_time_left() -> None:
     console.print(bar.get_renderable())
     line = written(console)
     assert "sft" in line
-    assert "42 %  3 min 20 s left  step 84 of 200" in line
+    assert "42%  3 min 20 s left  step 84 of 200" in line
 
 
 def test_the_bar_answers_ctrl_c_while_the_stage_says_nothing() -> None:
     console, stopping = terminal(), [False]
     bar = stage_bar(console, lambda: stopping[0])
-    bar.add_task("sft", total=1.0, words="[0 %]")
+    bar.add_task("sft", total=1.0, words="[0%]")
     console.print(bar.get_renderable())
-    assert "[0 %]" in written(console), "brackets are text, not markup"
+    assert "[0%]" in written(console), "brackets are text, not markup"
     stopping[0] = True
     console.print(bar.get_renderable())
     assert STOPPING in written(console)

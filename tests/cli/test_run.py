@@ -131,7 +131,7 @@ def test_what_is_printed_at_the_end() -> None:
     assert lines[-1] == "Next: nomoat chat"
     (rate,) = [line for line in lines if line.startswith((" pass rate  ", "pass rate  "))]
     metric = night.comparison.metrics[0]
-    assert f"{100 * metric.tuned.value:.0f} %" in rate
+    assert f"{100 * metric.tuned.value:.0f}%" in rate
     assert f"{100 * metric.difference.value:+.1f} points ({100 * metric.difference.low:.1f} to " in rate
 
 
@@ -205,10 +205,13 @@ def test_a_recipe_mistake_needs_no_heavy_import(workspace: Path) -> None:
     assert 'Did you mean "learning_rate"?' in done.stderr
 
 
+# Stands in for the heavy modules, which take longer to import than the test needs; test_night.py stops a
+# real night.
 PLAYED = """
-import sys, time
-import nomoat.night.night
-from nomoat.night.runner import NightInterrupted
+import sys, time, types
+
+class NightInterrupted(Exception):
+    pass
 
 def night(loaded, workspace, *, watcher, stop_asked):
     watcher.stage_started("sft", "ready")
@@ -218,7 +221,10 @@ def night(loaded, workspace, *, watcher, stop_asked):
             raise NightInterrupted("stopped at step 40")
     raise AssertionError("nobody stopped it")
 
-nomoat.night.night.run_night = night
+for name, value in (("night", night), ("runner", NightInterrupted)):
+    module = types.ModuleType("nomoat.night." + name)
+    setattr(module, {{"night": "run_night", "runner": "NightInterrupted"}}[name], value)
+    sys.modules[module.__name__] = module
 from nomoat.cli.main import main
 sys.argv = ["nomoat", "run"]
 main()

@@ -138,9 +138,9 @@ def test_log_of_one_night_shows_stages_scores_and_lineage(workspace: Path) -> No
         "· training reads 97,200 tokens, about 372 s",
         "sft        done     6 min               3.4 Wh, $0.04   sft-aaaaaaaaaaaaaaaa        sft done",
         "data       reused                                       data-1111111111111111       data done",
-        "pass rate   60 in heldout          12 %    63 %   +51.7 points (38.3 to 65.0)",
+        "pass rate   60 in heldout          12%     63%   +51.7 points (38.3 to 65.0)",
         "loss        36 in held-out rows   1.924   1.412   -0.512 (-0.560 to -0.470)",
-        "difference (95 % interval)",
+        "difference (95% interval)",
         "quantize-aaaaaaaaaaaaaaaa\n└── model: merge-aaaaaaaaaaaaaaaa",
         "file 0: file:cccccccccccccccc",
     ):

@@ -44,7 +44,7 @@ def test_money_and_energy() -> None:
 def test_counts_and_shares() -> None:
     assert [count(n, "row") for n in (0, 1, 1204)] == ["0 rows", "1 row", "1,204 rows"]
     assert count(2, "entry", "entries") == "2 entries"
-    assert [share(x) for x in (0, 0.004, 0.42, 1)] == ["0 %", "0.4 %", "42 %", "100 %"]
+    assert [share(x) for x in (0, 0.004, 0.42, 1)] == ["0%", "0.4%", "42%", "100%"]
 
 
 def test_moments_are_told_on_this_machines_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,9 +324,9 @@ def test_a_postgresql_ledger_without_its_driver_says_what_to_install(monkeypatch
         ),
         ("sqlite://", "ledger sqlite://: has no file\n  Expected sqlite:///path/to/ledger.db"),
         (
-            "nonsense://::::",
-            "ledger: Could not parse SQLAlchemy URL from given URL string\n"
-            "  Expected a path or postgresql://...",
+            "postgresql://me:secret@host:54x2/nights",
+            "ledger: its URL cannot be read; expected a path or postgresql://user:password@host:5432/name\n"
+            "  In a password, write @ as %40, : as %3A and / as %2F.",
         ),
     ],
 )

@@ -76,7 +76,9 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
     )
     (folder / "config.json").write_text(evil)
     (folder / "evil.py").write_text("raise SystemExit('ran')\n")
-    with pytest.raises(ModelError, match="does not open as a causal language model"):
+    with pytest.raises(
+        ModelError, match="its config.json does not open: The repository .* contains custom code"
+    ):
         load_model(folder, CPU)
 
 

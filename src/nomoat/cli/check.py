@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from nomoat.cli.check_view import check_json, print_check
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json
 from nomoat.cli.progress import watching
@@ -31,12 +33,13 @@ def check(
     Three rows are shown as the model would see them, coloured by what is trained on.
     """
     loaded = load_words(words or [], base, data or [])
+    print(said_of(loaded), file=sys.stderr)
     with console(stderr=True).status("Getting ready …"):
         quiet_libraries()
         from nomoat.night.check import check_data
 
     with watching(plain=as_json) as watcher:
-        watcher.stage_started("data", said_of(loaded))
+        watcher.stage_started("data", "reading")
         result = check_data(loaded, workspace, watcher)
     shorthand = [*(["--base", base] if base else []), *(f"--data={file}" for file in data or [])]
     following = command("nomoat", "run", *(words or []), *shorthand, workspace=workspace)

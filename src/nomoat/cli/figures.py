@@ -20,8 +20,8 @@ def is_share(name: str) -> bool:
 
 
 def level(name: str, figure: Figure) -> str:
-    """'63 %' or '1.412'."""
-    return f"{100 * figure.value:.0f} %" if is_share(name) else f"{figure.value:.3f}"
+    """'63%' or '1.412'."""
+    return f"{100 * figure.value:.0f}%" if is_share(name) else f"{figure.value:.3f}"
 
 
 def change(name: str, figure: Figure) -> str:

@@ -82,7 +82,7 @@ def _stages_table(night: NightRow, stages: Sequence[StageRow]) -> Table:
 
 def _scores_table(scores: Sequence[ScoreRow]) -> Table:
     confidence = next((score.confidence for score in scores if score.confidence is not None), None)
-    interval = f" ({100 * confidence:g} % interval)" if confidence is not None else ""
+    interval = f" ({100 * confidence:g}% interval)" if confidence is not None else ""
     made = table("score", "of", "base", "tuned", f"difference{interval}", right=("base", "tuned"))
     by_metric: dict[tuple[str, str], dict[str, ScoreRow]] = {}
     for score in scores:

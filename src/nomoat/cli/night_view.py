@@ -115,7 +115,7 @@ def print_night(summary: NightSummary, workspace: Path, confidence: float, to: C
 
 def metrics_table(metrics: list[Metric], confidence: float) -> Table:
     """Both models side by side, with the difference and its interval."""
-    names = "base", "tuned", f"difference ({100 * confidence:g} % interval)"
+    names = "base", "tuned", f"difference ({100 * confidence:g}% interval)"
     made = table("on what no training saw", *names, right=names)
     for metric in metrics:
         unit = "" if metric.unit.startswith("share") else f", {metric.unit}"

@@ -132,12 +132,12 @@ def stage_bar(to: Console, is_stopping: Callable[[], bool]) -> Progress:
 
 
 def progress_words(done: float, elapsed_s: float, seconds_left: float | None, note: str) -> list[str]:
-    """'42 %', '3 min 20 s left', and the stage's own words; the time left is estimated where the stage
+    """'42%', '3 min 20 s left', and the stage's own words; the time left is estimated where the stage
     does not know it and has done enough to judge by."""
     if seconds_left is None and 0.02 <= done < 1.0 and elapsed_s > 2.0:
         seconds_left = elapsed_s * (1.0 - done) / done
     left = [] if seconds_left is None else [f"{duration(max(0.0, seconds_left))} left"]
-    return [f"{100 * done:.0f} %", *left, *([note] if note else [])]
+    return [f"{100 * done:.0f}%", *left, *([note] if note else [])]
 
 
 def ending(how: str, seconds: float) -> str:

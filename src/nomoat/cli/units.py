@@ -15,9 +15,9 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def share(part: float) -> str:
-    """A share in [0, 1]: '42 %', and '0.4 %' where a whole per cent would hide it."""
+    """A share in [0, 1]: '42%', and '0.4%' where a whole per cent would hide it."""
     percent = 100 * part
-    return f"{percent:.1f} %" if 0 < percent < 9.95 else f"{percent:.0f} %"
+    return f"{percent:.1f}%" if 0 < percent < 9.95 else f"{percent:.0f}%"
 
 
 def local_time(moment: str) -> str:

@@ -26,8 +26,12 @@ def parse_place(url_or_path: str | Path) -> tuple[URL, str]:
         return URL.create("sqlite", database=str(path)), str(path)
     try:
         url = make_url(url_or_path)
-    except ArgumentError as error:
-        raise LedgerError(f"ledger: {error}", hint="Expected a path or postgresql://...") from error
+    except (ArgumentError, ValueError) as error:
+        # Not quoted: where its parts cannot be told apart, neither can its password be hidden.
+        raise LedgerError(
+            "ledger: its URL cannot be read; expected a path or postgresql://user:password@host:5432/name",
+            hint="In a password, write @ as %40, : as %3A and / as %2F.",
+        ) from error
     place = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite":
         if url.database in (None, "", ":memory:"):

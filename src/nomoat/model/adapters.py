@@ -79,6 +79,8 @@ def load_adapter(model: Any, folder: Path, *, base_sha256: str) -> Any:
             f"(sha256 {bound_to[:12]}…, this one is {base_sha256[:12]}…)",
             hint="Give the base it was trained on, or train a new adapter.",
         )
-    peft_model = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
+    config = LoraConfig.from_pretrained(str(folder))
+    config.base_model_name_or_path = None  # the fingerprint has said which base it is; a path says nothing
+    peft_model = get_peft_model(model, config)
     set_peft_model_state_dict(peft_model, load_file(weights))
     return peft_model.eval()

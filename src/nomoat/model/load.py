@@ -88,6 +88,36 @@ def _check_folder(folder: Path, base: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a model that plans are made from; `context` is its longest row in tokens."""
+
+    width: int
+    layers: int
+    vocabulary: int
+    context: int
+
+
+def read_shape(folder: Path) -> Shape:
+    """From config.json alone. Raises ModelError where that does not open."""
+    config = _config(folder).get_text_config()
+    return Shape(
+        config.hidden_size, config.num_hidden_layers, config.vocab_size, config.max_position_embeddings
+    )
+
+
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"base: {folder}: its config.json does not open: {_first_line(error)}",
+            hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
+        ) from error
+
+
 def fingerprint(folder: Path) -> str:
     """sha256 over the names and bytes of weights, config and tokenizer: what an adapter is bound to."""
     digest = hashlib.sha256()
@@ -156,10 +186,10 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
     `weights` overrides the dtype the weights are held in (full fine-tuning keeps them in float32).
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    config = _config(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nomoat.model.load import read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.plan.cost import Prices
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
@@ -40,11 +40,10 @@ def plan_finetuning(
     """Forecast the stages after `data` (its report) and how long training may take."""
     sft = recipe.sft
     assert sft is not None
-    config = json.loads((base / "config.json").read_text())
+    shape = read_shape(base)
     parameters = count_parameters(base)
-    width, layers = config.get("hidden_size", 1024), config.get("num_hidden_layers", 16)
     # an adapter on a square layer of width w has 2·r·w numbers; a decoder has about 12 w² a layer
-    share = min(1.0, 2.0 * sft.lora_r / width) if sft.method == "lora" else 1.0
+    share = min(1.0, 2.0 * sft.lora_r / shape.width) if sft.method == "lora" else 1.0
     train_tokens = round(data["tokens"]["train"] * sft.num_train_epochs)
     if sft.max_steps is not None:
         train_tokens = min(train_tokens, sft.max_steps * sft.tokens_per_step)
@@ -57,9 +56,9 @@ def plan_finetuning(
         prompts=prompts,
         max_new_tokens=recipe.evaluate.max_new_tokens,
         micro_batch_tokens=sft.micro_batch_tokens,
-        width=width,
-        layers=layers,
-        vocabulary=config.get("vocab_size", 32_000),
+        width=shape.width,
+        layers=shape.layers,
+        vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
     )
     capacity = Capacity(

@@ -12,7 +12,7 @@ from typing import Any
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.files import hash_file
 from nomoat.ledger.store import Ledger
-from nomoat.model.load import Machine, choose_machine, fingerprint, resolve_base, set_threads
+from nomoat.model.load import Machine, choose_machine, fingerprint, read_shape, resolve_base, set_threads
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
@@ -20,7 +20,7 @@ from nomoat.night.evaluation import run_evaluate
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import plan_finetuning, prices_of
 from nomoat.night.jobs import Job
-from nomoat.night.recipes import training_keys
+from nomoat.night.recipes import resolve_learning_rate, training_keys
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
@@ -84,18 +84,19 @@ def run_night(
 
 @dataclass(frozen=True)
 class Base:
-    """A base to start from; `source` names it in the lineage."""
+    """A base to start from, `width` numbers wide; `source` names it in the lineage."""
 
     folder: Path
     name: str
     sha256: str
     source: str
+    width: int
 
     @staticmethod
     def of(folder: Path, name: str, source: str | None = None) -> Base:
         """The base in a folder, with the fingerprint that adapters are bound to."""
         sha256 = fingerprint(folder)
-        return Base(folder, name, sha256, source or f"base:{sha256}")
+        return Base(folder, name, sha256, source or f"base:{sha256}", read_shape(folder).width)
 
 
 @dataclass
@@ -113,7 +114,7 @@ class _Night:
         """The stage `pretrain`: a base of one's own."""
         section = self.recipe.pretrain
         assert section is not None
-        keys = training_keys(section, self.recipe.seed)
+        keys = training_keys(section, section.learning_rate, self.recipe.seed)
         shape: dict[str, Any] = {
             key: getattr(section, key)
             for key in (
@@ -203,7 +204,9 @@ class _Night:
     def _sft(self, base: Base, data: Artifact, countdown: Countdown) -> Artifact:
         section, budget = self.recipe.sft, self.recipe.budget
         assert section is not None
-        keys = training_keys(section, self.recipe.seed)
+        rate, reason = resolve_learning_rate(section, base.width)
+        self.stages.watcher.note(reason)
+        keys = training_keys(section, rate, self.recipe.seed)
         lora: dict[str, Any] = {
             key: getattr(section, key)
             for key in ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from nomoat.recipe import Optimiser
+from nomoat.recipe import Optimiser, Sft
 from nomoat.train.run import TrainingKeys
 
+WIDE = 2048
+LORA_RATE_WHEN_WIDE = 2e-4
+FULL_SHARE = 0.1
 
-def training_keys(section: Optimiser, seed: int) -> TrainingKeys:
+
+def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
+    """The learning rate and a sentence that gives its reason.
+
+    The best rate falls about as the width grows (Yang et al. 2022, arXiv:2203.03466, for Adam and matrices);
+    an adapter takes about ten times that of all weights (Schulman et al. 2025, "LoRA without regret").
+    """
+    if section.learning_rate is not None:
+        return section.learning_rate, f"learning rate {section.learning_rate:g}, as the recipe says"
+    rate = LORA_RATE_WHEN_WIDE * max(1.0, WIDE / width) * (1.0 if section.method == "lora" else FULL_SHARE)
+    whom = "an adapter" if section.method == "lora" else "all weights"
+    return rate, f"learning rate {rate:g} for {whom} of a base {width} wide (sft.learning_rate)"
+
+
+def training_keys(section: Optimiser, learning_rate: float, seed: int) -> TrainingKeys:
     """The training keys of `sft` or `pretrain`."""
     return TrainingKeys(
-        learning_rate=section.learning_rate,
+        learning_rate=learning_rate,
         num_train_epochs=section.num_train_epochs,
         max_steps=section.max_steps,
         tokens_per_step=section.tokens_per_step,

@@ -17,8 +17,9 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Rows
 from nomoat.data.prepare import prepare
 from nomoat.data.store import TokenStore
+from nomoat.errors import RecipeError
 from nomoat.model.adapters import load_adapter
-from nomoat.model.load import Machine, load_model, load_tokenizer
+from nomoat.model.load import Machine, load_model, load_tokenizer, read_shape
 from nomoat.model.merge import check_same, merge_dtype, probe_logits, save_model
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.quantize.convert import to_gguf
@@ -43,11 +44,18 @@ def tokenizer_with_template(base: Path, chat_template: Path | None) -> tuple[Any
 
 
 def run_data(
-    folders: Folders, report: Report, *, base: Path, chat_template: Path | None, **keys: Any
+    folders: Folders, report: Report, *, base: Path, chat_template: Path | None, max_seq_len: int, **keys: Any
 ) -> Outcome:
     """Read, check, split, render and tokenise the owner's rows."""
+    context = read_shape(base).context
+    if max_seq_len > context:
+        raise RecipeError(
+            f"sft.max_seq_len: {max_seq_len} tokens are more than the base's context of {context}",
+            hint=f"Set sft.max_seq_len to {context} or less.",
+        )
     tokenizer, template = tokenizer_with_template(base, chat_template)
     result = prepare(
+        max_seq_len=max_seq_len,
         tokenizer=tokenizer,
         template=template,
         out=folders.out,
