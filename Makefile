@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint format golden docs bench base clean
+.PHONY: run test lint format docs bench clean
 
 run: .venv/.core            ## a whole night on the embedded base, then: nomoat chat
 	$(BIN)/nomoat run
@@ -22,11 +22,9 @@ format: .venv/.dev          ## rewrite what the formatter and linter can
 	$(BIN)/ruff format src tests bench recipes
 	$(BIN)/ruff check --fix src tests bench recipes
 
-golden: .venv/.dev          ## rewrite tests/golden; review the diff
-	NOMOAT_GOLDEN=write $(BIN)/python -m pytest tests/golden
-
 docs: .venv/.dev            ## rewrite the generated pages of docs/
 	$(BIN)/python -m nomoat.cli.docs
+	$(BIN)/python -m nomoat.cli.reference docs
 
 bench: .venv/.dev           ## side-by-side benchmarks, one after the other
 	for file in bench/[a-z]*.py; do $(BIN)/python $$file; done

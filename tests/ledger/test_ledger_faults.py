@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -182,6 +183,25 @@ def test_a_new_ledger_in_a_locked_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r": another program holds it locked \(waited 0\.1 s\)\n"):
         Ledger.open(path, busy_timeout_s=0.1)
     holder.close()
+
+
+def test_a_new_ledger_waits_for_who_reads_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("CREATE TABLE mine (a)")
+    holder.execute("BEGIN")
+    holder.execute("SELECT * FROM mine").fetchall()
+    release = threading.Timer(0.3, holder.execute, ["ROLLBACK"])
+    release.start()
+    started = time.monotonic()
+    with Ledger.open(path, busy_timeout_s=10) as ledger:
+        assert time.monotonic() - started > 0.25
+        assert ledger.nights() == ()
+    release.join()
+    holder.close()
+    fresh = sqlite3.connect(path)
+    assert fresh.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    fresh.close()
 
 
 DAMAGE_HINT = (

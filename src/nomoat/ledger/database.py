@@ -58,9 +58,6 @@ def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bo
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        # Left alone, Python's sqlite3 commits before each CREATE TABLE, so a killed migration would stay
-        # half-done. None: it starts no transaction of its own, `begin` below does.
-        connection.isolation_level = None
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
         # FULL: a commit that returned survives a power cut. NORMAL may lose the last ones, and a night or a
         # vote that was acknowledged must not vanish; a night writes some hundred rows, so the price is small.
@@ -68,6 +65,7 @@ def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bo
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        # Left alone, Python's sqlite3 begins none before CREATE TABLE: a killed migration would stay half-done.
         # A transaction that reads first and writes later cannot wait for another writer (its snapshot is
         # old): SQLite refuses it at once. One that will write says so at its start, and waits there.
         writes = connection.get_execution_options().get("writes", False)
