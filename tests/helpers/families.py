@@ -51,7 +51,7 @@ def tiny_config(family: str, vocab_size: int, **special: Any) -> Any:
         **special,
     }
     if family in ("gemma2", "gemma3", "mistral"):
-        keys["sliding_window"] = 24  # shorter than the test rows, so that it is really used
+        keys.setdefault("sliding_window", 24)  # shorter than the test rows, so that it is really used
     if family == "phi3":
         keys.pop("head_dim")
     return getattr(transformers, name)(**keys)
@@ -77,8 +77,8 @@ def tiny_tokenizer(texts: list[str] | None = None, vocab_size: int = 400) -> Any
     return train_tokenizer(sample, vocab_size=vocab_size, max_seq_len=512)
 
 
-def save_tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """A whole model folder: config, safetensors, tokenizer."""
+def save_tiny(family: str, folder: Path, *, seed: int = 0, **special: Any) -> Path:
+    """A whole model folder: config, safetensors, tokenizer. `special` are keys of its config."""
     tokenizer = tiny_tokenizer()
     model = tiny_model(
         family,
@@ -87,6 +87,7 @@ def save_tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
+        **special,
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -14,8 +14,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from nomoat.errors import LedgerError
+from nomoat.ledger.database import make_engine, parse_place, use_wal
 from nomoat.ledger.rows import Sample
 from nomoat.ledger.store import Ledger
 
@@ -202,6 +204,32 @@ def test_a_new_ledger_waits_for_who_reads_the_file(tmp_path: Path) -> None:
     fresh = sqlite3.connect(path)
     assert fresh.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     fresh.close()
+
+
+def test_a_new_file_that_sqlite_gives_up_on_at_once_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    engine = make_engine(*parse_place(path), busy_timeout_s=0)
+    with pytest.raises(OperationalError, match="database is locked") as busy:
+        use_wal(engine, busy_timeout_s=0)
+    holder.close()
+    real, refused = engine.raw_connection, [busy.value.orig] * 2
+
+    def refuse_twice() -> object:  # with SQLite's own refusal, as in the race
+        if refused:
+            raise refused.pop()  # type: ignore[misc]
+        return real()
+
+    monkeypatch.setattr(engine, "raw_connection", refuse_twice)
+    use_wal(engine, busy_timeout_s=5)
+    assert refused == []
+    monkeypatch.undo()
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    engine.dispose()
 
 
 DAMAGE_HINT = (

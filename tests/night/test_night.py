@@ -1,0 +1,318 @@
+"""A whole night on a tiny model: what it leaves behind, what it does again, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from helpers.families import save_tiny
+from helpers.nights import Watched, last_night, ledger_of, run, verify_artifacts, write_rows
+from nomoat.errors import BudgetError, DataError, ModelError, RecipeError
+from nomoat.ledger.artifacts import HOUSE
+from nomoat.night.result import NightSummary
+from nomoat.night.runner import NightInterrupted
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("data", "quantize", "sft", "merge", "quantize", "evaluate")
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+MODEL = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True)
+class First:
+    """A night that has run; tests that go on from it do so in a copy of its workspace."""
+
+    base: Path
+    rows: Path
+    workspace: Path
+    summary: NightSummary
+    watched: Watched
+
+    @property
+    def words(self) -> tuple[str, str]:
+        return f"base={self.base}", f"data.train={self.rows}"
+
+    def copied(self, to: Path) -> Path:
+        return Path(shutil.copytree(self.workspace, to / "copy"))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> First:
+    folder = tmp_path_factory.mktemp("first")
+    base, rows = save_tiny("llama", folder / "base"), write_rows(folder / "rows.jsonl")
+    watched = Watched()
+    workspace = folder / "workspace"
+    summary = run(workspace, f"base={base}", f"data.train={rows}", watcher=watched)
+    return First(base, rows, workspace, summary, watched)
+
+
+def how(workspace: Path) -> list[tuple[str, str]]:
+    """The stages of the newest night."""
+    return [(stage.name, stage.status) for stage in last_night(workspace)[1]]
+
+
+def adapter_bytes(workspace: Path) -> list[list[bytes]]:
+    folders = sorted((workspace / HOUSE / "artifacts").glob("sft-*/adapter"))
+    return [[(folder / name).read_bytes() for name in ADAPTER] for folder in folders]
+
+
+def test_every_stage_leaves_a_whole_artifact_and_nothing_half_done(first: First) -> None:
+    assert sorted(verify_artifacts(first.workspace)) == sorted(STAGES)
+    artifacts = first.workspace / HOUSE / "artifacts"
+    (adapter,) = artifacts.glob("sft-*/adapter")
+    assert {*ADAPTER, "tokenizer.json", "chat_template.jinja"} <= {path.name for path in adapter.iterdir()}
+    (model,) = artifacts.glob("merge-*/model")
+    assert set(MODEL) <= {path.name for path in model.iterdir()}
+    assert {path.name for path in artifacts.glob("quantize-*/*.gguf")} == {
+        "night-F16.gguf",
+        "night-Q4_K_M.gguf",
+        "base-F16.gguf",
+    }
+    assert list((first.workspace / HOUSE / "work").iterdir()) == []
+
+
+def test_the_ledger_tells_the_night(first: First) -> None:
+    night, stages = last_night(first.workspace)
+    assert (night.status, night.error) == ("done", None)
+    assert [(stage.name, stage.status) for stage in stages] == [(kind, "done") for kind in STAGES]
+    assert [(kind, how) for kind, how in first.watched.stages] == [(kind, "done") for kind in STAGES]
+    assert night.seconds is not None
+    assert night.seconds >= sum(stage.seconds or 0.0 for stage in stages) > 0
+    assert night.plan is not None
+    assert {stage["kind"] for stage in night.plan["stages"]} == {"sft", "merge", "quantize", "evaluate"}
+    with ledger_of(first.workspace) as ledger:
+        scores, samples = ledger.scores(night.id), ledger.samples(night.id)
+        (generation,) = ledger.generations()
+        sft = next(stage.artifact_id for stage in stages if stage.name == "sft")
+        assert sft is not None
+        assert set(ledger.artifact(sft).meta["params"]["keys"]) >= {"learning_rate", "max_steps", "seed"}
+    assert [(score.subject, score.metric) for score in scores] == [
+        ("base", "loss"), ("tuned", "loss"), ("difference", "loss"),
+    ]  # fmt: skip
+    base, tuned, difference = (score.value for score in scores)
+    assert difference == pytest.approx(tuned - base)
+    assert tuned < base
+    assert len(samples) == 2
+    assert samples[0].prompt[-1]["role"] == "user"  # type: ignore[index]
+    assert (generation.name, generation.adapter_artifact) == ("gen-0001", sft)
+    assert generation.served_file == first.summary.served_file
+    assert night.verdict == {
+        "verdict": "better",
+        "said": first.summary.comparison.said,
+        "generation": "gen-0001",
+    }
+
+
+def test_the_summary_agrees_with_itself_and_with_the_disk(first: First) -> None:
+    night = first.summary
+    for path in (night.model_path, night.served_file, night.report_path):
+        assert (first.workspace / path).exists(), path
+    page = (first.workspace / night.report_path).read_text(encoding="utf-8")
+    assert "Better than its base." in page
+    assert "gen-0001" in page
+    assert night.served_file.endswith("/night-F16.gguf")
+    assert (night.name, night.base, night.seed) == ("night", str(first.base), 0)
+    assert night.data_report["rows"]["read"] == 60
+    assert night.training["steps"] == night.curve["train"][-1]["step"] == 8
+    losses = {point["step"]: point["loss"] for point in night.curve["held_out"]}
+    assert night.training["best_loss"] == losses[night.training["best_step"]] == min(losses.values())
+    assert night.training["first_loss"] == losses[0]
+    (metric,) = night.comparison.metrics
+    assert metric.tuned.value == pytest.approx(night.training["best_loss"], rel=1e-5)
+    assert [(row["type"], row["file"]) for row in night.fidelity] == [
+        ("F16", "night-F16.gguf"),
+        ("Q4_K_M", "night-Q4_K_M.gguf"),
+    ]
+    assert night.fidelity[0]["same_greedy_share"] == 1.0
+    assert night.seconds >= sum(stage.seconds for stage in night.stages)
+    assert night.energy_joules > 0
+    assert night.dollars > 0
+    assert (night.warnings, night.next_command) == ([], "nomoat chat")
+    assert json.dumps(night.lineage).count("base:") >= 1
+    assert night.lineage["id"] == next(
+        stage.artifact_id for stage in night.stages if stage.kind == "quantize" and "Q4" in stage.said
+    )
+
+
+def test_a_second_run_does_nothing_again(first: First, tmp_path: Path) -> None:
+    workspace = first.copied(tmp_path)
+    again = run(workspace, *first.words)
+    assert how(workspace) == [(kind, "reused") for kind in STAGES]
+    assert (again.night_id, again.generation) == (2, "gen-0001")
+    assert again.comparison == first.summary.comparison
+    assert again.curve == first.summary.curve
+    assert {stage.seconds for stage in again.stages} == {0.0}
+    with ledger_of(workspace) as ledger:
+        assert len(ledger.generations()) == 1
+
+
+def test_another_learning_rate_redoes_only_what_follows_from_it(first: First, tmp_path: Path) -> None:
+    workspace = first.copied(tmp_path)
+    changed = run(workspace, *first.words, "sft.learning_rate=0.001")
+    assert how(workspace) == [
+        ("data", "reused"),
+        ("quantize", "reused"),
+        *((kind, "done") for kind in STAGES[2:]),
+    ]
+    assert changed.generation == "gen-0002"
+    assert changed.comparison != first.summary.comparison
+    one, other = adapter_bytes(workspace)
+    assert one != other
+
+    back = run(workspace, *first.words)
+    assert {status for _, status in how(workspace)} == {"reused"}
+    assert back.generation == "gen-0001"
+
+
+def test_a_damaged_artifact_is_set_aside_and_made_again(first: First, tmp_path: Path) -> None:
+    workspace = first.copied(tmp_path)
+    before = adapter_bytes(workspace)
+    (weights,) = workspace.glob(f"{HOUSE}/artifacts/sft-*/adapter/adapter_model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    watched = Watched()
+    summary = run(workspace, *first.words, watcher=watched)
+    assert [kind for kind, status in how(workspace) if status == "done"] == ["sft"]
+    name = weights.parents[1].name
+    aside = workspace / HOUSE / "damaged" / f"{name}-1"
+    assert summary.warnings == [
+        f"artifact {name} is damaged: adapter/adapter_model.safetensors has another checksum than when it was "
+        f"made. It was moved to {aside} and will be made again."
+    ]
+    assert summary.warnings[0] in watched.notes
+    assert (aside / "adapter" / weights.name).read_bytes() == content
+    assert adapter_bytes(workspace) == before
+    assert summary.generation == "gen-0001"
+
+
+def test_a_stopped_night_goes_on_to_the_same_bytes(first: First, tmp_path: Path) -> None:
+    steps: list[int] = []
+    with pytest.raises(NightInterrupted, match="^stopped at step 3 of 8$"):
+        run(
+            tmp_path, *first.words, watcher=Watched(steps.append), stop_asked=lambda: steps[-2:] == [1, 2]
+        )
+    night, stages = last_night(tmp_path)
+    assert (night.status, night.error) == ("interrupted", "stopped at step 3 of 8")
+    assert (stages[-1].name, stages[-1].status) == ("sft", "interrupted")
+    run(tmp_path, *first.words, watcher=Watched(steps.append))
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert adapter_bytes(tmp_path) == adapter_bytes(first.workspace)
+
+
+def test_all_weights_can_be_trained(first: First, tmp_path: Path) -> None:
+    summary = run(tmp_path, *first.words, "sft.method=full")
+    assert how(tmp_path) == [(kind, "done") for kind in STAGES if kind != "merge"]
+    assert summary.model_path.startswith(f"{HOUSE}/artifacts/sft-")
+    assert summary.comparison.verdict == "better"
+    assert summary.fidelity[0]["same_greedy_share"] == 1.0
+    trained = load_file(tmp_path / summary.model_path / "model.safetensors")
+    untrained = load_file(first.base / "model.safetensors")
+    assert trained.keys() == untrained.keys()
+    assert not any(trained[name].equal(untrained[name]) for name in trained)
+    with ledger_of(tmp_path) as ledger:
+        (generation,) = ledger.generations()
+    assert generation.adapter_artifact is None
+    assert generation.merged_artifact is not None
+    assert generation.merged_artifact.startswith("sft-")
+
+
+def write_text(path: Path) -> Path:
+    rows = [{"text": f"Story {n}. The cat sat on the mat and the dog sat on the cat. " * 3} for n in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pretraining(text: Path) -> tuple[str, ...]:
+    return (
+        f"pretrain.train={text}",
+        "pretrain.held_out=0.2",
+        "pretrain.vocab_size=320",
+        "pretrain.max_seq_len=128",
+        "pretrain.tokens_per_step=512",
+        "pretrain.max_steps=8",
+        "pretrain.hidden_size=64",
+        "pretrain.intermediate_size=128",
+        "pretrain.num_hidden_layers=2",
+        "pretrain.dtype=float32",
+    )
+
+
+def test_a_night_can_make_a_base_and_nothing_else(tmp_path: Path) -> None:
+    summary = run(tmp_path, "sft=null", *pretraining(write_text(tmp_path / "text.jsonl")))
+    assert how(tmp_path) == [("pretrain", "done"), ("quantize", "done")]
+    assert summary.comparison.said == (
+        f"A new base was trained from scratch: held-out loss {summary.training['best_loss']:.3f} nats a token. "
+        "It has no rival yet."
+    )
+    assert summary.training["best_loss"] < summary.training["first_loss"] - 1
+    assert set(MODEL) <= {path.name for path in (tmp_path / summary.model_path).iterdir()}
+    assert (tmp_path / summary.served_file).exists()
+    assert (tmp_path / summary.report_path).exists()
+    assert run(tmp_path, "sft=null", *pretraining(tmp_path / "text.jsonl")).generation == "gen-0001"
+    assert {status for _, status in how(tmp_path)} == {"reused"}
+
+
+def test_a_night_can_make_a_base_and_tune_it(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl")
+    summary = run(tmp_path, f"data.train={rows}", *pretraining(write_text(tmp_path / "text.jsonl")))
+    assert how(tmp_path) == [(kind, "done") for kind in ("pretrain", *STAGES)]
+    assert summary.base == "night (pre-trained)"
+    assert summary.comparison.verdict == "better"
+    assert '"pretrain-' in json.dumps(summary.lineage)
+    with ledger_of(tmp_path) as ledger:
+        (generation,) = ledger.generations()
+    assert generation.base.startswith("pretrain-")
+
+
+def refused(workspace: Path, message: str) -> None:
+    """The ledger keeps a refused night, with the reason."""
+    night, _ = last_night(workspace)
+    assert (night.status, night.error) == ("failed", message)
+    assert night.seconds is not None
+
+
+def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError) as caught:
+        run(tmp_path, *first.words, "budget.hours=0.001")
+    assert caught.value.message.startswith("the budget leaves 0 s for a training of about 0 s, after ")
+    assert caught.value.message.endswith(" s kept for merging, quantising and evaluation")
+    assert caught.value.hint == (
+        "Give budget.until, hours or dollars more, or lower num_train_epochs or the base's size."
+    )
+    assert ("sft", "done") not in how(tmp_path)
+    refused(tmp_path, str(caught.value))
+
+
+def test_rows_that_are_mostly_too_long_are_refused(first: First, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, *first.words, "sft.max_seq_len=64")
+    assert caught.value.message == (
+        "60 of 60 rows are longer than 64 tokens and would be cut (100%); data.max_truncated allows 50%."
+    )
+    refused(tmp_path, str(caught.value))
+
+
+def test_an_adapter_that_changes_nothing_is_refused(first: First, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        run(tmp_path, *first.words, "sft.learning_rate=1e-30")
+    loss = first.summary.training["first_loss"]
+    assert caught.value.message == (
+        f"training changed nothing for the better: the held-out loss was {loss:.4f} before the first step and "
+        f"never lower after it (best {loss:.4f})"
+    )
+    refused(tmp_path, str(caught.value))
+
+
+def test_rows_longer_than_the_context_are_refused(first: First, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        run(tmp_path, *first.words, "sft.max_seq_len=1024", "sft.tokens_per_step=1024")
+    assert caught.value.message == "sft.max_seq_len: 1024 tokens are more than the base's context of 512"
+    assert caught.value.hint == "Set sft.max_seq_len to 512 or less."
+    refused(tmp_path, str(caught.value))
