@@ -54,6 +54,7 @@ class Stages:
             self.night_id, name=job.kind, position=len(self.summaries), key=job.key
         )
         if found is not None:
+            self.ledger.add_artifact(found)  # a night killed right after its commit did not get to say so
             self._close(stage_id, job, found, "reused", 0.0, 0.0)
             return found
         self.watcher.stage_started(job.kind, job.why)
