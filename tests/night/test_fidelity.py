@@ -13,21 +13,20 @@ from nomoat.night.fidelity import check_files
 from nomoat.quantize.convert import to_gguf
 
 
-def held_out(folder: Path) -> Path:
-    path = folder / "held_out.jsonl"
+def data(folder: Path) -> Path:
     rows = [
         {"messages": [{"role": "user", "content": f"Tell me about {n}."}, {"role": "assistant", "content": "Yes."}]}
         for n in range(6)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    (folder / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
 def test_a_file_made_from_the_folder_passes(tmp_path: Path) -> None:
     model = save_tiny("llama", tmp_path / "model")
     (tmp_path / "files").mkdir()
     to_gguf(model, tmp_path / "files" / "it-F16.gguf", type="F16")
-    (row,) = check_files(tmp_path / "files", model, held_out(tmp_path), threads=1)
+    (row,) = check_files(tmp_path / "files", model, data(tmp_path), n_ctx=512, threads=1)
     assert (row["file"], row["type"]) == ("it-F16.gguf", "F16")
     assert row["same_top_share"] > 0.98
     assert row["mean_kl"] < 1e-3
@@ -39,4 +38,4 @@ def test_a_file_made_from_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     to_gguf(other, tmp_path / "files" / "it-Q4_K_M.gguf", type="Q4_K_M")
     with pytest.raises(ModelError, match=r"it-Q4_K_M.gguf is not the trained model: only \d+% of its likeliest tokens"):
-        check_files(tmp_path / "files", model, held_out(tmp_path), threads=1)
+        check_files(tmp_path / "files", model, data(tmp_path), n_ctx=512, threads=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
+from nomoat.chat.template import ChatTemplate
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import Check, parse_checks
 
@@ -58,8 +59,11 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
     return Prompt(path.stem, str(row.get("id", number)), Conversation(messages), checks)
 
 
-def held_out_questions(held_out: Path, most: int) -> list[Prompt]:
-    """The first `most` held-out conversations (as `data` writes them) up to their last assistant turn."""
+def held_out_questions(
+    held_out: Path, most: int, *, template: ChatTemplate, most_tokens: int
+) -> list[Prompt]:
+    """The first `most` held-out conversations (as `data` writes them), each up to its last assistant turn that
+    has at most `most_tokens` tokens before it. Those without such a turn are left out."""
     prompts: list[Prompt] = []
     with held_out.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -68,7 +72,11 @@ def held_out_questions(held_out: Path, most: int) -> list[Prompt]:
             row = json.loads(line)
             messages = parse_messages(row["messages"], f"held_out.jsonl:{number}")
             tools = parse_tools(row.get("tools"), f"held_out.jsonl:{number}")
-            last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=0)
-            if last:
-                prompts.append(Prompt("held-out rows", str(number), Conversation(messages[:last], tools), ()))
+            for turn in range(len(messages) - 1, 0, -1):
+                question = Conversation(messages[:turn], tools)
+                if messages[turn].role != "assistant":
+                    continue
+                if len(template.encode(question, add_generation_prompt=True)) <= most_tokens:
+                    prompts.append(Prompt("held-out rows", str(number), question, ()))
+                    break
     return prompts

@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Head, Rows
 from nomoat.data.store import TokenStore
+from nomoat.errors import DataError
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
 from nomoat.evaluate.comparison import Metric
 from nomoat.evaluate.prompts import Prompt, held_out_questions, read_prompts
 from nomoat.evaluate.run import answer_all, judge
-from nomoat.model.load import Machine, load_model
+from nomoat.model.load import Machine, load_model, load_tokenizer
 from nomoat.model.logprobs import RowLosses, row_losses
 from nomoat.night.fidelity import check_files
 from nomoat.night.jobs import Folders, Outcome, Report
@@ -55,10 +57,17 @@ def run_evaluate(
     report(0.05, None, "held-out loss of the tuned model")
     of_tuned = _losses(tuned, rows, batch_tokens, machine)
     report(0.1, None, "every file against its folder")
-    fidelity = check_files(gguf_files, tuned, data / "held_out.jsonl", threads=threads)
+    fidelity = check_files(gguf_files, tuned, data, n_ctx=n_ctx, threads=threads)
     (folders.out / "fidelity.json").write_text(json.dumps({"files": fidelity}, indent=1) + "\n")
 
-    prompts = _prompts(prompt_files, data / "held_out.jsonl", max_prompts=max_prompts, samples=samples)
+    prompts = owners_prompts(prompt_files, max_prompts)
+    if not prompt_files:
+        prompts = held_out_questions(
+            data / "held_out.jsonl",
+            samples,
+            template=ChatTemplate.of(load_tokenizer(tuned)),
+            most_tokens=n_ctx - min(max_new_tokens, n_ctx // 2),
+        )
     answer = partial(
         answer_all,
         prompts=prompts,
@@ -95,8 +104,22 @@ def _listed(losses: RowLosses) -> dict[str, list[float]]:
     return {"nll": losses.nll_N.tolist(), "tokens": losses.tokens_N.tolist()}
 
 
-def _prompts(files: Sequence[Path], held_out: Path, *, max_prompts: int, samples: int) -> list[Prompt]:
-    """The owner's prompts; without any, the questions of some held-out rows, to be answered and shown."""
-    if files:
-        return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
-    return held_out_questions(held_out, samples)
+def owners_prompts(files: Sequence[Path], max_prompts: int) -> list[Prompt]:
+    """The first `max_prompts` of the owner's prompts. Raises DataError with file, line and field."""
+    return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
+
+
+def check_prompts(
+    files: Sequence[Path], *, base: Path, chat_template: Path | None, max_prompts: int, n_ctx: int
+) -> None:
+    """DataError where a prompt cannot be read, or leaves no room for an answer: before training, not after."""
+    template = ChatTemplate.of(load_tokenizer(base), chat_template)
+    for prompt in owners_prompts(files, max_prompts):
+        tokens = len(template.encode(prompt.conversation, add_generation_prompt=True))
+        if tokens >= n_ctx:
+            raise DataError(
+                f"evaluate.prompts: {prompt.suite}: {prompt.id} has {tokens} tokens; expected fewer than {n_ctx}, "
+                "so that there is room for an answer",
+                hint="Shorten or remove it. The room is sft.max_seq_len + evaluate.max_new_tokens, and at most "
+                "the context of the base.",
+            )

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.pack import Head
+from nomoat.data.store import TokenStore
 from nomoat.errors import ModelError
 from nomoat.evaluate.prompts import held_out_questions
 from nomoat.model.load import load_tokenizer
@@ -29,16 +31,15 @@ LEAST_SAME_TOP = {
 shares that good files reach are in docs/benchmarks.md; the smaller the model, the lower they are."""
 
 
-def check_files(files: Path, model_dir: Path, held_out: Path, *, threads: int) -> list[dict[str, Any]]:
-    """Compare every `*.gguf` in `files` with `model_dir` on held-out questions, as the report shows it.
+def check_files(
+    files: Path, model_dir: Path, data: Path, *, n_ctx: int, threads: int
+) -> list[dict[str, Any]]:
+    """Compare every `*.gguf` in `files` with `model_dir` on what the stage `data` held out, as the report shows
+    it. `n_ctx`: the files' context in tokens.
 
     Raises ModelError for a file that answers so differently that it cannot be the same model.
     """
-    questions = held_out_questions(held_out, PROMPTS)
-    if not questions:
-        return []
-    template = ChatTemplate.of(load_tokenizer(model_dir))
-    prompts = [template.encode(q.conversation, add_generation_prompt=True) for q in questions]
+    prompts = _prompts(model_dir, data, most_tokens=n_ctx - TOKENS)
     model = _plain(model_dir)
     rows = []
     for path in sorted(files.glob("*.gguf"), key=lambda path: -path.stat().st_size):
@@ -52,6 +53,19 @@ def check_files(files: Path, model_dir: Path, held_out: Path, *, threads: int) -
             )
         rows.append(_row(path, type, found))
     return rows
+
+
+def _prompts(model_dir: Path, data: Path, *, most_tokens: int) -> list[list[int]]:
+    """Held-out questions on the served template; where there are none, the beginnings of held-out rows."""
+    template = ChatTemplate.of(load_tokenizer(model_dir))
+    questions = held_out_questions(
+        data / "held_out.jsonl", PROMPTS, template=template, most_tokens=most_tokens
+    )
+    if questions:
+        return [template.encode(q.conversation, add_generation_prompt=True) for q in questions]
+    rows = Head(TokenStore.open(data / "held_out"), PROMPTS)
+    lengths = [max(1, min(length // 2, most_tokens)) for length in rows.lengths.tolist()]
+    return [rows[index][0][:length].tolist() for index, length in enumerate(lengths)]
 
 
 def _plain(model_dir: Path) -> Any:

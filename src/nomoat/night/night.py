@@ -16,7 +16,7 @@ from nomoat.model.load import Machine, choose_machine, fingerprint, read_shape, 
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
-from nomoat.night.evaluation import run_evaluate
+from nomoat.night.evaluation import check_prompts, run_evaluate
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import plan_finetuning, prices_of
 from nomoat.night.jobs import Job
@@ -154,8 +154,17 @@ class _Night:
         return Results(served=served, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, merge, quantize, evaluate."""
+        """data, sft, merge, quantize, evaluate. The base is quantised first of all: what cannot be served, or
+        not be asked, is refused before it is trained."""
         data = self._data(base)
+        base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
+        check_prompts(
+            self.sources.prompts,
+            base=base.folder,
+            chat_template=self.sources.chat_template,
+            max_prompts=self.recipe.evaluate.max_prompts,
+            n_ctx=self._n_ctx(base_files),
+        )
         plan = plan_finetuning(
             self.recipe, base.folder, data.meta, self._prompts(), self.profile, self.started
         )
@@ -166,7 +175,6 @@ class _Night:
         merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft  # type: ignore[union-attr]
         types = tuple(self.recipe.quantize.types)
         served = self._quantize(merged.path / MODEL, merged.id, self.recipe.name, types)
-        base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
         evaluate = self._evaluate(base, data, merged, base_files, served)
         return Results(
             served=served,
@@ -313,13 +321,18 @@ class _Night:
                     prompt_files=self.sources.prompts,
                     machine=self.machine,
                     threads=engine_threads(served, self.threads),
-                    n_ctx=min(
-                        served.meta["files"][0]["context_length"], sft.max_seq_len + section.max_new_tokens
-                    ),
+                    n_ctx=self._n_ctx(base_files),
                     **keys,
                 ),
             )
         )
+
+    def _n_ctx(self, files: Artifact) -> int:
+        """Tokens of the longest conversation that evaluation makes room for."""
+        sft = self.recipe.sft
+        assert sft is not None
+        wanted = sft.max_seq_len + self.recipe.evaluate.max_new_tokens
+        return min(int(files.meta["files"][0]["context_length"]), wanted)
 
     def _prompts(self) -> int:
         section = self.recipe.evaluate
