@@ -64,14 +64,18 @@ def packed_step(model: torch.nn.Module, rows: list[tuple[Tokens, Trained]]) -> f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=8)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
     rows = starter_rows()
-    plain = AutoModelForCausalLM.from_pretrained(ASSETS / "base", dtype=torch.float32, attn_implementation="sdpa")
+    plain = AutoModelForCausalLM.from_pretrained(
+        ASSETS / "base", dtype=torch.float32, attn_implementation="sdpa"
+    )
     ours = load_model(ASSETS / "base", Machine("cpu", torch.float32))
     speeds: dict[str, list[float]] = {"padded": [], "packed": []}
     for step in range(args.rounds + 1):

@@ -42,7 +42,7 @@ def test_a_recipe_is_read_with_defaults_for_the_rest() -> None:
     recipe = load("base: models/smol\nsft:\n  lora_r: 8\n")
     assert recipe.base == "models/smol"
     assert recipe.sft is not None and recipe.sft.lora_r == 8
-    assert recipe.sft.learning_rate == 2e-4
+    assert (recipe.sft.lora_alpha, recipe.sft.learning_rate) == (32.0, None)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,8 @@ def test_a_recipe_is_read_with_defaults_for_the_rest() -> None:
         ("sft:\n  lora_target_modules: [q_proj]", {"sft": {"lora_target_modules": ["q_proj"]}}),
         ("sft:\n  lora_target_modules: q_proj", {"sft": {"lora_target_modules": "q_proj"}}),
         ("sft:\n  max_steps:", {}),
+        ("sft:\n  learning_rate:", {}),
+        ("sft:\n  learning_rate: null", {}),
         ("seed: 0\nsft: ~\npretrain: {train: t.txt}", {"sft": None, "pretrain": {"train": ["t.txt"]}}),
         ('{"name": "json", "seed": 3}', {"name": "json", "seed": 3}),
         ("\ufeffseed: 3\r\nname: crlf\r\n", {"seed": 3, "name": "crlf"}),
@@ -80,16 +82,19 @@ def test_the_type_of_a_key_decides_what_a_word_means(text: str, changed: dict[st
     ("text", "message"),
     [
         ("sft:\n  learning_rate: fast",
-         'nomoat.yaml:2: sft.learning_rate: got "fast"; expected a number above 0'),
-        ("sft:\n  learning_rate: 0", "nomoat.yaml:2: sft.learning_rate: got 0; expected a number above 0"),
+         'nomoat.yaml:2: sft.learning_rate: got "fast"; expected a number above 0, or null'),
+        ("sft:\n  learning_rate: 0",
+         "nomoat.yaml:2: sft.learning_rate: got 0; expected a number above 0, or null"),
         ("sft:\n  learning_rate: -1e-4",
-         "nomoat.yaml:2: sft.learning_rate: got -1e-4; expected a number above 0"),
-        ("sft:\n  learning_rate:",
-         "nomoat.yaml:2: sft.learning_rate: got nothing; expected a number above 0"),
+         "nomoat.yaml:2: sft.learning_rate: got -1e-4; expected a number above 0, or null"),
+        ("sft:\n  lora_alpha:", "nomoat.yaml:2: sft.lora_alpha: got nothing; expected a number above 0"),
+        ("sft:\n  lora_alpha: 0", "nomoat.yaml:2: sft.lora_alpha: got 0; expected a number above 0"),
         ("sft:\n  learning_rate: 1e999",
-         "nomoat.yaml:2: sft.learning_rate: got 1e999; expected a number above 0"),
+         "nomoat.yaml:2: sft.learning_rate: got 1e999; expected a number above 0, or null"),
         ("sft:\n  learning_rate: .nan",
-         'nomoat.yaml:2: sft.learning_rate: got ".nan"; expected a number above 0'),
+         'nomoat.yaml:2: sft.learning_rate: got ".nan"; expected a number above 0, or null'),
+        ("pretrain:\n  train: [t]\n  learning_rate:",
+         "nomoat.yaml:3: pretrain.learning_rate: got nothing; expected a number above 0"),
         ("sft:\n  lora_r: true", "nomoat.yaml:2: sft.lora_r: got true; expected a whole number, 1 or more"),
         ("sft:\n  lora_r: 1.5", "nomoat.yaml:2: sft.lora_r: got 1.5; expected a whole number, 1 or more"),
         ("sft:\n  lora_r: [8]", "nomoat.yaml:2: sft.lora_r: got a list; expected a whole number, 1 or more"),
@@ -124,7 +129,7 @@ def test_the_type_of_a_key_decides_what_a_word_means(text: str, changed: dict[st
         (f"data:\n  format: {'x' * 99}",
          f'nomoat.yaml:2: data.format: got "{"x" * 60}…"; expected {FORMATS}'),
         ("sft:\n  - lora_r: 8",
-         "nomoat.yaml:1: sft: got a list; expected keys under it, such as learning_rate, or null"),
+         "nomoat.yaml:1: sft: got a list; expected keys under it, such as num_train_epochs, or null"),
         ("data: null", "nomoat.yaml:1: data: got null; expected keys under it, such as train"),
         ("seed: 1\nsft:\n# lora_r: 8\n",
          "nomoat.yaml:2: sft: nothing is under it; "
@@ -204,7 +209,7 @@ def test_every_pattern_has_words() -> None:
     ("text", "message"),
     [
         ("sft:\n  max_seq_len: 8192",
-         "nomoat.yaml:2: sft: tokens_per_step (4096) must be at least max_seq_len (8192)"),
+         "nomoat.yaml:2: sft: tokens_per_step (2048) must be at least max_seq_len (8192)"),
         ("sft:\n  max_seq_len: 64\n  tokens_per_step: 32",
          "nomoat.yaml:3: sft: tokens_per_step (32) must be at least max_seq_len (64)"),
         ("seed: 1\nquantize:\n  types: [F16]",

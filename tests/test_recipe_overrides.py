@@ -64,14 +64,15 @@ def test_overrides_need_no_file_and_open_sections_that_are_null() -> None:
     [
         ("sft.lr=1e-4", 'override sft.lr=1e-4: unknown key. Here it is "sft.learning_rate"'),
         ("sft.lora_rr=8", 'override sft.lora_rr=8: unknown key. Did you mean "lora_r"?'),
-        ("sft.learning_rate=fast", 'override sft.learning_rate=fast: got "fast"; expected a number above 0'),
+        ("sft.learning_rate=fast",
+         'override sft.learning_rate=fast: got "fast"; expected a number above 0, or null'),
         ("sft={lora_r: 0}",
          "override sft={lora_r: 0}: sft.lora_r: got 0; expected a whole number, 1 or more"),
         ("quantize.types=F16,F17",
          'override quantize.types=F16,F17: quantize.types[1]: '
          f'got "F17"; expected {GGUF}. Did you mean "F16"?'),
         ("sft.max_seq_len=8192",
-         "override sft.max_seq_len=8192: sft: tokens_per_step (4096) must be at least max_seq_len (8192)"),
+         "override sft.max_seq_len=8192: sft: tokens_per_step (2048) must be at least max_seq_len (8192)"),
         ("foo.bar=1", f"override foo.bar=1: foo: unknown key. Keys here: {TOP}"),
         ("seed", "override seed: expected key=value, such as sft.learning_rate=1e-4"),
         ("=3", "override =3: expected key=value, such as sft.learning_rate=1e-4"),
@@ -89,7 +90,7 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
 
 def test_an_override_does_not_hide_a_mistake_of_the_file() -> None:
     assert refused("sft: 3\n", "sft.lora_r=8") == (
-        "nomoat.yaml:1: sft: got 3; expected keys under it, such as learning_rate, or null"
+        "nomoat.yaml:1: sft: got 3; expected keys under it, such as num_train_epochs, or null"
     )
 
 

@@ -67,7 +67,8 @@ def test_every_key_stands_under_its_docstring() -> None:
     words = " ".join(line.strip().removeprefix("# ") for line in lines)
     for path in init.KEYS:
         if path != ("data", "use_preferred"):
-            assert f"{schema_at(path)['description']} {path[-1]}:" in words, path
+            docstring = " ".join(schema_at(path)["description"].split())
+            assert f"{docstring} {path[-1]}:" in words, path
     assert max(map(len, lines)) <= 100
     assert '  # until: "07:00"' in lines
 
@@ -99,39 +100,78 @@ def test_editors_find_the_schema_beside_the_recipe() -> None:
     ],
 )
 def test_fewer_rows_are_seen_more_often(rows: int, whole: bool, choice: Choice) -> None:
-    assert choose(look(rows=rows, whole=whole))[0] == choice
+    assert choose(look(rows=rows, whole=whole), 512)[0] == choice
 
 
 @pytest.mark.parametrize(
-    ("p50", "p99", "length", "why"),
+    ("context", "p50", "p99", "length", "why"),
     [
-        (10, 20, 128, ""),
-        (100, 512, 512, ""),
-        (100, 513, 576, ""),
-        (100, 4000, 1024, ". Longer rows are cut: more would take much memory and time"),
-        (2000, 4000, 1024, ". Most rows are longer than this: raise it, which takes memory and time, or shorten them"),
+        (None, 10, 20, 128, ""),
+        (None, 100, 512, 512, ""),
+        (8192, 100, 513, 576, ""),
+        (8192, 100, 1000, 1024, ""),
+        (8192, 100, 4000, 1024, ". Longer rows are cut: more would take much memory and time"),
+        (None, 2000, 4000, 1024,
+         ". Most rows are longer than this: raise it, which takes memory and time, or shorten them"),
+        (512, 100, 512, 512, ""),
+        (512, 100, 513, 512, ". Longer rows are cut: the base reads no more"),
+        (512, 600, 900, 512, ". Most rows are longer than this: take a base that reads more, or shorten them"),
+        (64, 10, 20, 64, ""),
     ],
 )  # fmt: skip
 def test_the_length_holds_all_but_one_in_a_hundred_rows_up_to_a_limit(
-    p50: int, p99: int, length: int, why: str
+    context: int | None, p50: int, p99: int, length: int, why: str
 ) -> None:
-    assert choose(look(tokens_p50=p50, tokens_p99=p99))[1] == Choice(
+    assert choose(look(tokens_p50=p50, tokens_p99=p99), context)[1] == Choice(
         ("sft", "max_seq_len"),
         length,
         f"99 of 100 rows have about {p99} tokens or fewer, at 2.5 bytes a token{why}",
     )
 
 
-@given(rows=st.integers(1, 10**7), p99=st.integers(1, 10**6), whole=st.booleans())
-def test_whatever_is_chosen_is_a_recipe(rows: int, p99: int, whole: bool) -> None:
-    chosen = choose(look(rows=rows, whole=whole, tokens_p99=p99))
+def test_no_row_is_longer_than_the_embedded_base_reads() -> None:
+    rows = write_rows("rows.jsonl", alpaca(40, 3000))
+    write_recipe(rows, Path("nomoat.yaml"), base="embedded", force=False)
+    sft = load_recipe(Path("nomoat.yaml")).recipe.sft
+    assert sft is not None
+    assert sft.max_seq_len == 512
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ('{"max_position_embeddings": 256}', 256),
+        ('{"n_positions": 256}', None),
+        ('{"max_position_embeddings": "256"}', None),
+        ("[1]", None),
+        ("{oops", None),
+        ("\xff", None),
+    ],
+)
+def test_the_context_of_a_base_is_read_from_its_config(config: str, context: int | None) -> None:
+    Path("model").mkdir()
+    Path("model/config.json").write_bytes(config.encode("latin1"))
+    assert init.context_of("model") == context
+
+
+def test_a_base_that_is_not_on_disk_sets_no_limit() -> None:
+    assert init.context_of("org/model") is None
+
+
+@given(
+    rows=st.integers(1, 10**7),
+    p99=st.integers(1, 10**6),
+    whole=st.booleans(),
+    context=st.none() | st.integers(8, 10**6),
+)
+def test_whatever_is_chosen_is_a_recipe(rows: int, p99: int, whole: bool, context: int | None) -> None:
+    chosen = choose(look(rows=rows, whole=whole, tokens_p99=p99), context)
     Recipe.model_validate({"sft": {choice.key[1]: choice.value for choice in chosen}}, strict=True)
 
 
 def test_text_is_split_so_no_length_is_chosen() -> None:
-    assert [choice.key for choice in choose(look(kinds=frozenset({"TextRow"})))] == [
-        ("sft", "num_train_epochs")
-    ]
+    chosen = choose(look(kinds=frozenset({"TextRow"})), 512)
+    assert [choice.key for choice in chosen] == [("sft", "num_train_epochs")]
 
 
 def test_judged_answers_turn_on_the_preferred_ones() -> None:

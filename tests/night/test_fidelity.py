@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.families import save_tiny
 
+from helpers.families import save_tiny
 from nomoat.errors import ModelError
 from nomoat.night.fidelity import check_files
 from nomoat.quantize.convert import to_gguf
@@ -15,7 +15,12 @@ from nomoat.quantize.convert import to_gguf
 
 def data(folder: Path) -> Path:
     rows = [
-        {"messages": [{"role": "user", "content": f"Tell me about {n}."}, {"role": "assistant", "content": "Yes."}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Tell me about {n}."},
+                {"role": "assistant", "content": "Yes."},
+            ]
+        }
         for n in range(6)
     ]
     (folder / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -37,5 +42,7 @@ def test_a_file_made_from_another_model_is_refused(tmp_path: Path) -> None:
     other = save_tiny("llama", tmp_path / "other", seed=3)
     (tmp_path / "files").mkdir()
     to_gguf(other, tmp_path / "files" / "it-Q4_K_M.gguf", type="Q4_K_M")
-    with pytest.raises(ModelError, match=r"it-Q4_K_M.gguf is not the trained model: only \d+% of its likeliest tokens"):
+    with pytest.raises(
+        ModelError, match=r"it-Q4_K_M.gguf is not the trained model: only \d+% of its likeliest tokens"
+    ):
         check_files(tmp_path / "files", model, data(tmp_path), n_ctx=512, threads=1)

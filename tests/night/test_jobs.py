@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.families import save_tiny
 
+from helpers.families import save_tiny
 from nomoat.model.load import fingerprint
 from nomoat.night import jobs
 from nomoat.night.code import code_version

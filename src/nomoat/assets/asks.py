@@ -80,7 +80,7 @@ STORY_ASKS = (
     "For bedtime: a story in which {name} is the hero, {low} to {high} words.",
     "What did {name} do today? Make it a story of {low} to {high} words.",
     "My daughter is called {name}. Write a story with her name in it.",
-    "One about {name}, starting with \"{opening}\" and ending with {ending}",
+    'One about {name}, starting with "{opening}" and ending with {ending}',
 )
 TITLE_ASKS = (
     "Give me a title for a story about {things}.",

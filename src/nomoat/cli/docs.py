@@ -18,8 +18,8 @@ base: embedded                 # or a local folder, or a Hub id
 data:
   train: [alpaca.jsonl]        # your rows; the format is detected
 sft:
-  learning_rate: 2e-4
   num_train_epochs: 3
+  max_seq_len: 512
 quantize:
   types: [F16, Q8_0, Q4_K_M]
 budget:
@@ -84,7 +84,8 @@ def _table(section: tuple[str, ...]) -> str:
             continue
         schema = schema_at(path)
         default = f"`{_yaml(schema['default'])}`" if "default" in schema else "required"
-        rows.append(f"| `{key}` | {expected(path)} | {default} | {schema.get('description', '')} |")
+        meaning = " ".join(schema.get("description", "").split())
+        rows.append(f"| `{key}` | {expected(path)} | {default} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 

@@ -29,6 +29,8 @@ LENGTH_STEP = 64
 LENGTH_LEAST = 128
 LENGTH_MOST = 1024  # tokens; longer rows take a small machine much memory and time
 EPOCHS = ((500, 5), (5_000, 3), (50_000, 2))  # fewer rows than -> passes over them; one from there on
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "base"
 SCHEMA_FILE = Path(".nomoat") / "recipe.schema.json"
 KEYS: tuple[KeyPath, ...] = (
     ("name",), ("base",),
@@ -84,13 +86,13 @@ def write_recipe(data_file: Path | None, out: Path, *, base: str, force: bool) -
     """
     if out.exists() and not force:
         raise RecipeError(f"{out} is there already", hint="`nomoat init --force` writes over it")
-    values: dict[KeyPath, Any] = {("base",): base if base == "embedded" else _from_folder(base, out)}
+    values: dict[KeyPath, Any] = {("base",): base if base == EMBEDDED else _from_folder(base, out)}
     look: Look | None = None
     choices: tuple[Choice, ...] = ()
     heading = "for the starter data that comes with nomoat"
     if data_file is not None:
         look = look_at(data_file)
-        choices = tuple(choose(look))
+        choices = tuple(choose(look, context_of(base)))
         heading = f"after a look at {look.said.replace(str(data_file), data_file.name)}"
         values |= {("name",): _name(data_file), ("data", "train"): [_from_folder(str(data_file), out)]}
     values |= {choice.key: choice.value for choice in choices}
@@ -133,8 +135,21 @@ def look_at(data_file: Path) -> Look:
     )
 
 
-def choose(look: Look) -> list[Choice]:
-    """Values for what was seen; every other key keeps its default."""
+def context_of(base: str) -> int | None:
+    """The longest row in tokens that a base can take; None where it is not on disk (a Hub id) or does not say.
+
+    What is wrong with a base is told by `nomoat check` and the night; here only this number is wanted."""
+    try:
+        folder = EMBEDDED_FOLDER if base == EMBEDDED else Path(base)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    context = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return context if isinstance(context, int) else None
+
+
+def choose(look: Look, context: int | None) -> list[Choice]:
+    """Values for what was seen and a base with this context; every other key keeps its default."""
     choices = []
     if look.kinds & {"PreferenceRow", "RatingRow"}:
         why = "the rows are judged answers, of which the preferred ones are trained on"
@@ -144,18 +159,23 @@ def choose(look: Look) -> list[Choice]:
     rows = f"{look.rows} row{'s' * (look.rows > 1)}" if look.whole else f"more than {ROWS_READ} rows"
     choices.append(Choice(("sft", "num_train_epochs"), epochs, f"{rows}, {seen}"))
     if look.kinds != {"TextRow"}:  # text is split, so that no row is too long
-        choices.append(_choose_length(look))
+        choices.append(_choose_length(look, context))
     return choices
 
 
-def _choose_length(look: Look) -> Choice:
+def _choose_length(look: Look, context: int | None) -> Choice:
+    most = LENGTH_MOST if context is None else min(LENGTH_MOST, context)
     wanted = -(-look.tokens_p99 // LENGTH_STEP) * LENGTH_STEP
-    length = min(max(wanted, LENGTH_LEAST), LENGTH_MOST)
+    length = min(max(wanted, LENGTH_LEAST), most)
     why = f"99 of 100 rows have about {look.tokens_p99} tokens or fewer, at {BYTES_PER_TOKEN} bytes a token"
     if look.tokens_p50 > length:
-        why += ". Most rows are longer than this: raise it, which takes memory and time, or shorten them"
+        longer = (
+            "raise it, which takes memory and time" if most == LENGTH_MOST else "take a base that reads more"
+        )
+        why += f". Most rows are longer than this: {longer}, or shorten them"
     elif wanted > length:
-        why += ". Longer rows are cut: more would take much memory and time"
+        reason = "more would take much memory and time" if most == LENGTH_MOST else "the base reads no more"
+        why += f". Longer rows are cut: {reason}"
     return Choice(("sft", "max_seq_len"), length, why)
 
 

@@ -66,7 +66,7 @@ def family_of(config: Any) -> Family:
     if len(names) != 1 or names[0] not in FAMILIES:
         raise ModelError(
             f"config.json: architectures: got {names}; GGUF can be written for {', '.join(FAMILIES)}",
-            hint="the adapter and the merged folder are complete without it; set quantize.types: []",
+            hint="Choose another base: what cannot be a GGUF file could not be served.",
         )
     family = FAMILIES[names[0]]
     _check_computable(config, family, names[0])

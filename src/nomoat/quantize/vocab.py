@@ -250,5 +250,5 @@ def _steps(component: Mapping[str, Any] | None, list_key: str) -> list[Mapping[s
 def _refusal(key: str, found: object, expected: str) -> ModelError:
     return ModelError(
         f"tokenizer.json: {key}: got {found}; llama.cpp has no such tokenizer (it knows {expected})",
-        hint="the adapter and the merged folder are complete without it; set quantize.types: []",
+        hint="Choose another base: what cannot be a GGUF file could not be served.",
     )
