@@ -360,9 +360,9 @@ def test_prompts_with_checks_decide(first: First, tmp_path: Path) -> None:
     assert [answer.prompt_id for answer in answers] == [f"ask-{n}" for n in range(6)]
     passed = [bool(answer.tuned_passed) for answer in answers]
     assert passed == ["sat on the" in answer.tuned for answer in answers]
-    print(answers)
+    assert sum(passed) >= 4
     assert rate.tuned.value == pytest.approx(sum(passed) / 6)
-    assert 0
+    assert summary.comparison.verdict == "better"
     night, _ = last_night(tmp_path)
     with ledger_of(tmp_path) as ledger:
         samples = ledger.samples(night.id)

@@ -1,0 +1,143 @@
+"""A night that is killed, stopped, or run twice at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from helpers.families import save_tiny
+from helpers.nights import QUICK, last_night, ledger_of, run, verify_artifacts, write_rows
+from nomoat.ledger.artifacts import HOUSE
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+STEPS = 40
+KEYS = (
+    f"sft.max_steps={STEPS}",
+    "sft.num_train_epochs=100",
+    "sft.tokens_per_step=1024",
+    "sft.lora_dropout=0.1",  # so that the random generator is part of what a resumed run must find again
+    "sft.save_steps=2",
+    "sft.eval_steps=5",
+)
+LIMIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Overrides for a night on a tiny model."""
+    folder = tmp_path_factory.mktemp("base")
+    base, rows = save_tiny("llama", folder / "base"), write_rows(folder / "rows.jsonl")
+    return f"base={base}", f"data.train={rows}", *KEYS
+
+
+def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
+    """`nomoat run` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nomoat.cli.main", "run", *QUICK, *words],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def running(workspace: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """As `start`; whatever happens, the process does not outlive the test."""
+    process = start(workspace, *words)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_step(process: subprocess.Popen[str], workspace: Path, step: int) -> None:
+    """Until a checkpoint of this step or a later one is on the disk."""
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        assert process.poll() is None, process.communicate()
+        states = workspace.glob(f"{HOUSE}/work/sft-*.scratch/step-*/state.json")
+        if any(int(state.parent.name.removeprefix("step-")) >= step for state in states):
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"no checkpoint of step {step} within {LIMIT_S:g} s")
+
+
+def sft_folder(workspace: Path) -> Path:
+    (folder,) = workspace.glob(f"{HOUSE}/artifacts/sft-*")
+    return folder
+
+
+def test_a_night_killed_three_times_ends_in_the_same_bytes(words: tuple[str, ...], tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    run(alone, *words)
+    killed.mkdir()
+    chance = random.Random(20261124)
+    for first, last in ((2, 12), (14, 24), (26, 34)):
+        with running(killed, *words) as process:
+            wait_for_step(process, killed, chance.randint(first, last))
+            time.sleep(chance.uniform(0, 0.05))
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        assert not list(killed.glob(f"{HOUSE}/artifacts/sft-*"))
+        assert sorted(verify_artifacts(killed)) == ["data", "quantize"]
+
+    with running(killed, *words) as process:
+        _, err = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0, err
+    assert "night 3 had been cut off; what it had finished is used again" in err
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        one, other = (sft_folder(workspace) / "adapter" / name for workspace in (alone, killed))
+        assert one.read_bytes() == other.read_bytes(), name
+    curves = [json.loads((sft_folder(w) / "training.json").read_text())["curve"] for w in (alone, killed)]
+    assert len(curves[0]["train"]) == STEPS
+    assert curves[0] == curves[1]
+    assert sorted(verify_artifacts(killed)) == sorted(verify_artifacts(alone))
+    assert list((killed / HOUSE / "work").iterdir()) == []
+    with ledger_of(killed) as ledger:
+        assert [night.status for night in ledger.nights()] == ["done", *["interrupted"] * 3]
+        assert len(ledger.generations()) == 1
+
+
+def test_a_second_night_is_refused_and_control_c_stops_the_first(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    endless = (*words, "sft.max_steps=20000", "sft.num_train_epochs=20000")
+    with running(tmp_path, *endless) as night:
+        wait_for_step(night, tmp_path, 2)
+        with running(tmp_path, *endless) as second:
+            out, err = second.communicate(timeout=LIMIT_S)
+        assert (second.returncode, out) == (2, "")
+        said = f"Error: {tmp_path}: a night already runs in this workspace (process {night.pid} on "
+        assert said in err
+        assert err.endswith(
+            ")\n  Wait until it has ended, or stop it: run again, it goes on from its last checkpoint.\n"
+        )
+        assert night.poll() is None
+
+        night.send_signal(signal.SIGINT)
+        out, err = night.communicate(timeout=LIMIT_S)
+    assert (night.returncode, out) == (130, "")
+    assert "Stopping at the next checkpoint; press Ctrl-C again to stop at once.\n" in err
+    stopped = err.splitlines()[-1]
+    assert stopped.startswith("Stopped at step ")
+    assert stopped.endswith(" of 20000. Run the same command again to go on from there.")
+    row, _ = last_night(tmp_path)
+    assert (row.id, row.status) == (1, "interrupted")
+    step = int(stopped.split()[3])
+    assert (tmp_path / HOUSE / "work").is_dir()
+    assert list(tmp_path.glob(f"{HOUSE}/work/sft-*.scratch/step-{step:08d}/state.json"))
