@@ -43,6 +43,12 @@ def test_what_the_owner_can_mend_is_told_with_its_hint() -> None:
     )
 
 
+def test_a_hint_of_several_lines_is_indented_as_the_error_itself_has_it() -> None:
+    error = DataError("2 of 9 rows cannot be used.", hint="a.jsonl:1: is empty\n  a.jsonl:2: is empty")
+    result = CliRunner().invoke(verb_that(raises(error)))
+    assert result.stderr == f"Error: {error}\n"
+
+
 def test_a_stop_on_request_is_no_error() -> None:
     result = CliRunner().invoke(verb_that(raises(Stopped("Stopped: at step 40."))))
     assert (result.exit_code, result.stderr) == (130, "Stopped: at step 40.\n")

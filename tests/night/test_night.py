@@ -264,14 +264,17 @@ def test_a_night_can_make_a_base_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_night_can_make_a_base_and_tune_it(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl")
-    summary = run(tmp_path, f"data.train={rows}", *pretraining(write_text(tmp_path / "text.jsonl")))
+    text = write_text(tmp_path / "text.jsonl")
+    summary = run(tmp_path, f"data.train={rows}", *pretraining(text), "pretrain.dtype=bfloat16")
     assert how(tmp_path) == [(kind, "done") for kind in ("pretrain", *STAGES)]
     assert summary.base == "night (pre-trained)"
     assert summary.comparison.verdict == "better"
     assert '"pretrain-' in json.dumps(summary.lineage)
     with ledger_of(tmp_path) as ledger:
         (generation,) = ledger.generations()
+        made = [ledger.artifact(stage.artifact_id).meta for stage in summary.stages]
     assert generation.base.startswith("pretrain-")
+    assert (made[0]["params"]["dtype"], made[3]["params"]["dtype"]) == ("bfloat16", "float32")
 
 
 def refused(workspace: Path, message: str) -> None:
@@ -289,8 +292,33 @@ def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: 
     assert caught.value.hint == (
         "Give budget.until, hours or dollars more, or lower num_train_epochs or the base's size."
     )
-    assert ("sft", "done") not in how(tmp_path)
+    assert how(tmp_path) == [("data", "done")]
     refused(tmp_path, str(caught.value))
+
+
+def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
+    hours = 46 / 3600  # of which the plan keeps about 38 s for all that follows training
+    summary = run(
+        tmp_path, *first.words, "sft.max_steps=4000", "sft.num_train_epochs=4000", f"budget.hours={hours}"
+    )
+    assert summary.seconds < 46
+    assert 5 < summary.training["steps"] < 4000
+    (event, *_) = summary.curve["events"]
+    assert re.fullmatch(r"step \d+: \d+ steps would take \d+ s, \d+ s are left: ending after \d+ more", event)
+    rates = [point["learning_rate"] for point in summary.curve["train"]]
+    assert rates[-1] < 0.05 * max(rates)  # it lands: the rate falls to nothing at the new end
+    assert summary.training["seconds"] < 12
+
+
+def test_one_held_out_row_is_too_few(first: First, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, *first.words, "data.held_out=0.05")
+    assert caught.value.message == (
+        "1 of 60 rows is held out with data.held_out: 0.05; expected at least 2, so that the two models can be "
+        "compared on them."
+    )
+    assert caught.value.hint == "Raise data.held_out, or add rows."
+    assert how(tmp_path) == [("data", "failed")]
 
 
 def test_rows_that_are_mostly_too_long_are_refused(first: First, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, consol
 from nomoat.cli.progress import watching
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.recipes import BaseOption, DataOption, WordsArgument, load_words, said_of
+from nomoat.cli.workspaces import ready_workspace
 
 EPILOG = """
 \b
@@ -34,6 +35,7 @@ def check(
     """
     loaded = load_words(words or [], base, data or [])
     print(said_of(loaded), file=sys.stderr)
+    ready_workspace(workspace)
     with console(stderr=True).status("Getting ready …"):
         quiet_libraries()
         from nomoat.night.check import check_data

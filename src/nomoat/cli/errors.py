@@ -82,7 +82,7 @@ def told(error: BaseException, workspace: Path) -> tuple[int, list[str]]:
 def _owners_lines(error: NomoatError) -> list[str]:
     first, *rest = error.message.splitlines() or [type(error).__name__]
     lines = [f"Error: {first}", *(f"  {line}" for line in rest)]
-    return lines if error.hint is None else [*lines, *(f"  {line}" for line in error.hint.splitlines())]
+    return lines if error.hint is None else [*lines, *f"  {error.hint}".splitlines()]
 
 
 def _refusal(error: BaseException) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ from nomoat.cli.progress import draws_bar, watching
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.recipes import BaseOption, DataOption, WordsArgument, load_words, said_of
 from nomoat.cli.signals import StopRequest
+from nomoat.cli.workspaces import ready_workspace
 
 EPILOG = """
 \b
@@ -38,6 +39,7 @@ def run(
     """
     loaded = load_words(words or [], base, data or [])
     print(said_of(loaded), file=sys.stderr)
+    ready_workspace(workspace)
     with console(stderr=True).status("Getting ready …"):
         quiet_libraries()
         from nomoat.night.night import run_night

@@ -122,6 +122,11 @@ def _explain(number: int | None, path: Path) -> ArtifactError | None:
             f"{path}: no permission for user {os.geteuid()}",
             hint=f"Give that user the right to read and write {_nearest_folder(path)}. {again}",
         )
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return ArtifactError(
+            f"{path}: cannot be a folder: {_nearest_folder(path)} holds a file where one is needed",
+            hint="Give a folder for the workspace, or move that file away.",
+        )
     if number == errno.EFBIG:
         return ArtifactError(
             f"{path}: is larger than this disk or `ulimit -f` lets a file be",

@@ -9,7 +9,10 @@ from pathlib import Path
 
 # Rooms that only show, serve or spread what the others make.
 _SHOW = {"cli", "serve", "cluster", "assets"}
-_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "gguf", "xllamacpp", "numpy")
+_SHOW_FILES = {"night/report.py", "night/report_plots.py"}
+_LIBRARIES = (
+    "torch", "transformers", "tokenizers", "jinja2", "peft", "safetensors", "gguf", "xllamacpp", "numpy"
+)  # fmt: skip
 
 
 @cache
@@ -18,9 +21,9 @@ def code_version() -> str:
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if relative.parts[0] not in _SHOW and path.name != "report.py":
-            digest.update(f"{relative.as_posix()}\0".encode() + path.read_bytes())
+        relative = path.relative_to(root).as_posix()
+        if relative.split("/")[0] not in _SHOW and relative not in _SHOW_FILES:
+            digest.update(f"{relative}\0".encode() + path.read_bytes())
     for library in _LIBRARIES:
         digest.update(f"{library}=={version(library)}\n".encode())
     return digest.hexdigest()[:16]

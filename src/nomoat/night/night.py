@@ -114,6 +114,7 @@ class _Night:
         """The stage `pretrain`: a base of one's own."""
         section = self.recipe.pretrain
         assert section is not None
+        machine = choose_machine(section.dtype)
         keys = training_keys(section, section.learning_rate, self.recipe.seed)
         shape: dict[str, Any] = {
             key: getattr(section, key)
@@ -133,11 +134,16 @@ class _Night:
                 kind="pretrain",
                 why=f"a base of {section.num_hidden_layers} layers from your text",
                 inputs=self.sources.fingerprints(self.sources.pretrain),
-                params={"keys": asdict(keys), **shape, **self._where_bytes_depend_on()},
+                params={
+                    "keys": asdict(keys),
+                    **shape,
+                    "budget": self._limits(),
+                    **self._where_bytes_depend_on(machine),
+                },
                 run=partial(
                     run_pretrain,
                     files=list(self.sources.pretrain),
-                    machine=self.machine,
+                    machine=machine,
                     keys=keys,
                     seconds_left=self._whole_budget().left,
                     stop_asked=self.stages.stop_asked,
@@ -154,9 +160,15 @@ class _Night:
         return Results(served=served, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, merge, quantize, evaluate. The base is quantised first of all: what cannot be served, or
-        not be asked, is refused before it is trained."""
+        """data, sft, merge, quantize, evaluate. The base is quantised before it is trained, so that what cannot
+        be served, or not be asked, is refused while it has cost nothing."""
         data = self._data(base)
+        plan = plan_finetuning(
+            self.recipe, base.folder, data.meta, self._prompts(), self.profile, self.started
+        )
+        self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
+        for sentence in plan.sentences:
+            self.stages.watcher.note(sentence)
         base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
         check_prompts(
             self.sources.prompts,
@@ -165,12 +177,6 @@ class _Night:
             max_prompts=self.recipe.evaluate.max_prompts,
             n_ctx=self._n_ctx(base_files),
         )
-        plan = plan_finetuning(
-            self.recipe, base.folder, data.meta, self._prompts(), self.profile, self.started
-        )
-        self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
-        for sentence in plan.sentences:
-            self.stages.watcher.note(sentence)
         sft = self._sft(base, data, Countdown(plan.train_seconds))
         merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft  # type: ignore[union-attr]
         types = tuple(self.recipe.quantize.types)
@@ -210,7 +216,7 @@ class _Night:
         )
 
     def _sft(self, base: Base, data: Artifact, countdown: Countdown) -> Artifact:
-        section, budget = self.recipe.sft, self.recipe.budget
+        section = self.recipe.sft
         assert section is not None
         rate, reason = resolve_learning_rate(section, base.width)
         self.stages.watcher.note(reason)
@@ -219,14 +225,17 @@ class _Night:
             key: getattr(section, key)
             for key in ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         }
-        # a deadline can shorten training, so what was trained under one is not what is trained under another
-        limits = {"until": budget.until, "hours": budget.hours, "dollars": budget.dollars}
         return self.stages.do(
             Job(
                 kind="sft",
                 why=f"{section.method} on {data.meta['rows']['train']} rows",
                 inputs={"base": base.source, "data": data.id},
-                params={"keys": asdict(keys), **lora, "budget": limits, **self._where_bytes_depend_on()},
+                params={
+                    "keys": asdict(keys),
+                    **lora,
+                    "budget": self._limits(),
+                    **self._where_bytes_depend_on(),
+                },
                 run=partial(
                     run_sft,
                     base=base.folder,
@@ -342,10 +351,16 @@ class _Night:
         path = self.sources.chat_template
         return {} if path is None else {"chat template": f"file:{hash_file(path)}"}
 
-    def _where_bytes_depend_on(self) -> dict[str, Any]:
+    def _limits(self) -> dict[str, Any]:
+        """A deadline can shorten training: what was trained under one is not what is trained under another."""
+        budget = self.recipe.budget
+        return {"until": budget.until, "hours": budget.hours, "dollars": budget.dollars}
+
+    def _where_bytes_depend_on(self, machine: Machine | None = None) -> dict[str, Any]:
         """Sums come out differently in the last digit on another number of threads."""
-        dtype = str(self.machine.dtype).removeprefix("torch.")
-        return {"device": self.machine.device, "dtype": dtype, "threads": self.threads}
+        machine = machine or self.machine
+        dtype = str(machine.dtype).removeprefix("torch.")
+        return {"device": machine.device, "dtype": dtype, "threads": self.threads}
 
     def _whole_budget(self) -> Countdown:
         from nomoat.night.deadline import seconds_allowed

@@ -17,7 +17,7 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Rows
 from nomoat.data.prepare import prepare
 from nomoat.data.store import TokenStore
-from nomoat.errors import RecipeError
+from nomoat.errors import DataError, RecipeError
 from nomoat.model.adapters import load_adapter
 from nomoat.model.load import Machine, load_model, load_tokenizer, read_shape
 from nomoat.model.merge import check_same, merge_dtype, probe_logits, save_model
@@ -31,6 +31,8 @@ from nomoat.train.pretrain import pretrain
 from nomoat.train.run import TrainingKeys
 
 ADAPTER, MODEL = "adapter", "model"
+LEAST_HELD_OUT = 2
+"""Rows that an interval of the difference of two losses needs."""
 PROBE_ROWS = 4
 """Held-out rows on which adapter and merged model are compared at every position."""
 
@@ -62,6 +64,13 @@ def run_data(
         progress=lambda done, total: report(done / max(1, total), None, "reading"),
         **keys,
     )
+    held_out, kept = result.sequences["held_out"], result.rows.train + result.rows.held_out
+    if held_out < LEAST_HELD_OUT:
+        raise DataError(
+            f"{held_out} of {kept} rows is held out with data.held_out: {keys['held_out_share']:g}; expected at "
+            f"least {LEAST_HELD_OUT}, so that the two models can be compared on them.",
+            hint="Raise data.held_out, or add rows.",
+        )
     return Outcome(result.to_dict(), result.said)
 
 

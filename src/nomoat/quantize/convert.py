@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +76,12 @@ def to_gguf(model_dir: Path, out: Path, *, type: GgufType, chat_template: Path |
     writer.add_file_type(MIXTURES[type].file_type)
     write_hyperparameters(writer, config, family)
     write_vocab(writer, read_vocab(tokenizer, config.vocab_size), tokenizer, template)
-    counts = _write_tensors(writer, tensors, config, family, type)
+    try:
+        counts = _write_tensors(writer, tensors, config, family, type)
+    except OSError as error:
+        if error.errno is None:  # numpy's word for a write that the disk cut short
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
+        raise
     _check_opens(out, tokenizer, template)
     return GgufFile(
         path=out,
