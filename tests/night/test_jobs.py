@@ -54,3 +54,19 @@ def test_a_base_is_known_by_weights_tokenizer_and_template(tmp_path: Path) -> No
 def test_the_code_version_is_sixteen_hex_digits() -> None:
     assert len(code_version()) == 16
     int(code_version(), 16)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [("train/loop.py", True), ("data/report.py", True), ("night/report.py", False), ("cli/run.py", False)],
+)
+def test_the_code_version_sees_the_code_that_makes_bytes(
+    file: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, read = code_version(), Path.read_bytes
+
+    def changed(path: Path) -> bytes:
+        return read(path) + (b"#" if path.as_posix().endswith(f"/nomoat/{file}") else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    assert (code_version.__wrapped__() != before) == counts
