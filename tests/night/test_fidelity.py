@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers.families import save_tiny
 from nomoat.errors import ModelError
+from nomoat.night import fidelity
 from nomoat.night.fidelity import check_files
 from nomoat.quantize.convert import to_gguf
+from nomoat.quantize.fidelity import FidelityReport
 
 
 def data(folder: Path) -> Path:
@@ -43,6 +47,28 @@ def test_a_file_made_from_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     to_gguf(other, tmp_path / "files" / "it-Q4_K_M.gguf", type="Q4_K_M")
     with pytest.raises(
-        ModelError, match=r"it-Q4_K_M.gguf is not the trained model: only \d+% of its likeliest tokens"
+        ModelError,
+        match=r"it-Q4_K_M.gguf is not the trained model: only \d+% of its likeliest tokens are the same \(Q4_K_M "
+        r"keeps at least 50%\), and its probabilities are [\d.]+ nats away \(at most 0.5\)",
     ):
         check_files(tmp_path / "files", model, data(tmp_path), n_ctx=512, threads=1)
+
+
+@pytest.mark.parametrize(("mean_kl", "refused"), [(float("nan"), True), (float("inf"), True), (1e-4, False)])
+def test_a_low_share_is_excused_only_by_probabilities_that_are_known_to_be_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mean_kl: float, refused: bool
+) -> None:
+    model = save_tiny("llama", tmp_path / "model")
+    (tmp_path / "files").mkdir()
+    to_gguf(model, tmp_path / "files" / "it-F16.gguf", type="F16")
+    real = fidelity.compare
+
+    def damaged(*args: Any, **keys: Any) -> FidelityReport:
+        return replace(real(*args, **keys), same_top_token=0.0, mean_kl=mean_kl)
+
+    monkeypatch.setattr(fidelity, "compare", damaged)
+    if refused:
+        with pytest.raises(ModelError, match="it-F16.gguf is not the trained model"):
+            check_files(tmp_path / "files", model, data(tmp_path), n_ctx=512, threads=1)
+    else:
+        assert check_files(tmp_path / "files", model, data(tmp_path), n_ctx=512, threads=1)
