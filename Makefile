@@ -27,7 +27,7 @@ docs: .venv/.dev            ## rewrite the generated pages of docs/
 	$(BIN)/python -m nomoat.cli.reference docs
 
 bench: .venv/.dev           ## side-by-side benchmarks, one after the other
-	for file in bench/[a-z]*.py; do $(BIN)/python $$file; done
+	for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
 	rm -rf .venv .nomoat

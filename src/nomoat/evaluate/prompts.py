@@ -28,7 +28,7 @@ def read_prompts(path: Path, *, most: int) -> list[Prompt]:
     Raises DataError with file, line and field.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028 too
     except FileNotFoundError as error:
         raise DataError(f"evaluate.prompts: {path} is not there") from error
     except UnicodeDecodeError as error:
@@ -56,7 +56,12 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         checks = parse_checks(row.get("checks", []))
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
-    return Prompt(path.stem, str(row.get("id", number)), Conversation(messages), checks)
+    return Prompt(
+        path.stem,
+        str(row.get("id", number)),
+        Conversation(messages, parse_tools(row.get("tools"), where)),
+        checks,
+    )
 
 
 def held_out_questions(

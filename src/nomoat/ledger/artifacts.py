@@ -135,6 +135,11 @@ class ArtifactStore:
             path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def has_begun(self, kind: str, key: str) -> bool:
+        """Whether a killed or stopped run left something to go on from. Makes no folder."""
+        path = self._scratch(kind, key)
+        return path.is_dir() and any(path.iterdir())
+
     def clear_work(self, kind: str, key: str) -> None:
         """Start this artifact anew: no work and no scratch of it is found again, even if killed in here."""
         for path in (self._work(kind, key), self._scratch(kind, key)):

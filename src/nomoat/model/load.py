@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ _TOKENIZER = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
     "vocab.json",
 )
@@ -34,7 +37,7 @@ def resolve_base(base: str, workspace: Path) -> Path:
     """
     if base == EMBEDDED:
         return Path(__file__).parent.parent / "assets" / "base"
-    local = (workspace / base).resolve()
+    local = (workspace / Path(base).expanduser()).resolve()
     folder = local if local.exists() else _from_hub(base)
     _check_folder(folder, base)
     return folder
@@ -48,7 +51,12 @@ def _from_hub(base: str) -> Path:
             hint='Expected "embedded", a folder with config.json and *.safetensors, or a Hub id such as "org/name".',
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(
@@ -56,6 +64,11 @@ def _from_hub(base: str) -> Path:
                 base, allow_patterns=[*_WEIGHTS, *_TOKENIZER, *_CONFIG, "merges.txt", "README.md"]
             )
         )
+    except HFValidationError as error:
+        raise ModelError(
+            f'base: "{base}" is neither a folder that is there nor a name the Hub could have',
+            hint="A Hub id is owner/name, of letters, digits, '-', '_' and '.'.",
+        ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(
             f'base: the Hub has no model "{base}", or it is private',
@@ -101,9 +114,36 @@ class Shape:
 def read_shape(folder: Path) -> Shape:
     """From config.json alone. Raises ModelError where that does not open."""
     config = _config(folder).get_text_config()
-    return Shape(
-        config.hidden_size, config.num_hidden_layers, config.vocab_size, config.max_position_embeddings
-    )
+    keys = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+    missing = [key for key in keys if not isinstance(getattr(config, key, None), int)]
+    if missing:
+        raise ModelError(
+            f"base: {folder} is not a causal language model that can be tuned here: its config.json "
+            f"(model_type {config.model_type}) has no {', '.join(missing)}",
+            hint="Expected a decoder such as Llama, Mistral, Qwen, Gemma, Phi-3 or SmolLM.",
+        )
+    return Shape(*(getattr(config, key) for key in keys))
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the safetensors of a model folder, from their headers alone. ModelError for a damaged file."""
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name.startswith(
+            "consolidated"
+        ):  # Mistral ships its weights twice; transformers reads the other
+            continue
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                    total += math.prod(file.get_slice(name).get_shape())
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"base: {path} is damaged: {_first_line(error)}", hint="Copy or download it again."
+            ) from error
+    return total
 
 
 def _config(folder: Path) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from nomoat.model.load import read_shape
+from nomoat.model.load import count_parameters, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.plan.cost import Prices
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
@@ -19,25 +19,35 @@ def prices_of(budget: Budget) -> Prices:
     return Prices(budget.price_dollars_per_hour, budget.price_dollars_per_kwh)
 
 
-def count_parameters(folder: Path) -> int:
-    """Numbers in the safetensors of a model folder, from their headers alone."""
-    from safetensors import safe_open
+Trained = Literal["no", "begun", "done"]
 
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                size = 1
-                for side in file.get_slice(name).get_shape():
-                    size *= side
-                total += size
-    return total
+
+def budget_left(budget: Budget, profile: MachineProfile, started: datetime) -> Limits:
+    """What the budget still allows, now: the time and the money since `started` are spent."""
+    elapsed_s = (datetime.now() - started).total_seconds()
+    allowed_s = seconds_allowed(budget.until, budget.hours, started)
+    spent = prices_of(budget).dollars(elapsed_s, elapsed_s * profile.watts)
+    return Limits(
+        None if allowed_s is None else allowed_s - elapsed_s,
+        None if budget.dollars is None else budget.dollars - spent,
+    )
 
 
 def plan_finetuning(
-    recipe: Recipe, base: Path, data: dict[str, Any], prompts: int, profile: MachineProfile, started: datetime
+    recipe: Recipe,
+    base: Path,
+    data: dict[str, Any],
+    prompts: int,
+    profile: MachineProfile,
+    started: datetime,
+    *,
+    trained: Trained,
 ) -> Plan:
-    """Forecast the stages after `data` (its report) and how long training may take."""
+    """Forecast the stages after `data` (its report) and how long training may take.
+
+    `trained` says how much of the training an earlier run has done: work that is there is never refused for
+    lack of time, only finished sooner.
+    """
     sft = recipe.sft
     assert sft is not None
     shape = read_shape(base)
@@ -47,6 +57,8 @@ def plan_finetuning(
     train_tokens = round(data["tokens"]["train"] * sft.num_train_epochs)
     if sft.max_steps is not None:
         train_tokens = min(train_tokens, sft.max_steps * sft.tokens_per_step)
+    if trained == "done":
+        train_tokens = 0
     work = Work(
         parameters=parameters,
         trainable=round(parameters * share),
@@ -55,7 +67,7 @@ def plan_finetuning(
         held_out_tokens=data["tokens"]["held_out"],
         prompts=prompts,
         max_new_tokens=recipe.evaluate.max_new_tokens,
-        micro_batch_tokens=sft.micro_batch_tokens,
+        micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),
         width=shape.width,
         layers=shape.layers,
         vocabulary=shape.vocabulary,
@@ -67,8 +79,5 @@ def plan_finetuning(
         memory_bytes=profile.memory_bytes,
         watts=profile.watts,
     )
-    budget = recipe.budget
-    allowed = seconds_allowed(budget.until, budget.hours, started)
-    elapsed = (datetime.now() - started).total_seconds()
-    limits = Limits(None if allowed is None else allowed - elapsed, budget.dollars)
-    return plan_night(work, capacity, prices_of(budget), limits)
+    limits = budget_left(recipe.budget, profile, started)
+    return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=trained == "no")

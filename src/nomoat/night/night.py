@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,18 +18,20 @@ from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
 from nomoat.night.evaluation import check_prompts, run_evaluate
 from nomoat.night.events import Watcher
-from nomoat.night.forecast import plan_finetuning, prices_of
+from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import resolve_learning_rate, training_keys
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import ADAPTER, MODEL, run_data, run_merge, run_pretrain, run_quantize, run_sft
-from nomoat.plan.probe import EnergyMeter, MachineProfile, probe
+from nomoat.plan.planner import seconds_within
+from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import GgufType, Recipe
 from nomoat.recipe_file import LoadedRecipe
 
 SMALL_FILE_BYTES = 100_000_000
+PRETRAIN_SHARE_BEFORE_SFT, PRETRAIN_SHARE_ALONE = 0.5, 0.9
 STALE_WORK_SECONDS = 14 * 24 * 3600.0
 
 
@@ -70,7 +72,7 @@ def run_night(
             stop_asked,
             profile,
             prices_of(recipe.budget),
-            EnergyMeter(profile.watts),
+            meter_of(profile),
         )
         night = _Night(recipe, sources, stages, machine, threads, profile, started)
         books = Books(ledger, opened.night, loaded, workspace, stages)
@@ -109,6 +111,7 @@ class _Night:
     profile: MachineProfile
     started: datetime
     pretrained: Artifact | None = None
+    training_time: Countdown = field(default_factory=lambda: Countdown(None))
 
     def pretrain(self) -> Base:
         """The stage `pretrain`: a base of one's own."""
@@ -145,7 +148,7 @@ class _Night:
                     files=list(self.sources.pretrain),
                     machine=machine,
                     keys=keys,
-                    seconds_left=self._whole_budget().left,
+                    seconds_left=self._pretraining_time().left,
                     stop_asked=self.stages.stop_asked,
                     **shape,
                 ),
@@ -163,9 +166,17 @@ class _Night:
         """data, sft, merge, quantize, evaluate. The base is quantised before it is trained, so that what cannot
         be served, or not be asked, is refused while it has cost nothing."""
         data = self._data(base)
+        job = self._sft_job(base, data)
         plan = plan_finetuning(
-            self.recipe, base.folder, data.meta, self._prompts(), self.profile, self.started
+            self.recipe,
+            base.folder,
+            data.meta,
+            self._prompts(),
+            self.profile,
+            self.started,
+            trained=self._trained(job),
         )
+        self.training_time = Countdown(plan.train_seconds)
         self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
         for sentence in plan.sentences:
             self.stages.watcher.note(sentence)
@@ -177,7 +188,7 @@ class _Night:
             max_prompts=self.recipe.evaluate.max_prompts,
             n_ctx=self._n_ctx(base_files),
         )
-        sft = self._sft(base, data, Countdown(plan.train_seconds))
+        sft = self.stages.do(job)
         merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft  # type: ignore[union-attr]
         types = tuple(self.recipe.quantize.types)
         served = self._quantize(merged.path / MODEL, merged.id, self.recipe.name, types)
@@ -215,7 +226,14 @@ class _Night:
             )
         )
 
-    def _sft(self, base: Base, data: Artifact, countdown: Countdown) -> Artifact:
+    def _trained(self, job: Job) -> Trained:
+        """How much of a training job an earlier run has done."""
+        store = self.stages.store
+        if store.get(job.kind, job.key) is not None:
+            return "done"
+        return "begun" if store.has_begun(job.kind, job.key) else "no"
+
+    def _sft_job(self, base: Base, data: Artifact) -> Job:
         section = self.recipe.sft
         assert section is not None
         rate, reason = resolve_learning_rate(section, base.width)
@@ -225,31 +243,30 @@ class _Night:
             key: getattr(section, key)
             for key in ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         }
-        return self.stages.do(
-            Job(
-                kind="sft",
-                why=f"{section.method} on {data.meta['rows']['train']} rows",
-                inputs={"base": base.source, "data": data.id},
-                params={
-                    "keys": asdict(keys),
-                    **lora,
-                    "budget": self._limits(),
-                    **self._where_bytes_depend_on(),
-                },
-                run=partial(
-                    run_sft,
-                    base=base.folder,
-                    base_name=base.name,
-                    base_sha256=base.sha256,
-                    data=data.path,
-                    chat_template=self.sources.chat_template,
-                    machine=self.machine,
-                    seconds_left=countdown.left,
-                    stop_asked=self.stages.stop_asked,
-                    keys=keys,
-                    **lora,
-                ),
-            )
+        return Job(
+            kind="sft",
+            why=f"{section.method} on {data.meta['rows']['train']} rows",
+            inputs={"base": base.source, "data": data.id},
+            params={
+                "keys": asdict(keys),
+                **lora,
+                "base_name": base.name,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_sft,
+                base=base.folder,
+                base_name=base.name,
+                base_sha256=base.sha256,
+                data=data.path,
+                chat_template=self.sources.chat_template,
+                machine=self.machine,
+                seconds_left=lambda: self.training_time.left(),
+                stop_asked=self.stages.stop_asked,
+                keys=keys,
+                **lora,
+            ),
         )
 
     def _merge(self, base: Base, data: Artifact, sft: Artifact) -> Artifact:
@@ -362,11 +379,14 @@ class _Night:
         dtype = str(machine.dtype).removeprefix("torch.")
         return {"device": machine.device, "dtype": dtype, "threads": self.threads}
 
-    def _whole_budget(self) -> Countdown:
-        from nomoat.night.deadline import seconds_allowed
-
+    def _pretraining_time(self) -> Countdown:
+        """Half of the budget where fine-tuning follows, else all but a tenth for the files: what comes after
+        pre-training must fit too."""
         budget = self.recipe.budget
-        return Countdown(seconds_allowed(budget.until, budget.hours, self.started))
+        left = budget_left(budget, self.profile, self.started)
+        seconds = seconds_within(left, prices_of(budget), self.profile.watts)
+        share = PRETRAIN_SHARE_BEFORE_SFT if self.recipe.sft else PRETRAIN_SHARE_ALONE
+        return Countdown(None if seconds is None else share * seconds)
 
 
 def data_keys(recipe: Recipe) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders, Job
 from nomoat.night.result import StageSummary
 from nomoat.plan.cost import Prices
-from nomoat.plan.probe import EnergyMeter, MachineProfile
+from nomoat.plan.probe import EnergyMeter, MachineProfile, meter_of
 from nomoat.train.hooks import Interrupted
 
 
@@ -58,7 +58,7 @@ class Stages:
             self._close(stage_id, job, found, "reused", 0.0, 0.0)
             return found
         self.watcher.stage_started(job.kind, job.why)
-        started, meter = time.monotonic(), EnergyMeter(self.profile.watts)
+        started, meter = time.monotonic(), meter_of(self.profile)
         try:
             artifact = self._run(job)
         except BaseException as error:

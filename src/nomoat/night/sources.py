@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.data.readers.hub import is_hub_id
+from nomoat.data.readers.read import known_suffix
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.files import hash_file
 from nomoat.recipe import Recipe
 
-FILE_ENDINGS = (".json", ".jsonl", ".gz", ".zst", ".csv", ".parquet", ".txt")
 STARTER = Path(__file__).parent.parent / "assets" / "starter"
 
 
@@ -52,7 +52,7 @@ def _files(folder: Path, names: list[str], key: str) -> tuple[str, ...]:
 
 def _is_hub(folder: Path, name: str) -> bool:
     """A name such as owner/name that is no file here and does not end like a data file."""
-    return is_hub_id(name) and not (folder / name).exists() and not name.endswith(FILE_ENDINGS)
+    return is_hub_id(name) and not (folder / name).exists() and known_suffix(name) is None
 
 
 def _existing(folder: Path, name: str, key: str) -> Path:
@@ -73,17 +73,19 @@ def _template(folder: Path, name: str) -> Path:
 
 def _fingerprint(name: str) -> str:
     path = Path(name)
-    return f"file:{hash_file(path)}" if path.is_file() else f"hub:{name}@{_revision(name)}"
+    if not path.is_file():
+        return f"hub:{name}@{_revision(name)}"
+    # the ending chooses the reader, so the same bytes under another ending are other rows
+    return f"file:{hash_file(path)}{known_suffix(name) or ''}"
 
 
 def _revision(name: str) -> str:
     """The commit a Hub data set stands at, so that a changed one is read again; 'unknown' offline."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return HfApi().dataset_info(name.split("@")[0].split(":")[0]).sha or "unknown"
-    except (HfHubHTTPError, OSError):
+    except Exception:  # the http library's own errors are no OSError; reading the rows says what is wrong
         return "unknown"
 
 

@@ -19,7 +19,7 @@ from nomoat.data.prepare import prepare
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError, RecipeError
 from nomoat.model.adapters import load_adapter
-from nomoat.model.load import Machine, load_model, load_tokenizer, read_shape
+from nomoat.model.load import Machine, count_parameters, load_model, load_tokenizer, read_shape
 from nomoat.model.merge import check_same, merge_dtype, probe_logits, save_model
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.quantize.convert import to_gguf
@@ -154,9 +154,8 @@ def run_merge(
 ) -> Outcome:
     """Fold the adapter into its base; refused unless the folder reads back as the same model."""
     tokenizer, _ = tokenizer_with_template(base, chat_template)
-    plain = load_model(base, machine)
-    dtype = merge_dtype(sum(p.numel() for p in plain.parameters()), plain.dtype)
-    adapted = load_adapter(plain.to(dtype), adapter, base_sha256=base_sha256)
+    dtype = merge_dtype(count_parameters(base), machine.dtype)
+    adapted = load_adapter(load_model(base, machine, weights=dtype), adapter, base_sha256=base_sha256)
     rows = _first_rows(TokenStore.open(data / "held_out"), PROBE_ROWS)
     before = probe_logits(adapted, rows, machine.device)
     report(0.3, None, "folding the adapter in")

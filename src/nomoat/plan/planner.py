@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nomoat.errors import BudgetError
-from nomoat.plan.cost import Prices, forward_flops, train_bytes, train_flops
+from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_bytes, train_flops
 
 # Share of the measured matrix speed that whole training steps reach, and generation a token at a time:
 # both from docs/benchmarks.md; the loop replaces the first by its own measurement after a few steps.
@@ -82,11 +82,13 @@ class Plan:
         return sum(stage.dollars for stage in self.stages)
 
 
-def plan_night(work: Work, capacity: Capacity, prices: Prices, limits: Limits) -> Plan:
+def plan_night(
+    work: Work, capacity: Capacity, prices: Prices, limits: Limits, *, may_refuse: bool = True
+) -> Plan:
     """Forecast every stage and say how long training may take.
 
     Training gives way, evaluation never does. Raises BudgetError when not even a tenth of the training
-    would fit.
+    would fit; with `may_refuse` false (some of it is done already) training then gets what there is, if nothing.
     """
     flops_per_second = capacity.gflops * 1e9
     train_s = train_flops(work.parameters, work.train_tokens, frozen=work.frozen) / (
@@ -107,16 +109,19 @@ def plan_night(work: Work, capacity: Capacity, prices: Prices, limits: Limits) -
     }
 
     after_s = RESERVE * (sum(seconds.values()) - train_s)
-    allowed_s = _allowed(limits, prices, capacity.watts)
+    allowed_s = seconds_within(limits, prices, capacity.watts)
     train_allowed_s = None if allowed_s is None else allowed_s - after_s
-    sentences = [_forecast_sentence(train_s, work, capacity)]
+    sentences = (
+        [_forecast_sentence(train_s, work, capacity)] if work.train_tokens else ["training was done before"]
+    )
     if train_allowed_s is not None:
-        if train_allowed_s < 0.1 * train_s:
+        if may_refuse and train_allowed_s < 0.1 * train_s:
             raise BudgetError(
                 f"the budget leaves {max(0.0, train_allowed_s):.0f} s for a training of about {train_s:.0f} s, "
                 f"after {after_s:.0f} s kept for merging, quantising and evaluation",
                 hint="Give budget.until, hours or dollars more, or lower num_train_epochs or the base's size.",
             )
+        train_allowed_s = max(0.0, train_allowed_s)
         if train_allowed_s < train_s:
             sentences.append(
                 f"training ends after about {train_allowed_s:.0f} s instead of {train_s:.0f} s: the budget allows "
@@ -141,10 +146,17 @@ def plan_night(work: Work, capacity: Capacity, prices: Prices, limits: Limits) -
         StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
         for kind, s in seconds.items()
     )
+    total_s = sum(seconds.values())
+    sentences.append(
+        f"the night: about {total_s:.0f} s ({', '.join(f'{kind} {s:.0f}' for kind, s in seconds.items())}), "
+        f"{total_s * capacity.watts / JOULES_PER_KWH:.3f} kWh, "
+        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory / 2**30:.1f} GiB of memory"
+    )
     return Plan(stages, train_allowed_s, memory, tuple(sentences))
 
 
-def _allowed(limits: Limits, prices: Prices, watts: float) -> float | None:
+def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None:
+    """Seconds until the earlier of time and money is used up; None without a limit."""
     by_time = limits.seconds
     dollars_per_second = prices.dollars(1.0, watts)
     by_money = (

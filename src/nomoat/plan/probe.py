@@ -16,7 +16,7 @@ from nomoat.model.load import Machine
 WATTS_A_CORE = 12.0
 WATTS_BASE = 10.0
 WATTS_GPU = 350.0
-_RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class MachineProfile:
     gflops: float
     watts: float
     watts_said: str
+    energy_counter: str | None
     python: str
     torch: str
     transformers: str
@@ -51,6 +52,10 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         name = platform.processor() or platform.machine()
     drawn, said = _watts(machine, cores, watts)
+    # it counts the processor only, and the owner's own figure goes before it
+    counter = str(RAPL) if machine.device == "cpu" and watts is None and os.access(RAPL, os.R_OK) else None
+    if counter is not None:
+        said = "measured by the processor's own counter, the rest of the machine left out"
     return MachineProfile(
         device=machine.device,
         device_name=name,
@@ -62,6 +67,7 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         gflops=_gflops(machine),
         watts=drawn,
         watts_said=said,
+        energy_counter=counter,
         python=platform.python_version(),
         torch=str(torch.__version__),
         transformers=transformers.__version__,
@@ -96,9 +102,10 @@ def _watts(machine: Machine, cores: int, given: float | None) -> tuple[float, st
 
 
 class EnergyMeter:
-    """Joules since it was made: read from the processor's counter where that is readable, else time × watts."""
+    """Joules since it was made: from the processor's own counter, or time × watts where `counter` is None or
+    not readable."""
 
-    def __init__(self, watts: float, counter: Path = _RAPL) -> None:
+    def __init__(self, watts: float, counter: Path | None) -> None:
         self._watts, self._counter = watts, counter
         self._started_s, self._started_uj = time.monotonic(), self._read()
 
@@ -115,7 +122,14 @@ class EnergyMeter:
         return (time.monotonic() - self._started_s) * self._watts
 
     def _read(self) -> int | None:
+        if self._counter is None:
+            return None
         try:
             return int(self._counter.read_text())
         except (OSError, ValueError):
             return None
+
+
+def meter_of(profile: MachineProfile) -> EnergyMeter:
+    """A meter that starts now and counts as `watts_said` tells."""
+    return EnergyMeter(profile.watts, Path(profile.energy_counter) if profile.energy_counter else None)

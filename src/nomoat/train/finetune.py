@@ -42,6 +42,7 @@ def finetune(
     resumed from the checkpoints in `scratch`. Raises ModelError when training never beat the base, since
     such a night would serve the base under another name.
     """
+    torch.manual_seed(keys.seed)  # for a base with dropout of its own
     if method == "lora":
         model = add_lora(
             load_model(base, machine),

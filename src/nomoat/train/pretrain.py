@@ -11,6 +11,7 @@ from nomoat.data.readers import read_rows
 from nomoat.data.rows import TextRow
 from nomoat.data.split import held_out
 from nomoat.data.store import TokenStore
+from nomoat.errors import ModelError
 from nomoat.model.load import Machine
 from nomoat.model.merge import save_model
 from nomoat.train.hooks import Hooks
@@ -68,8 +69,19 @@ def pretrain(
         machine=machine,
         hooks=hooks,
     )
+    check_learned(result)
     save_model(model, tokenizer, out)
     return result
+
+
+def check_learned(result: TrainResult) -> None:
+    """ModelError where the best weights are those the run began with: a base of random numbers."""
+    if result.best_step == 0:
+        raise ModelError(
+            f"pre-training changed nothing for the better: the held-out loss was {result.first_loss:.4f} before the "
+            "first step and never lower after it",
+            hint="Lower pretrain.learning_rate, or give more text.",
+        )
 
 
 def _documents(files: list[str], held_out_share: float) -> Iterable[str]:

@@ -50,10 +50,10 @@ def open_rows(
     if format != "auto":
         format_named(format)
     name, file = str(path), Path(path)
-    if isinstance(path, str) and is_hub_id(name) and not file.exists() and _suffix(name) is None:
+    if isinstance(path, str) and is_hub_id(name) and not file.exists() and known_suffix(name) is None:
         return _open_records(name, hub_rows(name), format)
     check_file(file)
-    suffix = _suffix(name)
+    suffix = known_suffix(name)
     if suffix is None:
         raise DataError(
             f"{name}: has a name that says nothing of what is in it.",
@@ -64,7 +64,8 @@ def open_rows(
     return _open_records(name, _RECORDS[suffix](file, on_bytes), format)
 
 
-def _suffix(name: str) -> str | None:
+def known_suffix(name: str) -> str | None:
+    """The ending that says how a file is read, without .gz and .zst; None where it is no data file's."""
     suffix = Path(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
     return suffix if suffix in _RECORDS or suffix in _TEXT else None
 
