@@ -82,3 +82,18 @@ def test_a_budget_too_small_is_refused_before_anything_starts() -> None:
 def test_too_little_memory_is_said() -> None:
     plan = plan_night(WORK, replace(CAPACITY, memory_bytes=1 << 28), FREE, Limits(None, None))
     assert "the micro-batch of 2048 tokens will be halved until it fits" in plan.sentences[-1]
+
+
+def test_the_whole_night_is_said_before_it_begins() -> None:
+    plan = plan_night(WORK, CAPACITY, Prices(1.0, 0.5), Limits(None, None))
+    said = plan.sentences[-1]
+    assert said.startswith(f"the night: about {plan.seconds:.0f} s (sft 13333, merge 5, quantize ")
+    assert f"{plan.energy_joules / 3.6e6:.3f} kWh, {plan.dollars:.2f} dollars, " in said
+    assert said.endswith(f"{plan.memory_bytes / 2**30:.1f} GiB of memory")
+
+
+def test_what_is_trained_already_is_not_refused_for_lack_of_time() -> None:
+    plan = plan_night(WORK, CAPACITY, FREE, Limits(10.0, None), may_refuse=False)
+    assert plan.train_seconds == 0.0
+    done = plan_night(replace(WORK, train_tokens=0), CAPACITY, FREE, Limits(10.0, None), may_refuse=False)
+    assert done.sentences[0] == "training was done before"

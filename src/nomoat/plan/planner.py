@@ -137,6 +137,12 @@ def plan_night(
         layers=work.layers,
         vocabulary=work.vocabulary,
     )
+    total_s = sum(seconds.values())
+    sentences.append(
+        f"the night: about {total_s:.0f} s ({', '.join(f'{kind} {s:.0f}' for kind, s in seconds.items())}), "
+        f"{total_s * capacity.watts / JOULES_PER_KWH:.3f} kWh, "
+        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory / 2**30:.1f} GiB of memory"
+    )
     if memory > capacity.memory_bytes:
         sentences.append(
             f"training needs about {memory / 2**30:.1f} GiB and {capacity.memory_bytes / 2**30:.1f} GiB are free: "
@@ -145,12 +151,6 @@ def plan_night(
     stages = tuple(
         StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
         for kind, s in seconds.items()
-    )
-    total_s = sum(seconds.values())
-    sentences.append(
-        f"the night: about {total_s:.0f} s ({', '.join(f'{kind} {s:.0f}' for kind, s in seconds.items())}), "
-        f"{total_s * capacity.watts / JOULES_PER_KWH:.3f} kWh, "
-        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory / 2**30:.1f} GiB of memory"
     )
     return Plan(stages, train_allowed_s, memory, tuple(sentences))
 
