@@ -15,7 +15,7 @@ from helpers.rows import counting_rows
 from nomoat.errors import DataError, ModelError
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.model.load import Machine, count_parameters, read_shape, resolve_base
-from nomoat.night import sources
+from nomoat.night import forecast, sources
 from nomoat.night.runner import NightInterrupted
 from nomoat.night.sources import Sources, find_sources
 from nomoat.plan.probe import EnergyMeter
@@ -24,8 +24,6 @@ from nomoat.train.hooks import Hooks
 from nomoat.train.new_model import new_llama
 from nomoat.train.pretrain import check_learned
 from nomoat.train.run import TrainingKeys, run_training
-
-TIGHT = f"budget.hours={12 / 3600}"  # less than the plan keeps for what follows training
 
 
 @pytest.mark.slow
@@ -39,8 +37,6 @@ def test_a_budget_that_has_run_out_does_not_take_away_what_is_trained(
     )
     budget = "budget.until=23:59"
     seen = Watched()
-    from nomoat.night import forecast
-
     monkeypatch.setattr(forecast, "seconds_allowed", lambda *_: 1e6)
     with pytest.raises(NightInterrupted):
         trained = lambda: ("sft", "done") in seen.stages  # noqa: E731
@@ -56,8 +52,6 @@ def test_a_budget_that_has_run_out_does_not_take_away_what_is_trained(
 def test_a_budget_that_has_run_out_lands_what_has_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nomoat.night import forecast
-
     words = (
         f"base={save_tiny('llama', tmp_path / 'base')}",
         f"data.train={write_rows(tmp_path / 'rows.jsonl')}",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nomoat.cli.ledgers import open_ledger
 from nomoat.errors import ArtifactError, LedgerError
@@ -75,25 +74,19 @@ def find_base(workspace: Path, which: str) -> ServedModel:
 
 def _embedded(workspace: Path) -> ServedModel:
     """The embedded base as the file that a night would make of it, made now where it is not there."""
-    from nomoat.ledger.artifacts import ArtifactStore
     from nomoat.model.load import EMBEDDED, resolve_base
-    from nomoat.night.jobs import Folders, Job
-    from nomoat.night.night import Base
-    from nomoat.night.stages import run_quantize
+    from nomoat.night.base import Base, quantize_job
+    from nomoat.night.jobs import make
     from nomoat.recipe import Recipe
 
     base = Base.of(resolve_base(EMBEDDED, workspace), EMBEDDED)
     types = (Recipe().quantize.serve,)
-    make = partial(run_quantize, model=base.folder, chat_template=None, types=types, name=BASE)
-    job = Job("quantize", "the embedded base", {"model": base.source}, {"types": types, "name": BASE}, make)
-    store = ArtifactStore(workspace)
+    job = quantize_job(base.folder, base.source, name=BASE, types=types, chat_template=None)
+    store = _store(workspace)
     found = store.get(job.kind, job.key)
     if found is None:
         with store.lock():
-            folders = Folders(store.work_dir(job.kind, job.key), store.scratch_dir(job.kind, job.key))
-            outcome = job.run(folders, lambda share, seconds_left, note: None)
-            meta: dict[str, Any] = {"said": outcome.said, "params": job.params, **outcome.meta}
-            found = store.commit(job.kind, job.key, inputs=job.inputs, meta=meta)
+            found = make(store, job, lambda share, seconds_left, note: None)
     return _base_of(found, f"base ({EMBEDDED})", base.folder)
 
 

@@ -131,10 +131,8 @@ def count_parameters(folder: Path) -> int:
 
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name.startswith(
-            "consolidated"
-        ):  # Mistral ships its weights twice; transformers reads the other
-            continue
+        if path.name.startswith("consolidated"):
+            continue  # Mistral ships its weights twice; transformers reads the other copy
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping

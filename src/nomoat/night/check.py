@@ -14,7 +14,7 @@ from nomoat.ledger.files import disk_errors
 from nomoat.model.load import resolve_base
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders
-from nomoat.night.night import data_keys
+from nomoat.night.recipes import data_keys
 from nomoat.night.sources import find_sources
 from nomoat.night.stages import run_data
 from nomoat.recipe_file import LoadedRecipe

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Head
 from nomoat.data.store import TokenStore
 from nomoat.errors import ModelError
 from nomoat.evaluate.prompts import held_out_questions
 from nomoat.model.load import load_tokenizer
-from nomoat.quantize.fidelity import FidelityReport, compare
+from nomoat.quantize.fidelity import FidelityReport, compare, load_plain
 
 PROMPTS = 8
 TOKENS = 24
-WHOLE_TYPES = ("F32", "F16", "BF16")
 LEAST_SAME_TOP = {
     "F32": 0.99,
     "F16": 0.98,
@@ -44,7 +41,7 @@ def check_files(
     Raises ModelError for a file that answers so differently that it cannot be the same model.
     """
     prompts = _prompts(model_dir, data, most_tokens=n_ctx - TOKENS)
-    model = _plain(model_dir)
+    model = load_plain(model_dir)
     rows = []
     for path in sorted(files.glob("*.gguf"), key=lambda path: -path.stat().st_size):
         type = path.stem.rsplit("-", 1)[-1]
@@ -72,14 +69,6 @@ def _prompts(model_dir: Path, data: Path, *, most_tokens: int) -> list[list[int]
     rows = Head(TokenStore.open(data / "held_out"), PROMPTS)
     lengths = [max(1, min(length // 2, most_tokens)) for length in rows.lengths.tolist()]
     return [rows[index][0][:length].tolist() for index, length in enumerate(lengths)]
-
-
-def _plain(model_dir: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-    ).eval()
 
 
 def _row(path: Path, type: str, found: FidelityReport) -> dict[str, Any]:

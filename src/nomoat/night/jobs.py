@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.canonical import canonical_key
 from nomoat.night.code import code_version
 
@@ -48,3 +49,11 @@ class Job:
         return canonical_key(
             {"kind": self.kind, "inputs": self.inputs, "params": self.params, "code": code_version()}
         )
+
+
+def make(store: ArtifactStore, job: Job, report: Report) -> Artifact:
+    """Run the job in its work folder, going on from what a killed run left there, and commit the result."""
+    folders = Folders(store.work_dir(job.kind, job.key), store.scratch_dir(job.kind, job.key))
+    outcome = job.run(folders, report)
+    meta = {"said": outcome.said, "params": job.params, **outcome.meta}
+    return store.commit(job.kind, job.key, inputs=job.inputs, meta=meta)

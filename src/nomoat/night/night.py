@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.files import hash_file
 from nomoat.ledger.store import Ledger
-from nomoat.model.load import Machine, choose_machine, fingerprint, read_shape, resolve_base, set_threads
+from nomoat.model.load import Machine, choose_machine, resolve_base, set_threads
+from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
@@ -20,11 +21,11 @@ from nomoat.night.evaluation import check_prompts, run_evaluate
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
 from nomoat.night.jobs import Job
-from nomoat.night.recipes import resolve_learning_rate, training_keys
+from nomoat.night.recipes import data_keys, resolve_learning_rate, training_keys
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
-from nomoat.night.stages import ADAPTER, MODEL, run_data, run_merge, run_pretrain, run_quantize, run_sft
+from nomoat.night.stages import ADAPTER, MODEL, run_data, run_merge, run_pretrain, run_sft
 from nomoat.plan.planner import seconds_within
 from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import GgufType, Recipe
@@ -84,23 +85,6 @@ def run_night(
             return books.close(base.name, base.source, results, warnings=tuple(store.warnings))
 
 
-@dataclass(frozen=True)
-class Base:
-    """A base to start from, `width` numbers wide; `source` names it in the lineage."""
-
-    folder: Path
-    name: str
-    sha256: str
-    source: str
-    width: int
-
-    @staticmethod
-    def of(folder: Path, name: str, source: str | None = None) -> Base:
-        """The base in a folder, with the fingerprint that adapters are bound to."""
-        sha256 = fingerprint(folder)
-        return Base(folder, name, sha256, source or f"base:{sha256}", read_shape(folder).width)
-
-
 @dataclass
 class _Night:
     recipe: Recipe
@@ -111,7 +95,6 @@ class _Night:
     profile: MachineProfile
     started: datetime
     pretrained: Artifact | None = None
-    training_time: Countdown = field(default_factory=lambda: Countdown(None))
 
     def pretrain(self) -> Base:
         """The stage `pretrain`: a base of one's own."""
@@ -165,8 +148,10 @@ class _Night:
     def finetune(self, base: Base) -> Results:
         """data, sft, merge, quantize, evaluate. The base is quantised before it is trained, so that what cannot
         be served, or not be asked, is refused while it has cost nothing."""
+        assert self.recipe.sft is not None
         data = self._data(base)
-        job = self._sft_job(base, data)
+        rate, reason = resolve_learning_rate(self.recipe.sft, base.width)
+        self.stages.watcher.note(reason)
         plan = plan_finetuning(
             self.recipe,
             base.folder,
@@ -174,9 +159,8 @@ class _Night:
             self._prompts(),
             self.profile,
             self.started,
-            trained=self._trained(job),
+            trained=self._trained(self._sft_job(base, data, rate, Countdown(None))),
         )
-        self.training_time = Countdown(plan.train_seconds)
         self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
         for sentence in plan.sentences:
             self.stages.watcher.note(sentence)
@@ -188,8 +172,8 @@ class _Night:
             max_prompts=self.recipe.evaluate.max_prompts,
             n_ctx=self._n_ctx(base_files),
         )
-        sft = self.stages.do(job)
-        merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft  # type: ignore[union-attr]
+        sft = self.stages.do(self._sft_job(base, data, rate, Countdown(plan.train_seconds)))
+        merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft
         types = tuple(self.recipe.quantize.types)
         served = self._quantize(merged.path / MODEL, merged.id, self.recipe.name, types)
         evaluate = self._evaluate(base, data, merged, base_files, served)
@@ -213,7 +197,7 @@ class _Night:
                 inputs={
                     "base": base.source,
                     **self.sources.fingerprints(self.sources.train),
-                    **self._template(),
+                    **template_input(self.sources.chat_template),
                 },
                 params=keys,
                 run=partial(
@@ -233,11 +217,10 @@ class _Night:
             return "done"
         return "begun" if store.has_begun(job.kind, job.key) else "no"
 
-    def _sft_job(self, base: Base, data: Artifact) -> Job:
+    def _sft_job(self, base: Base, data: Artifact, rate: float, countdown: Countdown) -> Job:
+        """The stage `sft`. Its key does not depend on the countdown."""
         section = self.recipe.sft
         assert section is not None
-        rate, reason = resolve_learning_rate(section, base.width)
-        self.stages.watcher.note(reason)
         keys = training_keys(section, rate, self.recipe.seed)
         lora: dict[str, Any] = {
             key: getattr(section, key)
@@ -262,7 +245,7 @@ class _Night:
                 data=data.path,
                 chat_template=self.sources.chat_template,
                 machine=self.machine,
-                seconds_left=lambda: self.training_time.left(),
+                seconds_left=countdown.left,
                 stop_asked=self.stages.stop_asked,
                 keys=keys,
                 **lora,
@@ -274,7 +257,12 @@ class _Night:
             Job(
                 kind="merge",
                 why="the adapter folded into its base",
-                inputs={"base": base.source, "adapter": sft.id, "data": data.id, **self._template()},
+                inputs={
+                    "base": base.source,
+                    "adapter": sft.id,
+                    "data": data.id,
+                    **template_input(self.sources.chat_template),
+                },
                 params=self._where_bytes_depend_on(),
                 run=partial(
                     run_merge,
@@ -289,21 +277,8 @@ class _Night:
         )
 
     def _quantize(self, model: Path, source: str, name: str, types: tuple[GgufType, ...]) -> Artifact:
-        return self.stages.do(
-            Job(
-                kind="quantize",
-                why=f"{name} as {', '.join(types)}",
-                inputs={"model": source, **self._template()},
-                params={"types": types, "name": name},
-                run=partial(
-                    run_quantize,
-                    model=model,
-                    chat_template=self.sources.chat_template,
-                    types=types,
-                    name=name,
-                ),
-            )
-        )
+        template = self.sources.chat_template
+        return self.stages.do(quantize_job(model, source, name=name, types=types, chat_template=template))
 
     def _evaluate(
         self, base: Base, data: Artifact, merged: Artifact, base_files: Artifact, served: Artifact
@@ -364,10 +339,6 @@ class _Night:
         section = self.recipe.evaluate
         return section.max_prompts if self.sources.prompts else section.samples
 
-    def _template(self) -> dict[str, str]:
-        path = self.sources.chat_template
-        return {} if path is None else {"chat template": f"file:{hash_file(path)}"}
-
     def _limits(self) -> dict[str, Any]:
         """A deadline can shorten training: what was trained under one is not what is trained under another."""
         budget = self.recipe.budget
@@ -387,23 +358,6 @@ class _Night:
         seconds = seconds_within(left, prices_of(budget), self.profile.watts)
         share = PRETRAIN_SHARE_BEFORE_SFT if self.recipe.sft else PRETRAIN_SHARE_ALONE
         return Countdown(None if seconds is None else share * seconds)
-
-
-def data_keys(recipe: Recipe) -> dict[str, Any]:
-    """The keys that the stage `data` depends on, as `prepare` takes them."""
-    section, sft = recipe.data, recipe.sft
-    assert sft is not None
-    return {
-        "format": section.format,
-        "held_out_share": section.held_out,
-        "split_by": section.split_by,
-        "max_seq_len": sft.max_seq_len,
-        "max_bad_rows": section.max_bad_rows,
-        "max_truncated": section.max_truncated,
-        "dedup": section.dedup,
-        "train_on": section.train_on,
-        "use_preferred": section.use_preferred,
-    }
 
 
 def engine_threads(files: Artifact, threads: int) -> int:

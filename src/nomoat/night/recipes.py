@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nomoat.recipe import Optimiser, Sft
+from typing import Any
+
+from nomoat.recipe import Optimiser, Recipe, Sft
 from nomoat.train.run import TrainingKeys
 
 WIDE = 2048
@@ -40,3 +42,20 @@ def training_keys(section: Optimiser, learning_rate: float, seed: int) -> Traini
         save_steps=section.save_steps,
         seed=seed,
     )
+
+
+def data_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that the stage `data` depends on, as `prepare` takes them."""
+    section, sft = recipe.data, recipe.sft
+    assert sft is not None
+    return {
+        "format": section.format,
+        "held_out_share": section.held_out,
+        "split_by": section.split_by,
+        "max_seq_len": sft.max_seq_len,
+        "max_bad_rows": section.max_bad_rows,
+        "max_truncated": section.max_truncated,
+        "dedup": section.dedup,
+        "train_on": section.train_on,
+        "use_preferred": section.use_preferred,
+    }

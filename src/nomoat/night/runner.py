@@ -12,7 +12,7 @@ from typing import Literal
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.night.events import Watcher
-from nomoat.night.jobs import Folders, Job
+from nomoat.night.jobs import Job, make
 from nomoat.night.result import StageSummary
 from nomoat.plan.cost import Prices
 from nomoat.plan.probe import EnergyMeter, MachineProfile, meter_of
@@ -85,11 +85,7 @@ class Stages:
         return artifact
 
     def _run(self, job: Job) -> Artifact:
-        folders = Folders(self.store.work_dir(job.kind, job.key), self.store.scratch_dir(job.kind, job.key))
-        report = partial(self.watcher.stage_progress, job.kind)
-        outcome = job.run(folders, report)
-        meta = {"said": outcome.said, "params": job.params, **outcome.meta}
-        artifact = self.store.commit(job.kind, job.key, inputs=job.inputs, meta=meta)
+        artifact = make(self.store, job, partial(self.watcher.stage_progress, job.kind))
         self.ledger.add_artifact(artifact)
         return artifact
 

@@ -77,7 +77,7 @@ def compare(
     with LlamaCppEngine(gguf, tokenizer_dir=model_dir, n_threads=n_threads, exact=True) as engine:
         found = engine.complete(prompts, Sampling(max_new_tokens=max_new_tokens))
         stops = engine.template.stop_token_ids
-    model = _load(model_dir) if model is None else model
+    model = load_plain(model_dir) if model is None else model
     expected = [_greedy(model, prompt, max_new_tokens, stops) for prompt in prompts]
     answers = [(list(want), list(got.tokens)) for want, got in zip(expected, found, strict=True)]
     sequences = [prompt + want for prompt, want in zip(prompts, expected, strict=True)]
@@ -149,10 +149,16 @@ def _greedy(model: Any, prompt: list[int], max_new_tokens: int, stops: Sequence[
     return answer
 
 
-def _load(model_dir: Path) -> Any:
+def load_plain(model_dir: Path) -> Any:
+    """The folder's model as transformers itself runs it: float32, in eval mode, with its eager attention, which
+    every family has (SDPA knows no soft cap)."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=torch.float32, trust_remote_code=False, local_files_only=True
+        model_dir,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        trust_remote_code=False,
+        local_files_only=True,
     )
     return model.eval()

@@ -107,7 +107,7 @@ def train(
             group["lr"] = schedule(step)
         try:
             outcome = _accumulate(model, rows, plan[step], objective, micro_tokens, settings)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             micro_tokens = _smaller(error, micro_tokens, rows, plan[step])
             run.micro_tokens = micro_tokens
             run.curve.events.append(f"step {step}: out of memory, micro-batch now {micro_tokens} tokens")

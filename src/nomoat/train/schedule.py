@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-SCHEDULES = ("cosine", "linear", "constant")
-
 
 @dataclass(frozen=True)
 class Schedule:
