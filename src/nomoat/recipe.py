@@ -188,9 +188,9 @@ class Budget(Part):
     """What the night may take, and the prices its cost is reported at."""
 
     until: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
-    """Be ready by this time of day, such as "07:00" (local time)."""
+    """Be ready by this time of day, such as "07:00" (local time): the next one after `nomoat run` is typed."""
     hours: Positive | None = None
-    """Be ready after this many hours."""
+    """Be ready after this many hours. A night that goes on after a stop counts them anew, as it does dollars."""
     dollars: Positive | None = None
     """Spend no more than this, at the prices below."""
     price_dollars_per_hour: Annotated[float, Field(ge=0)] = 0.0

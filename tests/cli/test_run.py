@@ -162,7 +162,7 @@ def test_a_model_that_is_not_better_is_an_honest_result(
 
 
 def test_a_night_without_a_rival_claims_nothing() -> None:
-    alone = Comparison([], [], "not shown better", "", "A new base was trained from scratch.")
+    alone = Comparison([], [], "not compared", "", "A new base was trained from scratch.")
     text = printed(summary(comparison=alone))
     assert "A new base was trained from scratch." in text
     assert "than its base" not in text

@@ -249,7 +249,10 @@ def pretraining(text: Path) -> tuple[str, ...]:
 
 def test_a_night_can_make_a_base_and_nothing_else(tmp_path: Path) -> None:
     summary = run(tmp_path, "sft=null", *pretraining(write_text(tmp_path / "text.jsonl")))
-    assert how(tmp_path) == [("pretrain", "done"), ("quantize", "done")]
+    assert how(tmp_path) == [("pretrain", "done"), ("quantize", "done"), ("evaluate", "done")]
+    assert summary.comparison.verdict == "not compared"
+    assert {file["type"] for file in summary.fidelity} == {"F16", "Q8_0", "Q4_K_M"}
+    assert all(file["mean_kl"] < 0.1 for file in summary.fidelity)
     assert summary.comparison.said == (
         f"A new base was trained from scratch: held-out loss {summary.training['best_loss']:.3f} nats a token. "
         "It has no rival yet."

@@ -202,7 +202,7 @@ def test_trained_and_read_tokens_are_told_apart_by_more_than_colour(html: str) -
 def test_a_night_of_pretraining_alone_has_less_to_say() -> None:
     said = "A new base was trained from scratch: held-out loss 1.612 nats a token. It has no rival yet."
     night = summary(
-        comparison=Comparison([], [], "not shown better", "", said),
+        comparison=Comparison([], [], "not compared", "", said),
         data_report={},
         fidelity=[],
         plan=[],

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from helpers.families import save_tiny
-from helpers.nights import Watched, run, write_rows
+from helpers.nights import Watched, last_night, ledger_of, run, write_rows
 from helpers.rows import counting_rows
+from nomoat.engine.pace import Pace
 from nomoat.errors import DataError, ModelError
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.model.load import Machine, count_parameters, read_shape, resolve_base
-from nomoat.night import forecast, sources
+from nomoat.night import books, forecast, night, sources
 from nomoat.night.runner import NightInterrupted
 from nomoat.night.sources import Sources, find_sources
 from nomoat.plan.probe import EnergyMeter
 from nomoat.recipe import Recipe
+from nomoat.train import finetune
 from nomoat.train.hooks import Hooks
 from nomoat.train.new_model import new_llama
 from nomoat.train.pretrain import check_learned
@@ -164,3 +167,75 @@ def test_a_pretraining_that_learned_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="pre-training changed nothing for the better"):
         check_learned(dataclasses.replace(result, best_step=0))
     check_learned(dataclasses.replace(result, best_step=2))
+
+
+@pytest.mark.slow
+def test_a_generation_made_again_has_the_verdict_that_was_found_last(tmp_path: Path) -> None:
+    words = (
+        f"base={save_tiny('llama', tmp_path / 'base')}",
+        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
+    )
+    first = run(tmp_path / "w", *words)
+    second = run(tmp_path / "w", *words, "evaluate.max_held_out_rows=3")
+    assert first.generation == second.generation
+    assert first.comparison.said != second.comparison.said
+    with ledger_of(tmp_path / "w") as ledger:
+        kept = ledger.generation(first.generation).verdict
+    assert kept is not None
+    assert kept["said"] == second.comparison.said
+
+
+@pytest.mark.slow
+def test_the_ledger_calls_no_night_done_that_has_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(books, "write_report", full_disk)
+    words = (
+        f"base={save_tiny('llama', tmp_path / 'base')}",
+        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
+    )
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path / "w", *words)
+    assert last_night(tmp_path / "w")[0].status == "failed"
+
+
+@pytest.mark.slow
+def test_the_second_plan_knows_how_fast_the_base_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first guesses from the memory's speed; a file that answers more slowly leaves less for training."""
+    words = (
+        f"base={save_tiny('llama', tmp_path / 'base')}",
+        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
+        "budget.hours=1",
+    )
+    monkeypatch.setattr(night, "measure_pace", lambda *_, **__: Pace(100.0, 2.0))
+    watched = Watched()
+    run(tmp_path / "w", *words, watcher=watched)
+    said = next(note for note in watched.notes if note.startswith("the base reads 100 and writes 2 tokens"))
+    plans = [note for note in watched.notes if note.startswith("the night: about")]
+    assert watched.notes.index(plans[0]) < watched.notes.index(said) < watched.notes.index(plans[1])
+    guessed, measured = (int(re.findall(r"evaluate (\d+)", plan)[0]) for plan in plans)
+    assert measured > guessed + 60
+    assert run(tmp_path / "w", *words, watcher=(again := Watched())).generation == "gen-0001"
+    assert not any("the base reads" in note for note in again.notes)
+
+
+@pytest.mark.slow
+def test_full_weights_that_read_back_as_another_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, real = save_tiny("llama", tmp_path / "base"), finetune.save_model
+
+    def spoilt(model: torch.nn.Module, tokenizer: object, folder: Path) -> None:
+        with torch.no_grad():
+            next(model.parameters())[:, 0] += 1.0
+        real(model, tokenizer, folder)
+
+    monkeypatch.setattr(finetune, "save_model", spoilt)
+    rows = write_rows(tmp_path / "rows.jsonl")
+    with pytest.raises(ModelError, match="the saved model is not the trained one: logits differ"):
+        run(tmp_path / "w", f"base={base}", f"data.train={rows}", "sft.method=full")

@@ -13,10 +13,11 @@ from helpers.families import FAMILIES, save_tiny
 from nomoat.errors import ModelError
 from nomoat.model.adapters import add_lora, load_adapter, save_adapter
 from nomoat.model.load import Machine, fingerprint, load_model, load_tokenizer
-from nomoat.model.merge import check_same, probe_logits, save_model
+from nomoat.model.merge import check_saved, probe_logits, save_model
 
 CPU = Machine("cpu", torch.float32)
 IDS = torch.tensor([[5, 9, 2, 33, 17, 8, 40, 21]])
+ROW = (IDS[0].numpy().astype("uint32"), IDS[0].numpy() > -1)
 
 
 def trained_adapter(base: Path, folder: Path, *, method: str | list[str] = "all-linear") -> Any:
@@ -39,8 +40,7 @@ def plain_logits(model: Any) -> torch.Tensor:
 
 
 def our_logits(model: Any) -> torch.Tensor:
-    row = (IDS[0].numpy().astype("uint32"), IDS[0].numpy() > -1)
-    return probe_logits(model, [row], "cpu")
+    return probe_logits(model, [ROW], "cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,8 +100,9 @@ def test_a_merge_that_lost_its_adapter_is_refused(tmp_path: Path) -> None:
     base = save_tiny("llama", tmp_path / "base")
     adapted = our_logits(trained_adapter(base, tmp_path / "adapter"))
     untouched = our_logits(load_model(base, CPU).eval())
-    assert check_same(adapted, adapted, torch.float32) == 0.0
-    with pytest.raises(ModelError, match="the merged model is not the trained one: logits differ by up to"):
-        check_same(adapted, untouched, torch.float32)
+    against = (base, [ROW], CPU, torch.float32)  # as if the base had been saved for the merged model
+    assert check_saved(untouched, *against) == 0.0
+    with pytest.raises(ModelError, match="the saved model is not the trained one: logits differ by up to"):
+        check_saved(adapted, *against)
     with pytest.raises(ModelError, match="differ by up to nan"):
-        check_same(adapted, torch.full_like(adapted, float("nan")), torch.float32)
+        check_saved(torch.full_like(adapted, float("nan")), *against)

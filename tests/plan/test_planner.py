@@ -15,6 +15,9 @@ WORK = Work(
     train_tokens=3_000_000,
     held_out_tokens=100_000,
     prompts=100,
+    prompt_tokens=50,
+    compared_prompts=8,
+    compared_tokens=24,
     max_new_tokens=100,
     micro_batch_tokens=2048,
     width=768,
@@ -22,7 +25,14 @@ WORK = Work(
     vocabulary=32_000,
     files=3,
 )
-CAPACITY = Capacity(gflops=200.0, weight_bytes=4, memory_bytes=16 << 30, watts=50.0)
+CAPACITY = Capacity(
+    gflops=200.0,
+    read_tokens_per_s=1000.0,
+    write_tokens_per_s=50.0,
+    weight_bytes=4,
+    memory_bytes=16 << 30,
+    watts=50.0,
+)
 FREE = Prices(0.0, 0.0)
 
 
@@ -63,6 +73,20 @@ def test_training_gives_way_and_evaluation_does_not() -> None:
     assert "are kept for merging, quantising and evaluation" in tight.sentences[1]
 
 
+def test_evaluation_takes_as_long_as_the_files_take_to_answer() -> None:
+    def evaluation(**changes: float) -> float:
+        plan = plan_night(WORK, replace(CAPACITY, **changes), FREE, Limits(None, None))
+        return {stage.kind: stage.seconds for stage in plan.stages}["evaluate"]
+
+    answers = 2 * 100 * (50 / 1000 + 100 / 50)
+    written, read = 8 * 24, 8 * (2 * 50 + 24)
+    compared = (4 + 3) * written / 50 + (1 + 3) * read / 1000
+    losses = 2 * 2 * 1e8 * 1e5 / (200e9 * 0.45)
+    assert evaluation() == pytest.approx(5 + answers + compared + losses)
+    # a GPU trains faster, but the files answer on the processor
+    assert evaluation(gflops=2e6) == pytest.approx(5 + answers + compared, rel=1e-3)
+
+
 def test_money_is_time_at_the_price() -> None:
     prices = Prices(dollars_per_hour=1.0, dollars_per_kwh=0.0)
     plan = plan_night(WORK, CAPACITY, prices, Limits(None, 3.0))
@@ -81,7 +105,7 @@ def test_a_budget_too_small_is_refused_before_anything_starts() -> None:
 
 def test_too_little_memory_is_said() -> None:
     plan = plan_night(WORK, replace(CAPACITY, memory_bytes=1 << 28), FREE, Limits(None, None))
-    assert "the micro-batch of 2048 tokens will be halved until it fits" in plan.sentences[-1]
+    assert "the micro-batch of 2048 tokens will be halved until it fits" in plan.sentences[-2]
 
 
 def test_the_whole_night_is_said_before_it_begins() -> None:

@@ -25,7 +25,7 @@ KEYS = {
     "seed": "the recipe's seed",
     "started_at": "UTC, ISO 8601",
     "ended_at": "UTC, ISO 8601",
-    "verdict": "`better`, `not shown better` or `worse` (than its base)",
+    "verdict": "`better`, `not shown better` or `worse` (than its base), `not compared` for a base from scratch",
     "said": "the verdict as a sentence",
     "decided_by": "name of the metric that decided",
     "confidence": "confidence of every interval, 0 to 1",
@@ -89,7 +89,7 @@ def print_night(summary: NightSummary, workspace: Path, confidence: float, to: C
     comparison = summary.comparison
     mark, style = _MARKS.get(comparison.verdict, ("≈", "bold yellow"))
     to.print()
-    if comparison.metrics:
+    if comparison.verdict in _VERDICTS:
         to.print(f"{mark} {_VERDICTS[comparison.verdict]}", style=style)
     to.print(comparison.said)
     if comparison.metrics:

@@ -106,6 +106,12 @@ def conclude(metrics: Sequence[Metric], answers: Sequence[Answer], *, confidence
     )
 
 
+def no_rival(held_out_loss: float) -> Comparison:
+    """What can be said of a base trained from scratch, whose held-out loss in nats a token is known."""
+    said = f"A new base was trained from scratch: held-out loss {held_out_loss:.3f} nats a token. It has no rival yet."
+    return Comparison([], [], "not compared", "", said)
+
+
 def _verdict(metric: Metric) -> Verdict:
     is_higher, is_lower = metric.difference.low > 0, metric.difference.high < 0
     if not is_higher and not is_lower:

@@ -47,12 +47,13 @@ class Answer:
     checks: list[dict[str, Any]] = field(default_factory=list)
 
 
-Verdict = Literal["better", "not shown better", "worse"]
+Verdict = Literal["better", "not shown better", "worse", "not compared"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it. `verdict` follows from `decided_by`: the pass rate where there are checks, else the loss."""
+    """All of it. `verdict` follows from `decided_by`: the pass rate where there are checks, else the loss; a
+    base from scratch has nothing to be compared with."""
 
     metrics: list[Metric]
     answers: list[Answer]

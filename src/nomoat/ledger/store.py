@@ -145,6 +145,14 @@ class Ledger:
         with self._write() as connection:
             self._update_running(connection, nights, night_id, {"plan": plan})
 
+    def set_verdict(self, generation_id: int, verdict: Json) -> None:
+        """What a later night found out about a generation that it made again; its own row keeps the earlier."""
+        check_json(verdict, "generations.verdict")
+        with self._write() as connection:
+            connection.execute(
+                update(generations).where(generations.c.id == generation_id).values(verdict=verdict)
+            )
+
     def finish_night(
         self,
         night_id: int,

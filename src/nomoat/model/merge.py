@@ -1,4 +1,4 @@
-"""Fold an adapter into its base, and prove that the folded model is the same model."""
+"""Model folders: written, read back, and proved to be the model that was trained."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
-from nomoat.data.pack import Packed, Tokens, Trained, pack
+from nomoat.data.pack import Packed, Rows, Tokens, Trained, pack
 from nomoat.errors import ModelError
+from nomoat.model.load import Machine, load_model
 
 # fp32: a merged product is rounded once where the adapter's sum is rounded twice; logits of tens differ by
 # some 1e-5. In bf16 the weights themselves are rounded to 8 bits.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+
+PROBE_ROWS = 4
 
 
 def merge_dtype(parameters: int, base_dtype: torch.dtype) -> torch.dtype:
@@ -43,12 +46,27 @@ def probe_logits(model: Any, rows: Sequence[tuple[Tokens, Trained]], device: str
     return logits
 
 
-def check_same(adapted_TV: torch.Tensor, merged_TV: torch.Tensor, dtype: torch.dtype) -> float:
-    """The largest difference of two logits; ModelError where it is more than rounding."""
-    difference = (adapted_TV - merged_TV).abs().max().item()
+def probe_rows(rows: Rows) -> list[tuple[Tokens, Trained]]:
+    """The rows that two forms of one model are compared on."""
+    return [rows[index] for index in range(min(PROBE_ROWS, len(rows)))]
+
+
+def check_saved(
+    trained_TV: torch.Tensor,
+    folder: Path,
+    rows: Sequence[tuple[Tokens, Trained]],
+    machine: Machine,
+    dtype: torch.dtype,
+) -> float:
+    """Read a model folder back and compare its logits with `probe_logits` of the model it was made from.
+
+    Returns the largest difference of two logits; raises ModelError where it is more than rounding.
+    """
+    model = load_model(folder, machine, weights=dtype).eval()
+    difference = (trained_TV - probe_logits(model, rows, machine.device)).abs().max().item()
     if not difference <= TOLERANCE[dtype]:
         raise ModelError(
-            f"the merged model is not the trained one: logits differ by up to {difference:.3g} "
+            f"the saved model is not the trained one: logits differ by up to {difference:.3g} "
             f"(rounding explains {TOLERANCE[dtype]:g})",
             hint="This is a fault of nomoat or of the base's architecture; please report it with the base's name.",
         )

@@ -57,13 +57,12 @@ class Books:
         served_file = f"{results.served.relative_path}/{recipe.name}-{recipe.quantize.serve}.gguf"
         model = results.merged or results.pretrain
         assert model is not None
-        generation = self._generation(base_source, results, model, served_file, comparison)
+        verdict = {"verdict": comparison.verdict, "said": comparison.said}
+        generation = self._generation(base_source, results, model, served_file, verdict)
         self.ledger.add_scores(self.night.id, _scores(comparison, recipe.evaluate.confidence))
         self.ledger.add_samples(self.night.id, [_sample(answer) for answer in comparison.answers])
-        verdict = {"verdict": comparison.verdict, "said": comparison.said, "generation": generation.name}
-        self.ledger.finish_night(self.night.id, status="done", verdict=verdict, **self._cost())
-        night = self.ledger.night(self.night.id)
 
+        night, cost = self.night, self._cost()
         report_path = self.workspace / HOUSE / "reports" / f"night-{night.id:04d}.html"
         trained = results.sft or results.pretrain
         summary = NightSummary(
@@ -71,7 +70,7 @@ class Books:
             generation=generation.name,
             name=recipe.name,
             started_at=night.started_at,
-            ended_at=night.ended_at or now_iso(),
+            ended_at=now_iso(),
             base=base,
             seed=recipe.seed,
             code_version=code_version(),
@@ -86,10 +85,10 @@ class Books:
             comparison=comparison,
             fidelity=_read_json(results.evaluate, "fidelity.json").get("files", []),
             stages=self.stages.summaries,
-            seconds=night.seconds or 0.0,
-            energy_joules=night.energy_joules or 0.0,
+            seconds=cost["seconds"],
+            energy_joules=cost["energy_joules"],
             energy_said=self.stages.profile.watts_said,
-            dollars=night.dollars or 0.0,
+            dollars=cost["dollars"],
             price_said=self._price_said(),
             lineage=asdict(self.ledger.lineage(results.served.id)),
             licences=list(results.licences),
@@ -101,14 +100,18 @@ class Books:
         )
         report_path.parent.mkdir(parents=True, exist_ok=True)
         write_report(summary, report_path)
+        # last of all: a night that the ledger calls done has its report
+        named = verdict | {"generation": generation.name}
+        self.ledger.finish_night(self.night.id, status="done", verdict=named, **cost)
         return summary
 
     def _generation(
-        self, base: str, results: Results, model: Artifact, served_file: str, comparison: Comparison
+        self, base: str, results: Results, model: Artifact, served_file: str, verdict: dict[str, str]
     ) -> GenerationRow:
-        """A new generation, or the one that had exactly these files."""
+        """A new generation, or the one that had exactly these files, with what was last found out about it."""
         for known in self.ledger.generations():
             if known.served_file == served_file and known.merged_artifact == model.id:
+                self.ledger.set_verdict(known.id, verdict)
                 return known
         return self.ledger.add_generation(
             self.night.id,
@@ -117,7 +120,7 @@ class Books:
             merged_artifact=model.id,
             gguf_artifact=results.served.id,
             served_file=served_file,
-            verdict={"verdict": comparison.verdict, "said": comparison.said},
+            verdict=verdict,
         )
 
     def _cost(self) -> dict[str, Any]:
@@ -134,12 +137,7 @@ class Books:
 
 
 def read_comparison(results: Results) -> Comparison:
-    """The comparison that `evaluate` wrote; without one, what pre-training alone can say."""
-    if results.evaluate is None:
-        assert results.pretrain is not None
-        loss = results.pretrain.meta["best_loss"]
-        said = f"A new base was trained from scratch: held-out loss {loss:.3f} nats a token. It has no rival yet."
-        return Comparison([], [], "not shown better", "", said)
+    """The comparison that `evaluate` wrote."""
     raw = _read_json(results.evaluate, "comparison.json")
     metrics = [
         Metric(**{**m, **{side: Estimate(**m[side]) for side in ("base", "tuned", "difference")}})

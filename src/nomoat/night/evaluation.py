@@ -13,13 +13,13 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Head, Rows
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError
-from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
-from nomoat.evaluate.comparison import Metric
+from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude, no_rival
+from nomoat.evaluate.comparison import Comparison, Metric
 from nomoat.evaluate.prompts import Prompt, held_out_questions, read_prompts
 from nomoat.evaluate.run import answer_all, judge
 from nomoat.model.load import Machine, load_model, load_tokenizer
 from nomoat.model.logprobs import RowLosses, row_losses
-from nomoat.night.fidelity import check_files
+from nomoat.night.fidelity import beginnings, check_files, held_out_prompts
 from nomoat.night.jobs import Folders, Outcome, Report
 
 
@@ -57,8 +57,10 @@ def run_evaluate(
     report(0.05, None, "held-out loss of the tuned model")
     of_tuned = _losses(tuned, rows, batch_tokens, machine)
     report(0.1, None, "every file against its folder")
-    fidelity = check_files(gguf_files, tuned, data, n_ctx=n_ctx, threads=threads)
-    (folders.out / "fidelity.json").write_text(json.dumps({"files": fidelity}, indent=1) + "\n")
+    _write_fidelity(
+        folders.out,
+        check_files(gguf_files, tuned, held_out_prompts(tuned, data, n_ctx=n_ctx), threads=threads),
+    )
 
     prompts = owners_prompts(prompt_files, max_prompts)
     if not prompt_files:
@@ -89,10 +91,38 @@ def run_evaluate(
         compare_losses((of_base.nll_N, of_base.tokens_N), (of_tuned.nll_N, of_tuned.tokens_N), **bootstrap),
     ]
     comparison = conclude(metrics, answers, confidence=confidence)
-    (folders.out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1) + "\n")
+    _write_comparison(folders.out, comparison)
     losses = {"base": _listed(of_base), "tuned": _listed(of_tuned)}
     (folders.out / "losses.json").write_text(json.dumps(losses) + "\n")
     return Outcome({"verdict": comparison.verdict}, comparison.said)
+
+
+def run_evaluate_new_base(
+    folders: Folders,
+    report: Report,
+    *,
+    model: Path,
+    gguf_files: Path,
+    held_out: Path,
+    held_out_loss: float,
+    n_ctx: int,
+    threads: int,
+) -> Outcome:
+    """A base from scratch has no rival to beat, but its files must be the model that was trained."""
+    report(0.0, None, "every file against its folder")
+    prompts = beginnings(TokenStore.open(held_out), n_ctx=n_ctx)
+    _write_fidelity(folders.out, check_files(gguf_files, model, prompts, threads=threads))
+    comparison = no_rival(held_out_loss)
+    _write_comparison(folders.out, comparison)
+    return Outcome({"verdict": comparison.verdict}, comparison.said)
+
+
+def _write_fidelity(out: Path, files: list[dict[str, Any]]) -> None:
+    (out / "fidelity.json").write_text(json.dumps({"files": files}, indent=1) + "\n")
+
+
+def _write_comparison(out: Path, comparison: Comparison) -> None:
+    (out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1) + "\n")
 
 
 def _losses(folder: Path, rows: Rows, batch_tokens: int, machine: Machine) -> RowLosses:

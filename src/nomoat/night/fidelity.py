@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.pack import Head
+from nomoat.data.pack import Head, Rows
 from nomoat.data.store import TokenStore
 from nomoat.errors import ModelError
 from nomoat.evaluate.prompts import held_out_questions
 from nomoat.model.load import load_tokenizer
-from nomoat.quantize.fidelity import FidelityReport, compare, load_plain
+from nomoat.quantize.fidelity import FidelityReport, Reference, compare
 
 PROMPTS = 8
 TOKENS = 24
@@ -33,19 +34,19 @@ random weights, the worst case (tests/night/test_families.py); another model is 
 
 
 def check_files(
-    files: Path, model_dir: Path, data: Path, *, n_ctx: int, threads: int
+    files: Path, model_dir: Path, prompts: Sequence[list[int]], *, threads: int
 ) -> list[dict[str, Any]]:
-    """Compare every `*.gguf` in `files` with `model_dir` on what the stage `data` held out, as the report shows
-    it. `n_ctx`: the files' context in tokens.
+    """Compare every `*.gguf` in `files` with `model_dir` on `prompts`, token ids, as the report shows it.
 
     Raises ModelError for a file that answers so differently that it cannot be the same model.
     """
-    prompts = _prompts(model_dir, data, most_tokens=n_ctx - TOKENS)
-    model = load_plain(model_dir)
+    reference = Reference.of(model_dir, prompts, max_new_tokens=TOKENS)
     rows = []
     for path in sorted(files.glob("*.gguf"), key=lambda path: -path.stat().st_size):
         type = path.stem.rsplit("-", 1)[-1]
-        found = compare(path, model_dir, prompts, max_new_tokens=TOKENS, n_threads=threads, model=model)
+        found = compare(
+            path, model_dir, prompts, max_new_tokens=TOKENS, n_threads=threads, reference=reference
+        )
         near = found.mean_kl <= MOST_KL[type]  # not so for a NaN, which compares false with everything
         if found.same_top_token < LEAST_SAME_TOP[type] and not near:
             raise ModelError(
@@ -58,15 +59,22 @@ def check_files(
     return rows
 
 
-def _prompts(model_dir: Path, data: Path, *, most_tokens: int) -> list[list[int]]:
-    """Held-out questions on the served template; where there are none, the beginnings of held-out rows."""
+def held_out_prompts(model_dir: Path, data: Path, *, n_ctx: int) -> list[list[int]]:
+    """Held-out questions of the stage `data` on the served template; where there are none, `beginnings`.
+    `n_ctx`: the files' context in tokens."""
+    most_tokens = n_ctx - TOKENS
     template = ChatTemplate.of(load_tokenizer(model_dir))
     questions = held_out_questions(
         data / "held_out.jsonl", PROMPTS, template=template, most_tokens=most_tokens
     )
     if questions:
         return [template.encode(q.conversation, add_generation_prompt=True) for q in questions]
-    rows = Head(TokenStore.open(data / "held_out"), PROMPTS)
+    return beginnings(TokenStore.open(data / "held_out"), n_ctx=n_ctx)
+
+
+def beginnings(held_out: Rows, *, n_ctx: int) -> list[list[int]]:
+    """The first halves of the first rows, with room for an answer in a context of `n_ctx` tokens."""
+    rows, most_tokens = Head(held_out, PROMPTS), n_ctx - TOKENS
     lengths = [max(1, min(length // 2, most_tokens)) for length in rows.lengths.tolist()]
     return [rows[index][0][:length].tolist() for index, length in enumerate(lengths)]
 

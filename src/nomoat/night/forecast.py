@@ -6,12 +6,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from nomoat.engine.pace import Pace
 from nomoat.model.load import count_parameters, read_shape
 from nomoat.night.deadline import seconds_allowed
+from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
+from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
 from nomoat.plan.cost import Prices
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
 from nomoat.plan.probe import MachineProfile
 from nomoat.recipe import Budget, Recipe
+
+READING_SHARE = 0.3
+MOST_WRITTEN_PER_S = 300.0
+"""However small the model, choosing and decoding a token takes a while."""
 
 
 def prices_of(budget: Budget) -> Prices:
@@ -33,6 +40,13 @@ def budget_left(budget: Budget, profile: MachineProfile, started: datetime) -> L
     )
 
 
+def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
+    """How fast a file of a model may answer, before there is one: a token written reads all weights, at about a
+    byte each, once; a token of a prompt takes two operations a weight, at a third of the matrix speed."""
+    read = profile.cpu_gflops * 1e9 * READING_SHARE / (2.0 * parameters)
+    return Pace(read, min(MOST_WRITTEN_PER_S, profile.cpu_bytes_per_s / parameters))
+
+
 def plan_finetuning(
     recipe: Recipe,
     base: Path,
@@ -42,11 +56,12 @@ def plan_finetuning(
     started: datetime,
     *,
     trained: Trained,
+    pace: Pace | None = None,
 ) -> Plan:
     """Forecast the stages after `data` (its report) and how long training may take.
 
     `trained` says how much of the training an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner.
+    lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured.
     """
     sft = recipe.sft
     assert sft is not None
@@ -66,6 +81,9 @@ def plan_finetuning(
         train_tokens=train_tokens,
         held_out_tokens=data["tokens"]["held_out"],
         prompts=prompts,
+        prompt_tokens=round(data["tokens"]["held_out"] / max(1, data["rows"]["held_out"])),
+        compared_prompts=COMPARED_PROMPTS,
+        compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
         micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),
         width=shape.width,
@@ -73,8 +91,11 @@ def plan_finetuning(
         vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
     )
+    pace = pace or expected_pace(profile, parameters)
     capacity = Capacity(
         gflops=profile.gflops,
+        read_tokens_per_s=pace.read_tokens_per_s,
+        write_tokens_per_s=pace.write_tokens_per_s,
         weight_bytes=2 if profile.dtype == "bfloat16" and sft.method == "lora" else 4,
         memory_bytes=profile.memory_bytes,
         watts=profile.watts,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nomoat.engine.pace import Pace, measure_pace
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.files import hash_file
 from nomoat.ledger.store import Ledger
@@ -17,7 +18,7 @@ from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
-from nomoat.night.evaluation import check_prompts, run_evaluate
+from nomoat.night.evaluation import check_prompts, run_evaluate, run_evaluate_new_base
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
 from nomoat.night.jobs import Job
@@ -25,8 +26,8 @@ from nomoat.night.recipes import data_keys, resolve_learning_rate, training_keys
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
-from nomoat.night.stages import ADAPTER, MODEL, run_data, run_merge, run_pretrain, run_sft
-from nomoat.plan.planner import seconds_within
+from nomoat.night.stages import ADAPTER, HELD_OUT, MODEL, run_data, run_merge, run_pretrain, run_sft
+from nomoat.plan.planner import Plan, seconds_within
 from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import GgufType, Recipe
 from nomoat.recipe_file import LoadedRecipe
@@ -142,8 +143,26 @@ class _Night:
 
     def pack_up(self, base: Base) -> Results:
         """A night without fine-tuning ends with the base's own files."""
+        assert self.pretrained is not None
         served = self._quantize(base.folder, base.source, self.recipe.name, tuple(self.recipe.quantize.types))
-        return Results(served=served, pretrain=self.pretrained)
+        evaluate = self.stages.do(
+            Job(
+                kind="evaluate",
+                why="every file against the new base",
+                inputs={"model": self.pretrained.id, "file": served.id},
+                params={"threads": self.threads},
+                run=partial(
+                    run_evaluate_new_base,
+                    model=base.folder,
+                    gguf_files=served.path,
+                    held_out=self.pretrained.path / HELD_OUT,
+                    held_out_loss=self.pretrained.meta["best_loss"],
+                    n_ctx=int(served.meta["files"][0]["context_length"]),
+                    threads=engine_threads(served, self.threads),
+                ),
+            )
+        )
+        return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
         """data, sft, merge, quantize, evaluate. The base is quantised before it is trained, so that what cannot
@@ -152,18 +171,18 @@ class _Night:
         data = self._data(base)
         rate, reason = resolve_learning_rate(self.recipe.sft, base.width)
         self.stages.watcher.note(reason)
-        plan = plan_finetuning(
+        trained = self._trained(self._sft_job(base, data, rate, Countdown(None)))
+        forecast = partial(
+            plan_finetuning,
             self.recipe,
             base.folder,
             data.meta,
             self._prompts(),
             self.profile,
             self.started,
-            trained=self._trained(self._sft_job(base, data, rate, Countdown(None))),
+            trained=trained,
         )
-        self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
-        for sentence in plan.sentences:
-            self.stages.watcher.note(sentence)
+        plan = self._say(forecast())
         base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
         check_prompts(
             self.sources.prompts,
@@ -172,6 +191,11 @@ class _Night:
             max_prompts=self.recipe.evaluate.max_prompts,
             n_ctx=self._n_ctx(base_files),
         )
+        if trained != "done":
+            pace = measure_pace(
+                self._base_gguf(base_files), n_threads=engine_threads(base_files, self.threads)
+            )
+            plan = self._say(forecast(pace=pace), measured=pace)
         sft = self.stages.do(self._sft_job(base, data, rate, Countdown(plan.train_seconds)))
         merged = self._merge(base, data, sft) if self.recipe.sft.method == "lora" else sft
         types = tuple(self.recipe.quantize.types)
@@ -187,6 +211,21 @@ class _Night:
             merged=merged,
             evaluate=evaluate,
         )
+
+    def _say(self, plan: Plan, measured: Pace | None = None) -> Plan:
+        """Note a plan; of the second one, which knows how fast the base answers here, what may have changed."""
+        self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
+        sentences = plan.sentences
+        if measured is not None:
+            read, written = measured.read_tokens_per_s, measured.write_tokens_per_s
+            fresh = f"the base reads {read:.0f} and writes {written:.0f} tokens a second here"
+            sentences = (fresh, *plan.sentences[1:])
+        for sentence in sentences:
+            self.stages.watcher.note(sentence)
+        return plan
+
+    def _base_gguf(self, base_files: Artifact) -> Path:
+        return base_files.path / f"base-{self.recipe.quantize.serve}.gguf"
 
     def _data(self, base: Base) -> Artifact:
         keys = data_keys(self.recipe)
@@ -315,7 +354,7 @@ class _Night:
                     run_evaluate,
                     base=base.folder,
                     tuned=merged.path / MODEL,
-                    base_gguf=base_files.path / f"base-{serve}.gguf",
+                    base_gguf=self._base_gguf(base_files),
                     gguf_files=served.path,
                     tuned_gguf=served.path / f"{self.recipe.name}-{serve}.gguf",
                     data=data.path,

@@ -119,7 +119,7 @@ def _view(summary: NightSummary) -> dict[str, Any]:
     return {
         "said": re.sub(r"(?<!\w)-(?=\d)", "−", comparison.said),
         "ended": _moment(summary.ended_at),
-        "verdict": _VERDICTS[comparison.verdict] if comparison.metrics else None,
+        "verdict": _VERDICTS.get(comparison.verdict),
         "decided_by": comparison.decided_by,
         "metrics": [_metric(metric, metric.name == comparison.decided_by) for metric in comparison.metrics],
         "interval_figures": _interval_figures(comparison.metrics),

@@ -14,13 +14,13 @@ class Results:
     """The artifacts of a night; those of stages it had not are None. `plan` is the planner's sentences."""
 
     served: Artifact
+    evaluate: Artifact
     plan: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
     pretrain: Artifact | None = None
     data: Artifact | None = None
     sft: Artifact | None = None
     merged: Artifact | None = None
-    evaluate: Artifact | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ elsewhere.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.pack import Rows
 from nomoat.data.prepare import prepare
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError, RecipeError
 from nomoat.model.adapters import load_adapter
 from nomoat.model.load import Machine, count_parameters, load_model, load_tokenizer, read_shape
-from nomoat.model.merge import check_same, merge_dtype, probe_logits, save_model
+from nomoat.model.merge import check_saved, merge_dtype, probe_logits, probe_rows, save_model
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.quantize.convert import to_gguf
 from nomoat.quantize.mixture import GgufType
@@ -30,11 +30,9 @@ from nomoat.train.loop import TrainResult
 from nomoat.train.pretrain import pretrain
 from nomoat.train.run import TrainingKeys
 
-ADAPTER, MODEL = "adapter", "model"
+ADAPTER, MODEL, HELD_OUT = "adapter", "model", "held_out"
 LEAST_HELD_OUT = 2
 """Rows that an interval of the difference of two losses needs."""
-PROBE_ROWS = 4
-"""Held-out rows on which adapter and merged model are compared at every position."""
 
 
 def tokenizer_with_template(base: Path, chat_template: Path | None) -> tuple[Any, ChatTemplate]:
@@ -84,7 +82,7 @@ def run_pretrain(
     stop_asked: Callable[[], bool],
     **shape: Any,
 ) -> Outcome:
-    """A base of one's own: tokenizer, prepared text and weights from scratch, as a model folder."""
+    """A base of one's own: tokenizer and weights from scratch as a model folder, and the held-out text."""
     result = pretrain(
         folders.out / MODEL,
         folders.scratch,
@@ -93,6 +91,7 @@ def run_pretrain(
         hooks=_hooks(report, seconds_left, stop_asked),
         **shape,
     )
+    shutil.copytree(folders.scratch / "data" / HELD_OUT, folders.out / HELD_OUT)
     return _trained(folders.out, result)
 
 
@@ -156,19 +155,14 @@ def run_merge(
     tokenizer, _ = tokenizer_with_template(base, chat_template)
     dtype = merge_dtype(count_parameters(base), machine.dtype)
     adapted = load_adapter(load_model(base, machine, weights=dtype), adapter, base_sha256=base_sha256)
-    rows = _first_rows(TokenStore.open(data / "held_out"), PROBE_ROWS)
+    rows = probe_rows(TokenStore.open(data / "held_out"))
     before = probe_logits(adapted, rows, machine.device)
     report(0.3, None, "folding the adapter in")
     save_model(adapted.merge_and_unload(), tokenizer, folders.out / MODEL)
     report(0.7, None, "reading it back")
-    after = probe_logits(load_model(folders.out / MODEL, machine, weights=dtype).eval(), rows, machine.device)
-    difference = check_same(before, after, dtype)
+    difference = check_saved(before, folders.out / MODEL, rows, machine, dtype)
     meta = {"dtype": str(dtype).removeprefix("torch."), "largest_logit_difference": difference}
     return Outcome(meta, f"merged; logits differ from the adapter's by at most {difference:.1e}")
-
-
-def _first_rows(rows: Rows, count: int) -> list[Any]:
-    return [rows[index] for index in range(min(count, len(rows)))]
 
 
 def run_quantize(

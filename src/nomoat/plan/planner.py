@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from nomoat.errors import BudgetError
 from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_bytes, train_flops
 
-# Share of the measured matrix speed that whole training steps reach, and generation a token at a time:
-# both from docs/benchmarks.md; the loop replaces the first by its own measurement after a few steps.
+# Share of the measured matrix speed that whole training steps reach (docs/benchmarks.md, "The planner"); the
+# loop replaces it by its own measurement after a few steps.
 TRAINING_SHARE = 0.45
-GENERATION_SHARE = 0.04
+PLAIN_SLOWER = 4.0
+"""A float32 folder reads four bytes a weight for every token it writes, a served file about one."""
 FIXED_SECONDS = 5.0
 RESERVE = 1.5
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, counted."""
+    """What is to be done, counted. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
+    comparison of every file with its folder: how many prompts, and greedy tokens of each."""
 
     parameters: int
     trainable: int
@@ -25,7 +27,10 @@ class Work:
     train_tokens: int
     held_out_tokens: int
     prompts: int
+    prompt_tokens: int
     max_new_tokens: int
+    compared_prompts: int
+    compared_tokens: int
     micro_batch_tokens: int
     width: int
     layers: int
@@ -35,9 +40,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the machine can do, measured."""
+    """What the machine can do, measured: `gflops` of training, and tokens a second that a file reads of a
+    prompt and writes of an answer (always on the processor)."""
 
     gflops: float
+    read_tokens_per_s: float
+    write_tokens_per_s: float
     weight_bytes: int
     memory_bytes: int
     watts: float
@@ -96,16 +104,14 @@ def plan_night(
     )
     convert_s = FIXED_SECONDS * work.files + 4.0 * work.parameters * work.files / 50e6
     read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
-    answer_s = (
-        2
-        * forward_flops(work.parameters, work.prompts * work.max_new_tokens)
-        / (flops_per_second * GENERATION_SHARE)
-    )
     seconds = {
         "sft": train_s,
         "merge": FIXED_SECONDS,
         "quantize": convert_s,
-        "evaluate": FIXED_SECONDS + read_s + answer_s,
+        "evaluate": FIXED_SECONDS
+        + read_s
+        + _compare_seconds(work, capacity)
+        + _answer_seconds(work, capacity),
     }
 
     after_s = RESERVE * (sum(seconds.values()) - train_s)
@@ -138,7 +144,7 @@ def plan_night(
         vocabulary=work.vocabulary,
     )
     total_s = sum(seconds.values())
-    sentences.append(
+    total_sentence = (
         f"the night: about {total_s:.0f} s ({', '.join(f'{kind} {s:.0f}' for kind, s in seconds.items())}), "
         f"{total_s * capacity.watts / JOULES_PER_KWH:.3f} kWh, "
         f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory / 2**30:.1f} GiB of memory"
@@ -148,6 +154,7 @@ def plan_night(
             f"training needs about {memory / 2**30:.1f} GiB and {capacity.memory_bytes / 2**30:.1f} GiB are free: "
             f"the micro-batch of {work.micro_batch_tokens} tokens will be halved until it fits"
         )
+    sentences.append(total_sentence)
     stages = tuple(
         StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
         for kind, s in seconds.items()
@@ -163,6 +170,20 @@ def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None
         limits.dollars / dollars_per_second if limits.dollars is not None and dollars_per_second else None
     )
     return min((s for s in (by_time, by_money) if s is not None), default=None)
+
+
+def _answer_seconds(work: Work, capacity: Capacity) -> float:
+    """Both models answer every prompt, at most at full length."""
+    reading = work.prompt_tokens / capacity.read_tokens_per_s
+    return 2 * work.prompts * (reading + work.max_new_tokens / capacity.write_tokens_per_s)
+
+
+def _compare_seconds(work: Work, capacity: Capacity) -> float:
+    """Folder and files each write greedy answers, and read them all again for their probabilities."""
+    written = work.compared_prompts * work.compared_tokens
+    read = work.compared_prompts * (2 * work.prompt_tokens + work.compared_tokens)
+    writing = (PLAIN_SLOWER + work.files) * written / capacity.write_tokens_per_s
+    return writing + (1 + work.files) * read / capacity.read_tokens_per_s
 
 
 def _forecast_sentence(train_s: float, work: Work, capacity: Capacity) -> str:

@@ -21,8 +21,9 @@ RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 @dataclass(frozen=True)
 class MachineProfile:
-    """`gflops` is the measured matrix-product speed in `dtype`; `watts` is measured or estimated, as
-    `watts_said` tells."""
+    """`gflops` is the measured matrix-product speed in `dtype` on `device`, `cpu_gflops` that of the processor in
+    float32 and `cpu_bytes_per_s` how fast it reads memory: GGUF files answer there. `watts` is measured or
+    estimated, as `watts_said` tells."""
 
     device: str
     device_name: str
@@ -32,6 +33,8 @@ class MachineProfile:
     memory_bytes: int
     disk_free_bytes: int
     gflops: float
+    cpu_gflops: float
+    cpu_bytes_per_s: float
     watts: float
     watts_said: str
     energy_counter: str | None
@@ -45,6 +48,8 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
     import transformers
 
     cores = len(os.sched_getaffinity(0))
+    plain = Machine("cpu", torch.float32)
+    gflops = _gflops(machine)
     if machine.device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
@@ -64,7 +69,9 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         cores=cores,
         memory_bytes=free,
         disk_free_bytes=shutil.disk_usage(workspace).free,
-        gflops=_gflops(machine),
+        gflops=gflops,
+        cpu_gflops=gflops if machine == plain else _gflops(plain),
+        cpu_bytes_per_s=_bytes_per_second(),
         watts=drawn,
         watts_said=said,
         energy_counter=counter,
@@ -86,6 +93,17 @@ def _gflops(machine: Machine) -> float:
         if machine.device == "cuda":
             torch.cuda.synchronize()
         best = max(best, 4 * 2 * 2048 * 512 * 512 / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def _bytes_per_second() -> float:
+    """How fast the processor reads 128 MiB, more than its caches hold; the best of four."""
+    memory = torch.ones(32 << 20, dtype=torch.float32)
+    best = 0.0
+    for _ in range(4):
+        started = time.perf_counter()
+        memory.sum()
+        best = max(best, memory.nbytes / (time.perf_counter() - started))
     return best
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Sampling
 from nomoat.engine.cmodel import CModel
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.errors import ModelError
+from nomoat.model.load import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,21 @@ class FidelityReport:
     positions: int
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The folder's model as transformers itself runs it, and its greedy answers: made once for all files."""
+
+    model: Any
+    answers: tuple[list[int], ...]
+
+    @staticmethod
+    def of(model_dir: Path, prompts: Sequence[list[int]], *, max_new_tokens: int) -> Reference:
+        """Load the folder in float32 and answer `prompts`, token ids."""
+        model = load_plain(model_dir)
+        stops = ChatTemplate.of(load_tokenizer(model_dir)).stop_token_ids
+        return Reference(model, tuple(_greedy(model, prompt, max_new_tokens, stops) for prompt in prompts))
+
+
 def compare(
     gguf: Path,
     model_dir: Path,
@@ -60,14 +77,13 @@ def compare(
     *,
     max_new_tokens: int = 24,
     n_threads: int = 1,
-    model: Any = None,
+    reference: Reference | None = None,
 ) -> FidelityReport:
     """Answer prompts greedily with both, and compare logits on transformers' own answers.
 
     Args:
         prompts: token ids, as the chat template renders them.
-        model: the folder's model, in eval mode and with one of transformers' own attentions, where it is
-            loaded already; else it is loaded in float32.
+        reference: the folder's own answers to these prompts, where they are there already.
 
     Raises:
         EngineError: the file cannot be loaded, or a prompt leaves no room in its context.
@@ -76,12 +92,10 @@ def compare(
         raise ModelError("fidelity: no prompts to compare on")
     with LlamaCppEngine(gguf, tokenizer_dir=model_dir, n_threads=n_threads, exact=True) as engine:
         found = engine.complete(prompts, Sampling(max_new_tokens=max_new_tokens))
-        stops = engine.template.stop_token_ids
-    model = load_plain(model_dir) if model is None else model
-    expected = [_greedy(model, prompt, max_new_tokens, stops) for prompt in prompts]
-    answers = [(list(want), list(got.tokens)) for want, got in zip(expected, found, strict=True)]
-    sequences = [prompt + want for prompt, want in zip(prompts, expected, strict=True)]
-    mean_kl, same_top_token, positions = _compare_logits(gguf, model, sequences, n_threads)
+    reference = reference or Reference.of(model_dir, prompts, max_new_tokens=max_new_tokens)
+    answers = [(want, list(got.tokens)) for want, got in zip(reference.answers, found, strict=True)]
+    sequences = [prompt + want for prompt, want in zip(prompts, reference.answers, strict=True)]
+    mean_kl, same_top_token, positions = _compare_logits(gguf, reference.model, sequences, n_threads)
     return FidelityReport(
         gguf=gguf.name,
         prompts=len(prompts),

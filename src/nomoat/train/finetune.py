@@ -11,7 +11,7 @@ from nomoat.data.pack import Rows
 from nomoat.errors import ModelError
 from nomoat.model.adapters import add_lora, save_adapter
 from nomoat.model.load import Machine, load_model
-from nomoat.model.merge import save_model
+from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
 from nomoat.train.hooks import Hooks
 from nomoat.train.loop import TrainResult
 from nomoat.train.run import TrainingKeys, run_training
@@ -40,7 +40,7 @@ def finetune(
 
     Full fine-tuning holds its weights in float32, since AdamW's small steps vanish in bfloat16. A run is
     resumed from the checkpoints in `scratch`. Raises ModelError when training never beat the base, since
-    such a night would serve the base under another name.
+    such a night would serve the base under another name, or where the folder does not read back as the model.
     """
     torch.manual_seed(keys.seed)  # for a base with dropout of its own
     if method == "lora":
@@ -69,5 +69,9 @@ def finetune(
         save_adapter(model, folder, base=base_name, base_sha256=base_sha256)
         tokenizer.save_pretrained(folder)
     else:
+        probes = probe_rows(held_out)
+        trained_TV = probe_logits(model.eval(), probes, machine.device)
         save_model(model, tokenizer, out / "model")
+        del model
+        check_saved(trained_TV, out / "model", probes, machine, torch.float32)
     return result
