@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.families import save_tiny
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "nomoat.cli.main")
 MOUNTED = 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"'
@@ -140,6 +142,19 @@ def test_a_base_that_is_not_there_is_refused(folder: Path) -> None:
         'base: "models/smol/2" is not there\n'
         '  Expected "embedded", a folder with config.json and *.safetensors, or a Hub id such as "org/name".\n'
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_damaged_weights_are_refused_before_anything_else(verb: str, folder: Path) -> None:
+    weights = save_tiny("llama", folder / "base") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert nomoat(verb, "--base", "base", "--data", "rows.jsonl", cwd=folder) == (
+        f"base: {weights} is damaged ({weights.stat().st_size:,} bytes): Error while deserializing header: "
+        "incomplete metadata, file not fully covered\n"
+        "  Copy or download it again.\n"
+    )
+    assert list((folder / ".nomoat").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -399,6 +399,15 @@ def test_prompts_with_checks_decide(first: First, tmp_path: Path) -> None:
     ]
 
 
+def test_a_renamed_file_of_prompts_is_evaluated_under_its_new_name(first: First, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "mine.jsonl", "Where is the cat?", "Where is the dog?")
+    assert run(tmp_path, *first.words, f"evaluate.prompts={prompts}").comparison.metrics[0].suite == "mine"
+    renamed = prompts.rename(tmp_path / "yours.jsonl")
+    again = run(tmp_path, *first.words, f"evaluate.prompts={renamed}")
+    assert again.comparison.metrics[0].suite == "yours"
+    assert [kind for kind, status in how(tmp_path) if status == "done"] == ["evaluate"]
+
+
 def test_prompts_that_cannot_be_asked_are_refused_before_training(first: First, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "mine.jsonl", "Where is the cat?", "Where is the cat? " * 40)
     with pytest.raises(DataError) as caught:

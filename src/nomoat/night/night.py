@@ -310,7 +310,12 @@ class _Night:
                     "file": served.id,
                     **prompts,
                 },
-                params={"serve": serve, **keys, **self._where_bytes_depend_on()},
+                params={
+                    "serve": serve,
+                    "suites": [path.stem for path in self.sources.prompts],
+                    **keys,
+                    **self._where_bytes_depend_on(),
+                },
                 run=partial(
                     run_evaluate,
                     base=base.folder,
