@@ -365,6 +365,18 @@ def test_a_base_that_could_not_be_served_is_refused_before_it_is_trained(
     assert how(tmp_path) == [("data", "done"), ("quantize", "failed")]
 
 
+@pytest.mark.parametrize("context", [8, 16])
+def test_a_context_of_a_few_tokens_is_compared_within_it(context: int, tmp_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "base", max_position_embeddings=context)
+    text = write_text(tmp_path / "text.jsonl")
+    exactly = (f"sft.max_seq_len={context}", "quantize.types=F32", "quantize.serve=F32")
+    summary = run(tmp_path, f"base={base}", f"data.train={text}", *exactly)
+    (exact,) = summary.fidelity
+    assert exact["same_greedy_share"] == 1.0
+    assert f" identical over {context // 2} tokens; " in exact["said"]
+    assert summary.comparison.answers == []
+
+
 def write_prompts(path: Path, *contents: str) -> Path:
     """The owner's prompts, each with a check that only the tuned model can pass."""
     check = {"kind": "includes", "words": ["sat on the"]}

@@ -36,16 +36,17 @@ def check_files(
     files: Path, model_dir: Path, data: Path, *, n_ctx: int, threads: int
 ) -> list[dict[str, Any]]:
     """Compare every `*.gguf` in `files` with `model_dir` on what the stage `data` held out, as the report shows
-    it. `n_ctx`: the files' context in tokens.
+    it. `n_ctx`: the files' context in tokens, of which at most half is answers.
 
     Raises ModelError for a file that answers so differently that it cannot be the same model.
     """
-    prompts = _prompts(model_dir, data, most_tokens=n_ctx - TOKENS)
+    tokens = min(TOKENS, n_ctx // 2)
+    prompts = _prompts(model_dir, data, most_tokens=n_ctx - tokens)
     model = load_plain(model_dir)
     rows = []
     for path in sorted(files.glob("*.gguf"), key=lambda path: -path.stat().st_size):
         type = path.stem.rsplit("-", 1)[-1]
-        found = compare(path, model_dir, prompts, max_new_tokens=TOKENS, n_threads=threads, model=model)
+        found = compare(path, model_dir, prompts, max_new_tokens=tokens, n_threads=threads, model=model)
         near = found.mean_kl <= MOST_KL[type]  # not so for a NaN, which compares false with everything
         if found.same_top_token < LEAST_SAME_TOP[type] and not near:
             raise ModelError(
