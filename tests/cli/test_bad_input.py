@@ -188,6 +188,24 @@ def test_a_file_where_the_workspace_should_be_is_told_at_once(
     )
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc, where no folder can be made")
+@pytest.mark.parametrize("words", [("check",), ("run",), ("chat", "base")])
+def test_a_workspace_where_no_folder_can_be_made_is_told(words: tuple[str, ...], folder: Path) -> None:
+    assert nomoat(*words, "--workspace", "/proc", cwd=folder) == (
+        "/proc/.nomoat: this folder cannot be made (No such file or directory)\n"
+        "  Give another folder for the workspace.\n"
+    )
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_a_workspace_that_is_a_link_to_itself_is_told(verb: str, folder: Path) -> None:
+    (folder / "night").symlink_to("night")
+    assert nomoat(verb, "--workspace", "night/one", cwd=folder) == (
+        "night/one/.nomoat: this folder cannot be made (Too many levels of symbolic links)\n"
+        "  Give another folder for the workspace.\n"
+    )
+
+
 @pytest.mark.parametrize("verb", ["check", "run"])
 def test_a_workspace_on_a_read_only_disk_is_told_at_once(verb: str, folder: Path) -> None:
     words = (verb, "--data", "rows.jsonl", "--workspace", "disk")

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nomoat.errors import ArtifactError
-from nomoat.ledger.files import disk_errors
+from nomoat.ledger.files import disk_errors, make_folder
 from nomoat.ledger.process import this_process
 
 _held: set[int] = set()
@@ -32,8 +32,8 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; an ArtifactError that names the holder where another process has it."""
+    make_folder(path.parent)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(descriptor)
     try:
