@@ -96,8 +96,10 @@ def test_whole_shards_are_taken(tmp_path: Path) -> None:
     one, two = save_tiny("llama", tmp_path / "one"), in_two_shards(save_tiny("llama", tmp_path / "two"))
     assert resolve_base("two", tmp_path) == two
     assert count_parameters(two) == count_parameters(one)
-    assert load_model(two, CPU).get_input_embeddings().weight.equal(
-        load_model(one, CPU).get_input_embeddings().weight
+    assert (
+        load_model(two, CPU)
+        .get_input_embeddings()
+        .weight.equal(load_model(one, CPU).get_input_embeddings().weight)
     )
 
 
@@ -156,7 +158,8 @@ def test_a_shard_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = in_two_shards(save_tiny("llama", tmp_path / "base"))
     (folder / SECOND).write_bytes((folder / FIRST).read_bytes())
     with pytest.raises(
-        ModelError, match=f"^base: {folder / SECOND} does not hold .+, which model.safetensors.index.json places"
+        ModelError,
+        match=f"^base: {folder / SECOND} does not hold .+, which model.safetensors.index.json places",
     ):
         resolve_base("base", tmp_path)
 

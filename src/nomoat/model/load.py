@@ -177,7 +177,9 @@ def _index(folder: Path) -> dict[str, str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         places = dict(content["weight_map"])
-        if not places or not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
+        if not places or not all(
+            isinstance(name, str) and Path(name).name == name for name in places.values()
+        ):
             raise ValueError("its weight_map does not map tensors to files of this folder")
         content["metadata"]  # transformers needs it
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -314,4 +316,3 @@ def _gist(error: Exception) -> str:
         return f"it has no key {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines)[:_MOST_SAID] if lines[0].endswith(":") else lines[0]
-
