@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from nomoat.ledger.artifacts import HOUSE
 from nomoat.model.load import load_tokenizer
 from nomoat.night.result import NightSummary
 from nomoat.night.runner import NightInterrupted
+from nomoat.plan.probe import probe
 
 pytestmark = pytest.mark.slow
 
@@ -308,6 +309,26 @@ def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
     rates = [point["learning_rate"] for point in summary.curve["train"]]
     assert rates[-1] < 0.05 * max(rates)  # it lands: the rate falls to nothing at the new end
     assert summary.training["seconds"] < 12
+
+
+def test_a_disk_that_is_too_small_is_said_before_training_and_not_after(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "nomoat.night.night.probe",
+        lambda *args, **keys: replace(probe(*args, **keys), disk_free_bytes=1_000_000),
+    )
+    watched, again = Watched(), Watched()
+    run(tmp_path, *first.words, watcher=watched)
+    run(tmp_path, *first.words, "evaluate.samples=1", watcher=again)
+    (said,) = [note for note in watched.notes if note.startswith("the disk: ")]
+    assert re.fullmatch(
+        r"the disk: this night writes about \d\.\d MB and 1\.0 MB are free: free some space, or name fewer "
+        r"quantize\.types",
+        said,
+    )
+    assert not [note for note in again.notes if note.startswith("the disk: ")]
+    assert not [note for note in first.watched.notes if note.startswith("the disk: ")]
 
 
 def test_one_held_out_row_is_too_few(first: First, tmp_path: Path) -> None:

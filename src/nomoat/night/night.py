@@ -17,6 +17,7 @@ from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
+from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, run_evaluate
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
@@ -164,6 +165,9 @@ class _Night:
         self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
         for sentence in plan.sentences:
             self.stages.watcher.note(sentence)
+        lack = lack_of_disk(self.recipe, base.folder, self.machine, self.profile.disk_free_bytes)
+        if lack and self._trained(self._sft_job(base, data, rate, Countdown(None))) == "no":
+            self.stages.watcher.note(lack)
         base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
         check_prompts(
             self.sources.prompts,
