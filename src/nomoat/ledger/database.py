@@ -76,11 +76,15 @@ def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bo
 def _postgresql(url: URL, place: str) -> Engine:
     try:
         return create_engine(url)
-    except ModuleNotFoundError as error:
-        extra = "psycopg[binary]" if error.name == "psycopg" else error.name
+    except ImportError as error:
+        driver = url.get_driver_name()
+        why = "does not load: " + str(error).partition("\n")[0]
+        if isinstance(error, ModuleNotFoundError):
+            why = "is not installed"
+        wanted = "nomoat[postgres]" if driver == "psycopg" else driver
         raise LedgerError(
-            f"ledger {place}: the Python package {error.name}, which speaks to PostgreSQL, is not installed",
-            hint=f'Install it: pip install "{extra}"',
+            f"ledger {place}: the Python package {driver}, which speaks to PostgreSQL, {why}",
+            hint=f'Install it: pip install "{wanted}"',
         ) from error
 
 
