@@ -19,7 +19,9 @@ def pins() -> dict[str, str]:
 def test_every_dependency_is_pinned_to_what_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    wanted = [*project["project"]["dependencies"], *extras["dev"], *project["build-system"]["requires"]]
+    assert extras.keys() == {"hub", "gpu", "cluster", "postgres", "dev"}
+    every_extra = [name for extra in extras.values() for name in extra]
+    wanted = [*project["project"]["dependencies"], *every_extra, *project["build-system"]["requires"]]
     names = [re.match(r"[A-Za-z0-9._-]+", line)[0] for line in wanted]  # type: ignore[index]
     pinned = pins()
     for name in names:
@@ -27,6 +29,15 @@ def test_every_dependency_is_pinned_to_what_is_installed() -> None:
     assert pinned["torch"] == "2.13.0"
     for name in ("torch", "transformers", "xllamacpp", "peft"):
         assert version(name).split("+")[0] == pinned[name]
+
+
+def test_what_an_extra_needs_is_not_needed_by_all() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [name for extra in project["optional-dependencies"].values() for name in extra]
+    assert not set(extras) & set(project["dependencies"])
+    assert {"bitsandbytes", "ray[default]", "psycopg[binary]"} <= set(extras)
+    (install,) = re.findall(r"pip install .*--editable \.$", (ROOT / "Makefile").read_text(), re.M)
+    assert "[" not in install
 
 
 def test_the_embedded_base_is_at_most_sixteen_megabytes() -> None:

@@ -98,6 +98,8 @@ def test_the_type_of_a_key_decides_what_a_word_means(text: str, changed: dict[st
         ("sft:\n  lora_r: true", "nomoat.yaml:2: sft.lora_r: got true; expected a whole number, 1 or more"),
         ("sft:\n  lora_r: 1.5", "nomoat.yaml:2: sft.lora_r: got 1.5; expected a whole number, 1 or more"),
         ("sft:\n  lora_r: [8]", "nomoat.yaml:2: sft.lora_r: got a list; expected a whole number, 1 or more"),
+        ("evaluate:\n  max_held_out_rows: 1",  # an interval needs two
+         "nomoat.yaml:2: evaluate.max_held_out_rows: got 1; expected a whole number, 2 or more"),
         ("sft:\n  max_steps: none",
          'nomoat.yaml:2: sft.max_steps: got "none"; expected a whole number, 1 or more, or null'),
         ("sft:\n  warmup_ratio: 5", "nomoat.yaml:2: sft.warmup_ratio: got 5; expected a number from 0 to 1"),

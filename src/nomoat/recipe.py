@@ -174,7 +174,7 @@ class Evaluate(Part):
     """Most prompts to answer, taken from the top of the files."""
     max_new_tokens: Count = 256
     """Longest answer in tokens."""
-    max_held_out_rows: Count = 1000
+    max_held_out_rows: Annotated[int, Field(ge=2)] = 1000
     """Most held-out rows whose loss is measured."""
     samples: Annotated[int, Field(ge=0)] = 8
     """Held-out rows answered by base and tuned model for the report, where there are no prompts with checks."""

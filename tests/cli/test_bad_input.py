@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.families import save_tiny
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "nomoat.cli.main")
 MOUNTED = 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"'
@@ -143,6 +145,19 @@ def test_a_base_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_damaged_weights_are_refused_before_anything_else(verb: str, folder: Path) -> None:
+    weights = save_tiny("llama", folder / "base") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert nomoat(verb, "--base", "base", "--data", "rows.jsonl", cwd=folder) == (
+        f"base: {weights} is damaged ({weights.stat().st_size:,} bytes): Error while deserializing header: "
+        "incomplete metadata, file not fully covered\n"
+        "  Copy or download it again.\n"
+    )
+    assert list((folder / ".nomoat").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_pickled_weights_are_never_opened(folder: Path) -> None:
     (folder / "old").mkdir()
     (folder / "old" / "config.json").write_text('{"model_type": "llama"}')
@@ -170,6 +185,24 @@ def test_a_file_where_the_workspace_should_be_is_told_at_once(
     assert said == (
         f"{place}/.nomoat: cannot be a folder: {Path(taken).parent} holds a file where one is needed\n"
         "  Give a folder for the workspace, or move that file away.\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc, where no folder can be made")
+@pytest.mark.parametrize("words", [("check",), ("run",), ("chat", "base")])
+def test_a_workspace_where_no_folder_can_be_made_is_told(words: tuple[str, ...], folder: Path) -> None:
+    assert nomoat(*words, "--workspace", "/proc", cwd=folder) == (
+        "/proc/.nomoat: this folder cannot be made (No such file or directory)\n"
+        "  Give another folder for the workspace.\n"
+    )
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_a_workspace_that_is_a_link_to_itself_is_told(verb: str, folder: Path) -> None:
+    (folder / "night").symlink_to("night")
+    assert nomoat(verb, "--workspace", "night/one", cwd=folder) == (
+        "night/one/.nomoat: this folder cannot be made (Too many levels of symbolic links)\n"
+        "  Give another folder for the workspace.\n"
     )
 
 

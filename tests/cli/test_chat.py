@@ -24,6 +24,7 @@ from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.night.jobs import Folders
 from nomoat.night.stages import run_quantize
+from nomoat.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--temperature", "0", "--max-new-tokens", "6")
@@ -180,6 +181,25 @@ def test_a_model_from_scratch_has_no_base(workspace: Path) -> None:
         )
     with pytest.raises(LedgerError, match="gen-0002 was trained from scratch: it has no base"):
         find_base(workspace, "latest")
+
+
+def test_a_base_that_was_pretrained_by_the_owner_is_not_called_embedded(workspace: Path) -> None:
+    recipe = Recipe.model_validate({"name": "mine", "pretrain": {"train": ["text.jsonl"]}})
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        known = ledger.generation("latest")
+        (of_base,) = [s for s in ledger.stages(known.night_id) if s.artifact_id == f"quantize-{'b' * 16}"]
+        night = start_night(ledger, recipe=recipe)
+        stage = ledger.start_stage(night, name="quantize", position=0, key=of_base.key)
+        ledger.finish_stage(stage, status="reused", seconds=0.0, artifact_id=of_base.artifact_id)
+        ledger.add_generation(
+            night,
+            base="pretrain-x",
+            merged_artifact=known.merged_artifact,
+            gguf_artifact=known.gguf_artifact,
+            served_file=known.served_file,
+        )
+    assert find_base(workspace, "latest").name == "base (mine, pre-trained)"
+    assert find_base(workspace, "gen-0001").name == "base (embedded)"
 
 
 def test_the_embedded_base_talks_before_the_first_night(

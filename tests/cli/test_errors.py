@@ -92,6 +92,7 @@ def test_the_traceback_comes_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
             errno.EACCES,
             "permission denied.\n  Make it readable and writable for you, or choose another --workspace.",
         ),
+        (errno.ENAMETOOLONG, "this name is too long.\n  Choose a shorter one."),
         (errno.EROFS, "the disk is read-only.\n  Choose a --workspace on a disk that can be written."),
     ],
 )

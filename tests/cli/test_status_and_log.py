@@ -97,6 +97,20 @@ def test_json_of_status_has_the_documented_keys(workspace: Path) -> None:
     assert found["generations"][0]["name"] == "gen-0001"
 
 
+def test_damaged_artifacts_are_shown_with_the_way_to_be_rid_of_them(workspace: Path) -> None:
+    assert as_json("status")["damaged_bytes"] == 0
+    aside = workspace / "my nights" / ".nomoat" / "damaged" / "sft-aaaaaaaaaaaaaaaa-1"
+    aside.mkdir(parents=True)
+    (aside / "weights").write_bytes(bytes(14_200_000))
+    found = as_json("status", "--workspace", "my nights")
+    assert (found["damaged_bytes"], found["disk_bytes"]) == (14_200_000, 14_200_000)
+    assert nomoat("status", "--workspace", "my nights").stdout.splitlines()[2] == (
+        "Damaged     14.2 MB that nights found damaged and set aside; to remove it: "
+        "rm -r 'my nights/.nomoat/damaged'"
+    )
+    assert "Damaged" not in nomoat("status").stdout
+
+
 def test_commands_to_type_name_another_workspace(
     workspace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

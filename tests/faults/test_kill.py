@@ -42,10 +42,10 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return f"base={base}", f"data.train={rows}", *KEYS
 
 
-def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
-    """`nomoat run` in a process of its own."""
+def start(workspace: Path, *words: str, verb: str = "run") -> subprocess.Popen[str]:
+    """`nomoat run`, or another verb that reads a recipe, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "nomoat.cli.main", "run", *QUICK, *words],
+        [sys.executable, "-m", "nomoat.cli.main", verb, *QUICK, *words],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -55,9 +55,9 @@ def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def running(workspace: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def running(workspace: Path, *words: str, verb: str = "run") -> Iterator[subprocess.Popen[str]]:
     """As `start`; whatever happens, the process does not outlive the test."""
-    process = start(workspace, *words)
+    process = start(workspace, *words, verb=verb)
     try:
         yield process
     finally:
@@ -75,6 +75,33 @@ def wait_for_step(process: subprocess.Popen[str], workspace: Path, step: int) ->
             return
         time.sleep(0.002)
     raise AssertionError(f"no checkpoint of step {step} within {LIMIT_S:g} s")
+
+
+def check_folders(workspace: Path) -> list[Path]:
+    return list((workspace / HOUSE).glob("check-*"))
+
+
+def test_what_a_killed_check_leaves_goes_when_none_runs(tmp_path: Path) -> None:
+    many, few = write_rows(tmp_path / "many.jsonl", 20_000), write_rows(tmp_path / "few.jsonl")
+
+    def left_after_another() -> list[Path]:
+        with running(tmp_path, f"data.train={few}", verb="check") as other:
+            _, err = other.communicate(timeout=LIMIT_S)
+            assert other.returncode == 0, err
+        return check_folders(tmp_path)
+
+    with running(tmp_path, f"data.train={many}", verb="check") as first:
+        end = time.monotonic() + LIMIT_S
+        while not check_folders(tmp_path):
+            assert first.poll() is None, first.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        in_use = check_folders(tmp_path)
+        assert len(in_use) == 1
+        assert left_after_another() == in_use
+    assert check_folders(tmp_path) == in_use
+    assert left_after_another() == []
 
 
 def sft_folder(workspace: Path) -> Path:

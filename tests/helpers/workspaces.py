@@ -30,12 +30,14 @@ def artifact(workspace: Path, kind: str, digit: str, inputs: dict[str, str], **m
     return Artifact(path.name, kind, key, path, inputs, {"said": f"{kind} done", **meta}, 1000)
 
 
-def start_night(ledger: Ledger, name: str = "night", *, alone: bool = True) -> int:
+def start_night(
+    ledger: Ledger, name: str = "night", *, alone: bool = True, recipe: Recipe | None = None
+) -> int:
     """A night of this process, running."""
     started = ledger.start_night(
         name=name,
         recipe_text="",
-        recipe_resolved=Recipe().model_dump(mode="json"),
+        recipe_resolved=(recipe or Recipe()).model_dump(mode="json"),
         code_version="5f0c3a9e1b7d2468",
         seed=0,
         machine={"device": "cpu", "cores": 2},

@@ -348,12 +348,15 @@ def test_sweep_removes_stale_and_finished_work_and_counts_its_bytes(store: Artif
     (store.house / "trash" / "half-removed" / "file").write_bytes(bytes(70))
     (store.house / ".notes.1-0badcafe.part").write_bytes(bytes(7))
     (store.house / "work" / new / ".file.1-0badcafe.part").write_bytes(bytes(7))
+    (store.house / "check-killed").mkdir()
+    (store.house / "check-killed" / "file").write_bytes(bytes(30))
     with store.lock():
         swept = store.sweep(max_age_s=3600, keep={kept})
         assert store.sweep(max_age_s=3600, keep={kept}).paths == ()
-    assert swept.bytes_freed == 2000 + 500 + 70 + 14
+    assert swept.bytes_freed == 2000 + 500 + 70 + 14 + 30
     assert set(swept.paths) == {
         ".nomoat/trash/half-removed",
+        ".nomoat/check-killed",
         f".nomoat/work/{old}",
         f".nomoat/work/{old}.scratch",
         f".nomoat/work/{done.name}",
@@ -363,6 +366,19 @@ def test_sweep_removes_stale_and_finished_work_and_counts_its_bytes(store: Artif
     left = {path.name for path in (store.house / "work").iterdir()}
     assert left == {new, f"{new}.scratch", kept, f"{kept}.scratch"}
     assert store.get("sft", KEY) is not None
+
+
+def test_a_folder_for_a_check_is_gone_after_it_and_not_swept_in_it(store: ArtifactStore) -> None:
+    left = store.house / "check-killed"
+    left.mkdir(parents=True)
+    with store.check_dir() as one, store.check_dir() as other, store.lock():
+        assert not left.exists()
+        assert one != other
+        assert store.sweep(max_age_s=0).paths == ()
+        assert one.is_dir()
+        assert other.is_dir()
+    assert not one.exists()
+    assert not other.exists()
 
 
 def test_sweep_without_the_lock_is_our_mistake(store: ArtifactStore) -> None:

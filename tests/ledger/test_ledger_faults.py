@@ -352,13 +352,38 @@ def test_a_full_disk_is_told_and_what_was_there_stays(full_disk: Path) -> None:
         assert len(ledger.samples(night_id)) == added > 0
 
 
-def test_a_postgresql_ledger_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg", None)
+@pytest.mark.parametrize(
+    ("scheme", "package", "install"),
+    [
+        ("postgresql", "psycopg", "nomoat[postgres]"),
+        ("postgresql+psycopg", "psycopg", "nomoat[postgres]"),
+        ("postgresql+pg8000", "pg8000", "pg8000"),
+    ],
+)
+def test_a_postgresql_ledger_without_its_driver_says_what_to_install(
+    scheme: str, package: str, install: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(LedgerError) as caught:
-        Ledger.open("postgresql+psycopg://me:secret@host/nights")
+        Ledger.open(f"{scheme}://me:secret@host/nights")
     assert str(caught.value) == (
-        "ledger postgresql+psycopg://me:***@host/nights: the Python package psycopg, which speaks to "
-        'PostgreSQL, is not installed\n  Install it: pip install "psycopg[binary]"'
+        f"ledger {scheme}://me:***@host/nights: the Python package {package}, which speaks to PostgreSQL, is not "
+        f'installed\n  Install it: pip install "{install}"'
+    )
+
+
+def test_a_driver_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "no pq wrapper available.\\nAttempts made: none"  # psycopg's own, where there is no libpq
+    (tmp_path / "psycopg.py").write_text(f'raise ImportError("{said}")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "psycopg", raising=False)
+    with pytest.raises(LedgerError) as caught:
+        Ledger.open("postgresql://me:secret@host/nights")
+    assert str(caught.value) == (
+        "ledger postgresql://me:***@host/nights: the Python package psycopg, which speaks to PostgreSQL, does not "
+        'load: no pq wrapper available.\n  Install it: pip install "nomoat[postgres]"'
     )
 
 

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from helpers.families import save_tiny
 from nomoat.errors import ModelError
-from nomoat.model.load import Machine, choose_machine, fingerprint, load_model, load_tokenizer, resolve_base
+from nomoat.model.load import (
+    Machine,
+    choose_machine,
+    count_parameters,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    resolve_base,
+)
 
 CPU = Machine("cpu", torch.float32)
 
@@ -60,11 +72,142 @@ def test_truncated_weights_are_an_error_of_ours(tmp_path: Path) -> None:
         load_model(folder, CPU)
 
 
+def in_two_shards(folder: Path) -> Path:
+    """The tiny model with its tensors in two files and an index."""
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {}
+    for number, names in enumerate((list(whole)[::2], list(whole)[1::2]), 1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: whole[name] for name in names}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(names, file)
+    write_index(folder, {"metadata": {}, "weight_map": index})
+    return folder
+
+
+def write_index(folder: Path, content: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+def test_whole_shards_are_taken(tmp_path: Path) -> None:
+    one, two = save_tiny("llama", tmp_path / "one"), in_two_shards(save_tiny("llama", tmp_path / "two"))
+    assert resolve_base("two", tmp_path) == two
+    assert count_parameters(two) == count_parameters(one)
+    assert (
+        load_model(two, CPU)
+        .get_input_embeddings()
+        .weight.equal(load_model(one, CPU).get_input_embeddings().weight)
+    )
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda whole: whole[: len(whole) // 2],
+    "with bytes behind": lambda whole: whole + b"\0",
+    "empty": lambda whole: b"",
+    "of zeros": lambda whole: bytes(len(whole)),
+    "of a header that is no JSON": lambda whole: whole[:8] + b"x" * (len(whole) - 8),
+    "a web page": lambda whole: b"<!DOCTYPE html><html>Not found</html>",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", ["model.safetensors", SECOND])
+def test_damaged_weights_are_refused_from_their_header(how: str, name: str, tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path / "base")
+    path = (in_two_shards(folder) if name == SECOND else folder) / name
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    with pytest.raises(
+        ModelError, match=f"^base: {re.escape(str(path))} is damaged \\({path.stat().st_size:,} bytes\\): "
+    ) as caught:
+        resolve_base("base", tmp_path)
+    assert caught.value.hint == "Copy or download it again."
+
+
+def test_a_git_lfs_pointer_is_called_one(tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path / "base")
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ModelError, match="model.safetensors is damaged") as caught:
+        resolve_base("base", tmp_path)
+    assert caught.value.hint == "It is Git LFS's note of where the file is: run `git lfs pull` in its folder."
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    folder = in_two_shards(save_tiny("llama", tmp_path / "base"))
+    (folder / SECOND).unlink()
+    with pytest.raises(
+        ModelError, match=f"^base: {folder} lacks {SECOND}, which its model.safetensors.index.json names"
+    ):
+        resolve_base("base", tmp_path)
+
+
+def test_shards_without_an_index_are_refused(tmp_path: Path) -> None:
+    folder = in_two_shards(save_tiny("llama", tmp_path / "base"))
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(
+        ModelError,
+        match=f"^base: {folder} has neither model.safetensors nor model.safetensors.index.json; found {FIRST}, "
+        f"{SECOND}",
+    ):
+        resolve_base("base", tmp_path)
+
+
+def test_a_shard_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = in_two_shards(save_tiny("llama", tmp_path / "base"))
+    (folder / SECOND).write_bytes((folder / FIRST).read_bytes())
+    with pytest.raises(
+        ModelError,
+        match=f"^base: {folder / SECOND} does not hold .+, which model.safetensors.index.json places",
+    ):
+        resolve_base("base", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a text",
+        {},
+        {"metadata": {}, "weight_map": {}},
+        {"weight_map": {"a": FIRST}},
+        {"metadata": {}, "weight_map": {"a": 1}},
+        {"metadata": {}, "weight_map": {"a": f"../base/{FIRST}"}},
+    ],
+)
+def test_an_index_that_is_none_is_refused(content: object, tmp_path: Path) -> None:
+    folder = in_two_shards(save_tiny("llama", tmp_path / "base"))
+    write_index(folder, content)
+    with pytest.raises(ModelError, match=f"^base: {folder}/model.safetensors.index.json is damaged: "):
+        resolve_base("base", tmp_path)
+
+
+def test_an_index_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    folder = in_two_shards(save_tiny("llama", tmp_path / "base"))
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_m')
+    with pytest.raises(ModelError, match="index.json is damaged: Unterminated string"):
+        resolve_base("base", tmp_path)
+
+
 def test_no_tokenizer(tmp_path: Path) -> None:
+    """transformers says it in five lines, of which the first is nothing without the others."""
     folder = save_tiny("llama", tmp_path / "base")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(ModelError, match="tokenizer"):
+    with pytest.raises(
+        ModelError,
+        match=r"its tokenizer does not open: Couldn't instantiate the backend tokenizer from one of: \(1\) a "
+        r"`tokenizers` library serialization file, .* You need to have sentencepiece or tiktoken installed to "
+        r"convert a slow tokenizer to a fast one\.\n",
+    ) as caught:
+        load_tokenizer(folder)
+    assert caught.value.hint == "Expected tokenizer.json (and tokenizer_config.json) beside config.json."
+
+
+def test_a_tokenizer_that_lacks_a_key_says_which(tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path / "base")
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="its tokenizer does not open: it has no key 'added_tokens'"):
         load_tokenizer(folder)
 
 

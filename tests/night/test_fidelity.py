@@ -35,7 +35,7 @@ def test_a_file_made_from_the_folder_passes(tmp_path: Path) -> None:
     model = save_tiny("llama", tmp_path / "model")
     (tmp_path / "files").mkdir()
     to_gguf(model, tmp_path / "files" / "it-F16.gguf", type="F16")
-    (row,) = check_files(tmp_path / "files", model, prompts(model, tmp_path), threads=1)
+    (row,) = check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)
     assert (row["file"], row["type"]) == ("it-F16.gguf", "F16")
     assert row["same_top_share"] > 0.98
     assert row["mean_kl"] < 1e-3
@@ -51,7 +51,7 @@ def test_a_file_made_from_another_model_is_refused(tmp_path: Path) -> None:
         match=r"it-Q4_K_M.gguf is not the trained model: only \d+% of its likeliest tokens are the same \(Q4_K_M "
         r"keeps at least 50%\), and its probabilities are [\d.]+ nats away \(at most 0.5\)",
     ):
-        check_files(tmp_path / "files", model, prompts(model, tmp_path), threads=1)
+        check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)
 
 
 @pytest.mark.parametrize(("mean_kl", "refused"), [(float("nan"), True), (float("inf"), True), (1e-4, False)])
@@ -69,6 +69,6 @@ def test_a_low_share_is_excused_only_by_probabilities_that_are_known_to_be_near(
     monkeypatch.setattr(fidelity, "compare", damaged)
     if refused:
         with pytest.raises(ModelError, match="it-F16.gguf is not the trained model"):
-            check_files(tmp_path / "files", model, prompts(model, tmp_path), threads=1)
+            check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)
     else:
-        assert check_files(tmp_path / "files", model, prompts(model, tmp_path), threads=1)
+        assert check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)

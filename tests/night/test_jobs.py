@@ -9,7 +9,7 @@ import pytest
 
 from helpers.families import save_tiny
 from nomoat.model.load import fingerprint
-from nomoat.night import jobs
+from nomoat.night import code, jobs
 from nomoat.night.code import code_version
 from nomoat.night.jobs import Job, Outcome
 from nomoat.night.sources import Sources
@@ -54,6 +54,15 @@ def test_a_base_is_known_by_weights_tokenizer_and_template(tmp_path: Path) -> No
 def test_the_code_version_is_sixteen_hex_digits() -> None:
     assert len(code_version()) == 16
     int(code_version(), 16)
+
+
+@pytest.mark.parametrize("library", ["torch", "scipy", "pyarrow"])
+def test_the_code_version_sees_the_libraries_that_make_bytes(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, known = code_version(), code.version
+    monkeypatch.setattr(code, "version", lambda name: "0.0.1" if name == library else known(name))
+    assert code_version.__wrapped__() != before
 
 
 @pytest.mark.parametrize(

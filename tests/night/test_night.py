@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from nomoat.ledger.artifacts import HOUSE
 from nomoat.model.load import load_tokenizer
 from nomoat.night.result import NightSummary
 from nomoat.night.runner import NightInterrupted
+from nomoat.plan.probe import probe
 
 pytestmark = pytest.mark.slow
 
@@ -313,6 +314,26 @@ def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
     assert summary.training["seconds"] < 12
 
 
+def test_a_disk_that_is_too_small_is_said_before_training_and_not_after(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "nomoat.night.night.probe",
+        lambda *args, **keys: replace(probe(*args, **keys), disk_free_bytes=1_000_000),
+    )
+    watched, again = Watched(), Watched()
+    run(tmp_path, *first.words, watcher=watched)
+    run(tmp_path, *first.words, "evaluate.samples=1", watcher=again)
+    (said,) = [note for note in watched.notes if note.startswith("the disk: ")]
+    assert re.fullmatch(
+        r"the disk: this night writes about \d\.\d MB and 1\.0 MB are free: free some space, or name fewer "
+        r"quantize\.types",
+        said,
+    )
+    assert not [note for note in again.notes if note.startswith("the disk: ")]
+    assert not [note for note in first.watched.notes if note.startswith("the disk: ")]
+
+
 def test_one_held_out_row_is_too_few(first: First, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         run(tmp_path, *first.words, "data.held_out=0.05")
@@ -368,6 +389,18 @@ def test_a_base_that_could_not_be_served_is_refused_before_it_is_trained(
     assert how(tmp_path) == [("data", "done"), ("quantize", "failed")]
 
 
+@pytest.mark.parametrize("context", [8, 16])
+def test_a_context_of_a_few_tokens_is_compared_within_it(context: int, tmp_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "base", max_position_embeddings=context)
+    text = write_text(tmp_path / "text.jsonl")
+    exactly = (f"sft.max_seq_len={context}", "quantize.types=F32", "quantize.serve=F32")
+    summary = run(tmp_path, f"base={base}", f"data.train={text}", *exactly)
+    (exact,) = summary.fidelity
+    assert exact["same_greedy_share"] == 1.0
+    assert f" identical over {context // 2} tokens; " in exact["said"]
+    assert summary.comparison.answers == []
+
+
 def write_prompts(path: Path, *contents: str) -> Path:
     """The owner's prompts, each with a check that only the tuned model can pass."""
     check = {"kind": "includes", "words": ["sat on the"]}
@@ -400,6 +433,15 @@ def test_prompts_with_checks_decide(first: First, tmp_path: Path) -> None:
     assert [(sample.prompt_id, sample.tuned_passed) for sample in samples] == [
         (answer.prompt_id, answer.tuned_passed) for answer in answers
     ]
+
+
+def test_a_renamed_file_of_prompts_is_evaluated_under_its_new_name(first: First, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "mine.jsonl", "Where is the cat?", "Where is the dog?")
+    assert run(tmp_path, *first.words, f"evaluate.prompts={prompts}").comparison.metrics[0].suite == "mine"
+    renamed = prompts.rename(tmp_path / "yours.jsonl")
+    again = run(tmp_path, *first.words, f"evaluate.prompts={renamed}")
+    assert again.comparison.metrics[0].suite == "yours"
+    assert [kind for kind, status in how(tmp_path) if status == "done"] == ["evaluate"]
 
 
 def test_prompts_that_cannot_be_asked_are_refused_before_training(first: First, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_generation_made_again_has_the_verdict_that_was_found_last(tmp_path: P
         f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
     )
     first = run(tmp_path / "w", *words)
-    second = run(tmp_path / "w", *words, "evaluate.max_held_out_rows=3")
+    second = run(tmp_path / "w", *words, "evaluate.confidence=0.9")
     assert first.generation == second.generation
     assert first.comparison.said != second.comparison.said
     with ledger_of(tmp_path / "w") as ledger:

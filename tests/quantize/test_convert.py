@@ -67,6 +67,15 @@ def test_shards_make_the_file_that_one_makes(qwen2: Path, copy: Path, tmp_path: 
     )
 
 
+def test_of_one_file_and_shards_the_one_is_read_as_transformers_reads_it(copy: Path, tmp_path: Path) -> None:
+    whole = to_gguf(copy, tmp_path / "whole.gguf", type="F32").path.read_bytes()
+    others = {name: tensor + 1 for name, tensor in load_file(copy / "model.safetensors").items()}
+    save_file(others, copy / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(others, "model-00001-of-00001.safetensors")}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert to_gguf(copy, tmp_path / "both.gguf", type="F32").path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_are_taken_exactly(dtype: torch.dtype, copy: Path, tmp_path: Path) -> None:
     rewrite(copy, lambda tensors: tensors.update({n: t.to(dtype) for n, t in tensors.items()}))

@@ -27,6 +27,7 @@ _DISK = {
         "Make it readable and writable for you, or choose another --workspace.",
     ),
     errno.EPERM: ("not permitted", "Make it readable and writable for you, or choose another --workspace."),
+    errno.ENAMETOOLONG: ("this name is too long", "Choose a shorter one."),
     errno.EROFS: ("the disk is read-only", "Choose a --workspace on a disk that can be written."),
 }
 

@@ -63,7 +63,8 @@ def find_base(workspace: Path, which: str) -> ServedModel:
         for stage in ledger.stages(generation.night_id):
             row = ledger.artifact(stage.artifact_id) if stage.artifact_id else None
             if row and row.kind == "quantize" and row.meta.get("params", {}).get("name") == BASE:
-                name = ledger.night(generation.night_id).recipe_resolved["base"]
+                recipe = ledger.night(generation.night_id).recipe_resolved
+                name = f"{recipe['name']}, pre-trained" if recipe["pretrain"] else recipe["base"]
                 files = _artifact(store, ledger, row.id)
                 return _base_of(files, f"base ({name})", _model_folder(store, ledger, generation))
         raise LedgerError(

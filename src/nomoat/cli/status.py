@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ Examples:
 KEYS = {
     "workspace": "its folder",
     "disk_bytes": "bytes in its .nomoat folder",
+    "damaged_bytes": "bytes of these in .nomoat/damaged: artifacts that nights found damaged and set aside",
     "nights": "how many nights were started here",
     "last_night": f"null, or {nights.NIGHT_KEYS}",
     "stages": f"of the last night, in order: list of {nights.STAGE_KEYS}",
@@ -44,7 +46,7 @@ def status(workspace: WorkspaceOption = HERE, as_json: JsonOption = False) -> No
         if as_json:
             print_json(result)
         else:
-            print("\n".join(_lines(result, ledger)))
+            print("\n".join(_lines(result, ledger, workspace)))
 
 
 def _glance(workspace: Path, ledger: Ledger | None) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def _glance(workspace: Path, ledger: Ledger | None) -> dict[str, Any]:
     return {
         "workspace": str(workspace.resolve()),
         "disk_bytes": tree_bytes(workspace / ".nomoat"),
+        "damaged_bytes": tree_bytes(_damaged(workspace)),
         "nights": len(every),
         "last_night": nights.night_json(last) if last else None,
         "stages": [nights.stage_json(stage, last) for stage in stages] if last else [],
@@ -73,7 +76,7 @@ def _next(last: NightRow | None, *, has_generation: bool) -> tuple[str, ...]:
     return "nomoat", "run"
 
 
-def _lines(result: dict[str, Any], ledger: Ledger | None) -> list[str]:
+def _lines(result: dict[str, Any], ledger: Ledger | None, workspace: Path) -> list[str]:
     lines = [f"Workspace   {result['workspace']} ({size(result['disk_bytes'])} in .nomoat)"]
     if ledger is None or result["last_night"] is None:
         lines.append("Last night  none yet")
@@ -87,7 +90,17 @@ def _lines(result: dict[str, Any], ledger: Ledger | None) -> list[str]:
         newest = made[0]
         judged = f", {newest['verdict']}" if newest["verdict"] else ""
         lines.append(f"Models      {count(len(made), 'generation')}; the newest is {newest['name']}{judged}")
+    if result["damaged_bytes"]:
+        remove = shlex.join(["rm", "-r", str(_damaged(workspace))])
+        lines.append(
+            f"Damaged     {size(result['damaged_bytes'])} that nights found damaged and set aside; "
+            f"to remove it: {remove}"
+        )
     return [*lines, f"Next        {result['next']}"]
+
+
+def _damaged(workspace: Path) -> Path:
+    return workspace / ".nomoat" / "damaged"
 
 
 def _night_line(night: NightRow, stages: tuple[StageRow, ...]) -> str:

@@ -11,8 +11,6 @@ def ready_workspace(workspace: Path) -> None:
     Raises ArtifactError where no such folder can be made.
     """
     from nomoat.ledger.artifacts import HOUSE
-    from nomoat.ledger.files import disk_errors
+    from nomoat.ledger.files import make_folder
 
-    house = workspace / HOUSE
-    with disk_errors(house):
-        house.mkdir(parents=True, exist_ok=True)
+    make_folder(workspace / HOUSE)

@@ -12,8 +12,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 from nomoat.errors import ArtifactError
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.files import PARTIAL, atomic_write, disk_errors, hash_file, hash_tree, sync_folder
-from nomoat.ledger.lock import locked
+from nomoat.ledger.lock import locked, shared
 from nomoat.ledger.manifest import MANIFEST, DamageError, Manifest, list_files, read_manifest, write_manifest
 
 __all__ = [
@@ -44,6 +45,7 @@ HOUSE = ".nomoat"
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _SCRATCH = ".scratch"
+_CHECK = "check-"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,17 @@ class ArtifactStore:
         path = self._scratch(kind, key)
         return path.is_dir() and any(path.iterdir())
 
+    @contextmanager
+    def check_dir(self) -> Iterator[Path]:
+        """A folder for what a check writes and nobody needs after it. It needs no `lock`: checks run beside a
+        night and beside each other."""
+        with (
+            self._among_checks(self._discard),
+            disk_errors(self.house),
+            tempfile.TemporaryDirectory(prefix=_CHECK, dir=self.house) as folder,
+        ):
+            yield Path(folder)
+
     def clear_work(self, kind: str, key: str) -> None:
         """Start this artifact anew: no work and no scratch of it is found again, even if killed in here."""
         for path in (self._work(kind, key), self._scratch(kind, key)):
@@ -173,20 +186,24 @@ class ArtifactStore:
         """Remove what ended nights left half-done, and say what that freed. Call it under `lock`.
 
         A work or scratch folder goes when its artifact is in place, or when nothing in it changed for
-        `max_age_s` seconds and its id is not in `keep`. Half-written files go at any age."""
+        `max_age_s` seconds and its id is not in `keep`. Half-written files go at any age, and what killed
+        checks left when no check runs."""
         assert self._locked, "sweep needs the workspace's lock: the work folders may be a running night's"
-        paths: list[str] = []
-        freed = 0
+        removed: list[tuple[Path, int]] = []
+
+        def remove(path: Path) -> None:
+            removed.append((path, _tree_bytes(path)))
+            self._discard(path)
+
         with disk_errors(self.house):
             for path in [*_children(self.house / "trash"), *self._stale_work(max_age_s, keep)]:
-                paths.append(path.relative_to(self.workspace).as_posix())
-                freed += _tree_bytes(path)
-                self._discard(path)
+                remove(path)
+            with self._among_checks(remove):
+                pass
             for folder in (self.house, *_children(self.house / "work")):
-                for path, size in self._drop_partials(folder):
-                    paths.append(path.relative_to(self.workspace).as_posix())
-                    freed += size
-        return Swept(tuple(paths), freed)
+                removed += self._drop_partials(folder)
+        paths = tuple(path.relative_to(self.workspace).as_posix() for path, _ in removed)
+        return Swept(paths, sum(size for _, size in removed))
 
     def _final(self, kind: str, key: str) -> Path:
         return self.house / "artifacts" / artifact_id(kind, key)
@@ -274,6 +291,17 @@ class ArtifactStore:
             done = (self.house / "artifacts" / name).is_dir()
             if done or (name not in keep and time.time() - _last_change(path) > max_age_s):
                 yield path
+
+    @contextmanager
+    def _among_checks(self, remove: Callable[[Path], None]) -> Iterator[None]:
+        """Be a check. `remove` gets what killed ones left, unless another check runs: it could be its own."""
+
+        def remove_left() -> None:
+            for path in sorted(self.house.glob(f"{_CHECK}*")):
+                remove(path)
+
+        with shared(self.house / "check.lock", when_alone=remove_left):
+            yield
 
     def _drop_partials(self, folder: Path) -> list[tuple[Path, int]]:
         """Remove files whose writing was cut off, in `folder` (not below the house's other folders)."""

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nomoat.errors import LedgerError
-from nomoat.ledger.files import disk_errors
+from nomoat.ledger.files import make_folder
 
 _DAMAGE_HINT = (
     "Put a copy of it back, or move it away to start a new one: the artifacts beside it are reused."
@@ -50,8 +50,7 @@ def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bo
     if url.get_backend_name() == "postgresql":
         return _postgresql(url, place)
     path = Path(str(url.database))
-    with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     engine = create_engine(
         url, connect_args={"timeout": busy_timeout_s}, poolclass=None if foreign_keys else NullPool
     )
@@ -77,11 +76,15 @@ def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bo
 def _postgresql(url: URL, place: str) -> Engine:
     try:
         return create_engine(url)
-    except ModuleNotFoundError as error:
-        extra = "psycopg[binary]" if error.name == "psycopg" else error.name
+    except ImportError as error:
+        driver = url.get_driver_name()
+        why = "does not load: " + str(error).partition("\n")[0]
+        if isinstance(error, ModuleNotFoundError):
+            why = "is not installed"
+        wanted = "nomoat[postgres]" if driver == "psycopg" else driver
         raise LedgerError(
-            f"ledger {place}: the Python package {error.name}, which speaks to PostgreSQL, is not installed",
-            hint=f'Install it: pip install "{extra}"',
+            f"ledger {place}: the Python package {driver}, which speaks to PostgreSQL, {why}",
+            hint=f'Install it: pip install "{wanted}"',
         ) from error
 
 

@@ -89,6 +89,20 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are not there yet. ArtifactError where the system refuses."""
+    try:
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except ArtifactError:
+        raise
+    except OSError as error:  # /proc, for one, says that there is no such folder
+        raise ArtifactError(
+            f"{path}: this folder cannot be made ({error.strerror})",
+            hint="Give another folder for the workspace.",
+        ) from error
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn what a disk refuses while `path` is written or read into an ArtifactError with the way out."""

@@ -1,4 +1,4 @@
-"""One night at a time in one workspace: a lock that the kernel takes back when its process dies."""
+"""Who is in a workspace: locks that the kernel takes back when their process dies."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from nomoat.errors import ArtifactError
-from nomoat.ledger.files import disk_errors
+from nomoat.ledger.files import disk_errors, make_folder
 from nomoat.ledger.process import this_process
 
 _held: set[int] = set()
@@ -32,11 +32,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; an ArtifactError that names the holder where another process has it."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    _held.add(descriptor)
-    try:
+    with _opened(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,6 +44,28 @@ def locked(path: Path) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(this_process())).encode(), 0)
         yield
+
+
+@contextmanager
+def shared(path: Path, *, when_alone: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path` beside others who hold it so. Where nobody does, `when_alone` runs first, and
+    whoever comes meanwhile waits for its end."""
+    with _opened(path) as descriptor:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            when_alone()
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    make_folder(path.parent)
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    _held.add(descriptor)
+    try:
+        yield descriptor
     finally:
         # A child forked under the lock has closed its copy; by now the number may be another file of its own.
         if descriptor in _held:

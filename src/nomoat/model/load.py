@@ -16,6 +16,7 @@ from nomoat.errors import ModelError
 from nomoat.model.attention import PACKED
 
 EMBEDDED = "embedded"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _TOKENIZER = (
     "tokenizer.json",
@@ -27,19 +28,23 @@ _TOKENIZER = (
     "vocab.json",
 )
 _CONFIG = ("config.json", "generation_config.json")
+_LFS_POINTER = b"version https://git-lfs"
+_ANEW = "Copy or download it again."
+_MOST_SAID = 500  # characters of what a library says
 
 
 def resolve_base(base: str, workspace: Path) -> Path:
     """The folder of a base: the embedded one, a local folder, or a Hub id fetched into the local cache.
 
-    Raises ModelError when it is not there, or holds no safetensors (weights that need pickle are refused:
-    opening them runs code).
+    Raises ModelError when it is not there, holds no safetensors (weights that need pickle are refused:
+    opening them runs code), or its weights are not whole.
     """
     if base == EMBEDDED:
         return Path(__file__).parent.parent / "assets" / "base"
     local = (workspace / Path(base).expanduser()).resolve()
     folder = local if local.exists() else _from_hub(base)
     _check_folder(folder, base)
+    check_weights(folder)
     return folder
 
 
@@ -126,22 +131,80 @@ def read_shape(folder: Path) -> Shape:
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in the safetensors of a model folder, from their headers alone. ModelError for a damaged file."""
+    """Numbers in the weights of a model folder, from their headers alone. ModelError for a damaged file."""
+    return sum(math.prod(shape) for path in weight_files(folder) for shape in _shapes(path).values())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors that transformers opens in a model folder: one, or the shards that its index names.
+
+    Other files are no weights of it: Mistral ships a second copy. Raises ModelError where there is no index
+    either, or it cannot be read.
+    """
+    single = folder / SINGLE
+    return [single] if single.is_file() else sorted({folder / name for name in _index(folder).values()})
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse weights that are not whole, by their headers: milliseconds a file, whatever its size.
+
+    Raises ModelError with the name of the file that is missing, is shorter or longer than its header says, has
+    no header that can be read, or lacks a tensor that the index places in it.
+    """
+    files = weight_files(folder)
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        others = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"base: {folder} lacks {', '.join(missing[:3])}{others}, which its {INDEX} names", hint=_ANEW
+        )
+    held = {path.name: _shapes(path) for path in files}
+    if SINGLE in held:
+        return
+    for tensor, name in _index(folder).items():
+        if tensor not in held[name]:
+            raise ModelError(
+                f"base: {folder / name} does not hold {tensor}, which {INDEX} places in it", hint=_ANEW
+            )
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Tensor -> shard, as the folder's index has it."""
+    path = folder / INDEX
+    if not path.is_file():
+        found = ", ".join(sorted(file.name for file in folder.glob("*.safetensors")))
+        raise ModelError(f"base: {folder} has neither {SINGLE} nor {INDEX}; found {found}", hint=_ANEW)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        places = dict(content["weight_map"])
+        if not places or not all(
+            isinstance(name, str) and Path(name).name == name for name in places.values()
+        ):
+            raise ValueError("its weight_map does not map tensors to files of this folder")
+        content["metadata"]  # transformers needs it
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"base: {path} is damaged: {_gist(error)}", hint=_ANEW) from error
+    return places
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor -> shape, from the header of a file, which is compared with the file's length as it is opened."""
     from safetensors import SafetensorError, safe_open
 
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name.startswith("consolidated"):
-            continue  # Mistral ships its weights twice; transformers reads the other copy
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                    total += math.prod(file.get_slice(name).get_shape())
-        except (OSError, SafetensorError) as error:
-            raise ModelError(
-                f"base: {path} is damaged: {_first_line(error)}", hint="Copy or download it again."
-            ) from error
-    return total
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except OSError as error:
+        raise ModelError(f"base: {path} cannot be read: {_gist(error)}") from error
+    except SafetensorError as error:
+        with path.open("rb") as raw:
+            is_pointer = raw.read(len(_LFS_POINTER)) == _LFS_POINTER
+        raise ModelError(
+            f"base: {path} is damaged ({path.stat().st_size:,} bytes): {_gist(error)}",
+            hint="It is Git LFS's note of where the file is: run `git lfs pull` in its folder."
+            if is_pointer
+            else _ANEW,
+        ) from error
 
 
 def _config(folder: Path) -> Any:
@@ -151,7 +214,7 @@ def _config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"base: {folder}: its config.json does not open: {_first_line(error)}",
+            f"base: {folder}: its config.json does not open: {_gist(error)}",
             hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
         ) from error
 
@@ -210,7 +273,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"base: {folder}: its tokenizer does not open: {_first_line(error)}",
+            f"base: {folder}: its tokenizer does not open: {_gist(error)}",
             hint="Expected tokenizer.json (and tokenizer_config.json) beside config.json.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -240,11 +303,16 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         architecture = json.loads((folder / "config.json").read_text()).get("architectures", ["unknown"])
         raise ModelError(
-            f"base: {folder} does not open as a causal language model ({architecture}): {_first_line(error)}",
+            f"base: {folder} does not open as a causal language model ({architecture}): {_gist(error)}",
             hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
         ) from error
     return model.to(machine.device)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _gist(error: Exception) -> str:
+    """What a library says went wrong, on one line: its first line, or all of them where the first announces
+    the others."""
+    if isinstance(error, KeyError):
+        return f"it has no key {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines)[:_MOST_SAID] if lines[0].endswith(":") else lines[0]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nomoat.errors import RecipeError
-from nomoat.ledger.artifacts import HOUSE
-from nomoat.ledger.files import disk_errors
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.model.load import resolve_base
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders
@@ -40,16 +38,13 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
         )
     sources = find_sources(recipe, loaded.folder)
     base = resolve_base(recipe.base, loaded.folder)
-    house = workspace / HOUSE
-    with disk_errors(house):
-        house.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="check-", dir=house) as folder:
-            outcome = run_data(
-                Folders(Path(folder), Path(folder)),
-                partial(watcher.stage_progress, "data"),
-                base=base,
-                chat_template=sources.chat_template,
-                files=list(sources.train),
-                **data_keys(recipe),
-            )
+    with ArtifactStore(workspace).check_dir() as folder:
+        outcome = run_data(
+            Folders(folder, folder),
+            partial(watcher.stage_progress, "data"),
+            base=base,
+            chat_template=sources.chat_template,
+            files=list(sources.train),
+            **data_keys(recipe),
+        )
     return CheckResult(outcome.meta, recipe.base)

@@ -11,7 +11,8 @@ from pathlib import Path
 _SHOW = {"cli", "serve", "cluster", "assets"}
 _SHOW_FILES = {"night/report.py", "night/report_plots.py"}
 _LIBRARIES = (
-    "torch", "transformers", "tokenizers", "jinja2", "peft", "safetensors", "gguf", "xllamacpp", "numpy"
+    "torch", "transformers", "tokenizers", "jinja2", "peft", "safetensors", "gguf", "xllamacpp", "numpy", "scipy",
+    "pyarrow",
 )  # fmt: skip
 
 

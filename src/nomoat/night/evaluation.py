@@ -59,7 +59,9 @@ def run_evaluate(
     report(0.1, None, "every file against its folder")
     _write_fidelity(
         folders.out,
-        check_files(gguf_files, tuned, held_out_prompts(tuned, data, n_ctx=n_ctx), threads=threads),
+        check_files(
+            gguf_files, tuned, held_out_prompts(tuned, data, n_ctx=n_ctx), n_ctx=n_ctx, threads=threads
+        ),
     )
 
     prompts = owners_prompts(prompt_files, max_prompts)
@@ -111,7 +113,7 @@ def run_evaluate_new_base(
     """A base from scratch has no rival to beat, but its files must be the model that was trained."""
     report(0.0, None, "every file against its folder")
     prompts = beginnings(TokenStore.open(held_out), n_ctx=n_ctx)
-    _write_fidelity(folders.out, check_files(gguf_files, model, prompts, threads=threads))
+    _write_fidelity(folders.out, check_files(gguf_files, model, prompts, n_ctx=n_ctx, threads=threads))
     comparison = no_rival(held_out_loss)
     _write_comparison(folders.out, comparison)
     return Outcome({"verdict": comparison.verdict}, comparison.said)

@@ -34,18 +34,20 @@ random weights, the worst case (tests/night/test_families.py); another model is 
 
 
 def check_files(
-    files: Path, model_dir: Path, prompts: Sequence[list[int]], *, threads: int
+    files: Path, model_dir: Path, prompts: Sequence[list[int]], *, n_ctx: int, threads: int
 ) -> list[dict[str, Any]]:
-    """Compare every `*.gguf` in `files` with `model_dir` on `prompts`, token ids, as the report shows it.
+    """Compare every `*.gguf` in `files` with `model_dir` on `prompts`, token ids, as the report shows it. `n_ctx`:
+    the files' context in tokens, of which at most half is answers.
 
     Raises ModelError for a file that answers so differently that it cannot be the same model.
     """
-    reference = Reference.of(model_dir, prompts, max_new_tokens=TOKENS)
+    tokens = _answer_tokens(n_ctx)
+    reference = Reference.of(model_dir, prompts, max_new_tokens=tokens)
     rows = []
     for path in sorted(files.glob("*.gguf"), key=lambda path: -path.stat().st_size):
         type = path.stem.rsplit("-", 1)[-1]
         found = compare(
-            path, model_dir, prompts, max_new_tokens=TOKENS, n_threads=threads, reference=reference
+            path, model_dir, prompts, max_new_tokens=tokens, n_threads=threads, reference=reference
         )
         near = found.mean_kl <= MOST_KL[type]  # not so for a NaN, which compares false with everything
         if found.same_top_token < LEAST_SAME_TOP[type] and not near:
@@ -62,7 +64,7 @@ def check_files(
 def held_out_prompts(model_dir: Path, data: Path, *, n_ctx: int) -> list[list[int]]:
     """Held-out questions of the stage `data` on the served template; where there are none, `beginnings`.
     `n_ctx`: the files' context in tokens."""
-    most_tokens = n_ctx - TOKENS
+    most_tokens = n_ctx - _answer_tokens(n_ctx)
     template = ChatTemplate.of(load_tokenizer(model_dir))
     questions = held_out_questions(
         data / "held_out.jsonl", PROMPTS, template=template, most_tokens=most_tokens
@@ -74,9 +76,13 @@ def held_out_prompts(model_dir: Path, data: Path, *, n_ctx: int) -> list[list[in
 
 def beginnings(held_out: Rows, *, n_ctx: int) -> list[list[int]]:
     """The first halves of the first rows, with room for an answer in a context of `n_ctx` tokens."""
-    rows, most_tokens = Head(held_out, PROMPTS), n_ctx - TOKENS
+    rows, most_tokens = Head(held_out, PROMPTS), n_ctx - _answer_tokens(n_ctx)
     lengths = [max(1, min(length // 2, most_tokens)) for length in rows.lengths.tolist()]
     return [rows[index][0][:length].tolist() for index, length in enumerate(lengths)]
+
+
+def _answer_tokens(n_ctx: int) -> int:
+    return min(TOKENS, n_ctx // 2)
 
 
 def _row(path: Path, type: str, found: FidelityReport) -> dict[str, Any]:

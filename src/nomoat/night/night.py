@@ -18,6 +18,7 @@ from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
+from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, run_evaluate, run_evaluate_new_base
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
@@ -183,6 +184,9 @@ class _Night:
             trained=trained,
         )
         plan = self._say(forecast())
+        lack = lack_of_disk(self.recipe, base.folder, self.machine, self.profile.disk_free_bytes)
+        if lack and trained == "no":
+            self.stages.watcher.note(lack)
         base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
         check_prompts(
             self.sources.prompts,
@@ -349,7 +353,12 @@ class _Night:
                     "file": served.id,
                     **prompts,
                 },
-                params={"serve": serve, **keys, **self._where_bytes_depend_on()},
+                params={
+                    "serve": serve,
+                    "suites": [path.stem for path in self.sources.prompts],
+                    **keys,
+                    **self._where_bytes_depend_on(),
+                },
                 run=partial(
                     run_evaluate,
                     base=base.folder,

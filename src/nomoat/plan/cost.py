@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 JOULES_PER_KWH = 3.6e6
+GGUF_BYTES = {
+    "F32": 4.0,
+    "F16": 2.0,
+    "BF16": 2.0,
+    "Q8_0": 1.0625,
+    "Q6_K": 0.82,
+    "Q5_K_M": 0.71,
+    "Q4_K_M": 0.605,
+}
+"""Bytes of a weight in a GGUF file: blocks with their scales, mixed as in Llama 2 7B (llama.cpp's table)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,11 @@ def forward_flops(parameters: int, tokens: int) -> float:
     return 2.0 * parameters * tokens
 
 
+def adapter_share(lora_r: int, width: int) -> float:
+    """An adapter's size as a share of its base's: 2·r·w numbers beside the w² of a square layer of width w."""
+    return min(1.0, 2.0 * lora_r / width)
+
+
 def train_bytes(
     parameters: int,
     trainable: int,
@@ -54,3 +70,14 @@ def train_bytes(
     activations = 17.0 * micro_batch_tokens * width * layers * 4.0
     logits = 3.0 * micro_batch_tokens * vocabulary * 4.0
     return states + activations + logits
+
+
+def disk_bytes(parameters: int, trainable: int, *, weight_bytes: int, types: Sequence[str]) -> float:
+    """Disk that a night of fine-tuning takes: checkpoints, the model's folder of `weight_bytes` a number, and
+    GGUF files of `types`.
+
+    A checkpoint holds weights and two moments in float32 of what is trained, and beside it lie the best
+    weights so far. There are at most three of each: the oldest goes when the newest is whole.
+    """
+    checkpoints = 3 * (12.0 + 4.0) * trainable
+    return checkpoints + parameters * (weight_bytes + sum(GGUF_BYTES[type] for type in types))

@@ -13,9 +13,8 @@ from gguf import get_tensor_name_map
 from safetensors import SafetensorError, safe_open
 
 from nomoat.errors import ModelError
+from nomoat.model.load import INDEX, SINGLE
 from nomoat.quantize.families import Family, interleave, score_factor
-
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def load(tensor: Stored, config: Any, family: Family) -> np.ndarray:
 
 def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
-    names = ["model.safetensors"]
-    if index.is_file():
+    names = [SINGLE]
+    if index.is_file() and not (folder / SINGLE).is_file():  # transformers' order
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     files = [folder / name for name in names]
     missing = [file.name for file in files if not file.is_file()]
