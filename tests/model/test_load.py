@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,15 @@ import torch
 
 from helpers.families import save_tiny
 from nomoat.errors import ModelError
-from nomoat.model.load import Machine, choose_machine, fingerprint, load_model, load_tokenizer, resolve_base
+from nomoat.model.load import (
+    Machine,
+    choose_machine,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    make_deterministic,
+    resolve_base,
+)
 
 CPU = Machine("cpu", torch.float32)
 
@@ -99,3 +109,29 @@ def test_bf16_only_where_the_hardware_has_it() -> None:
         assert choose_machine().bf16 is native
     assert choose_machine("bfloat16").bf16
     assert not choose_machine("float32").bf16
+
+
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch as it is on its own, and again after the test."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def settled() -> tuple[bool, bool, bool, str | None]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.deterministic,
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.mark.usefixtures("unsettled")
+def test_a_gpu_is_told_to_sum_in_one_order_and_a_cpu_is_left_alone() -> None:
+    make_deterministic(CPU)
+    assert settled() == (False, False, False, None)
+    make_deterministic(Machine("cuda", torch.bfloat16))
+    assert settled() == (True, True, True, ":4096:8")

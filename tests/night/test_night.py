@@ -17,6 +17,7 @@ from helpers.nights import ANIMALS, Watched, last_night, ledger_of, run, verify_
 from nomoat.errors import BudgetError, DataError, ModelError, RecipeError
 from nomoat.ledger.artifacts import HOUSE
 from nomoat.model.load import load_tokenizer
+from nomoat.night import night as night_module
 from nomoat.night.result import NightSummary
 from nomoat.night.runner import NightInterrupted
 
@@ -328,6 +329,32 @@ def test_rows_that_are_mostly_too_long_are_refused(first: First, tmp_path: Path)
         "60 of 60 rows are longer than 32 tokens and would be cut (100%); data.max_truncated allows 50%."
     )
     refused(tmp_path, str(caught.value))
+
+
+def test_a_longer_row_than_the_base_can_read_is_never_advised(first: First, tmp_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "base", max_position_embeddings=32)
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, f"base={base}", first.words[1], "sft.max_seq_len=32")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(
+        "The base reads no more than that. Shorten or split the longer rows, "
+    )
+
+
+def test_the_machine_is_settled_before_it_computes_anything(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def probe(*_: object, **__: object) -> None:
+        calls.append("probe")
+        raise BudgetError("enough")
+
+    monkeypatch.setattr(night_module, "make_deterministic", lambda machine: calls.append(machine.device))
+    monkeypatch.setattr(night_module, "probe", probe)
+    with pytest.raises(BudgetError, match="enough"):
+        run(tmp_path, *first.words)
+    assert calls in (["cpu", "probe"], ["cuda", "probe"])
 
 
 def test_an_adapter_that_changes_nothing_is_refused(first: First, tmp_path: Path) -> None:
