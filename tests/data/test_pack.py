@@ -47,3 +47,25 @@ def test_step_plan_takes_a_fraction_of_an_epoch(epochs: float, share: float) -> 
     lengths = np.full(100, 10)
     one = len(StepPlan(lengths, tokens_per_step=50, epochs=1, max_steps=None, seed=0))
     assert len(StepPlan(lengths, tokens_per_step=50, epochs=epochs, max_steps=None, seed=0)) == share * one
+
+
+@pytest.mark.parametrize("epochs", [0.4, 3.0, 1000.0])
+@pytest.mark.parametrize("max_steps", [1, 3, 4, 7, 8, 9])
+def test_a_step_plan_that_ends_early_is_the_beginning_of_the_whole(epochs: float, max_steps: int) -> None:
+    lengths = np.full(20, 10)
+    whole = StepPlan(lengths, tokens_per_step=50, epochs=min(epochs, 9.0), max_steps=None, seed=0)
+    assert len(StepPlan(lengths, tokens_per_step=50, epochs=1, max_steps=None, seed=0)) == 4
+    cut = StepPlan(lengths, tokens_per_step=50, epochs=epochs, max_steps=max_steps, seed=0)
+    assert cut.steps == whole.steps[:max_steps]
+
+
+def test_a_step_plan_makes_no_epoch_that_it_does_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, epochs = np.random.default_rng, list[int]()
+
+    def counted(seed: list[int]) -> np.random.Generator:
+        epochs.append(seed[1])
+        return real(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    plan = StepPlan(np.full(20, 10), tokens_per_step=50, epochs=1000, max_steps=8, seed=0)
+    assert (len(plan), epochs) == (8, [0, 1])

@@ -124,7 +124,7 @@ ONE_SIDED = (
             [pair(i) for i in range(10)],
             {"max_seq_len": 24, "max_truncated": 1.0},
             "The stop token is never trained: every row is longer than 24 tokens and loses its end, so the model "
-            "would never stop.\n  Raise sft.max_seq_len.",
+            "would never stop.\n  Raise sft.max_seq_len: 26 tokens would hold 95 of 100 rows whole.",
         ),
         (
             [pair(i) for i in range(3)],
@@ -158,6 +158,43 @@ def test_rows_that_cannot_make_a_night(
 ) -> None:
     found = str(refused(tmp_path, rows, **keys))
     assert re.sub(r"(data\.held_out to) 0\.\d+", r"\1 0.XXX", found) == expected
+
+
+def long_rows() -> list[dict[str, str]]:
+    """20 short rows, and 10 of 34 tokens."""
+    return [pair(i) for i in range(20)] + [pair(i, "An answer" * 3) for i in range(20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("max_seq_len", "context", "advice"),
+    [
+        (12, None, "Raise sft.max_seq_len: 34 tokens would hold 95 of 100 rows whole."),
+        (12, 34, "Raise sft.max_seq_len: 34 tokens would hold 95 of 100 rows whole."),
+        (
+            12,
+            33,
+            "Raise sft.max_seq_len to 33, which is all that the base reads and would hold 67% of the rows whole; "
+            "beyond that, shorten or split rows, or choose a base with a longer context (34 tokens would hold 95 of "
+            "100 rows whole).",
+        ),
+        (
+            12,
+            12,
+            "The base reads no more than that. Shorten or split the longer rows, or choose a base with a longer "
+            "context (34 tokens would hold 95 of 100 rows whole).",
+        ),
+    ],
+)
+def test_no_longer_row_is_advised_than_the_base_can_read(
+    max_seq_len: int, context: int | None, advice: str, tmp_path: Path
+) -> None:
+    assert refused(tmp_path, long_rows(), max_seq_len=max_seq_len, context=context).hint == advice
+
+
+def test_where_nearly_all_rows_fit_the_longest_is_advised(tmp_path: Path) -> None:
+    rows = [pair(i) for i in range(40)] + [pair(40, "An answer" * 3)]
+    error = refused(tmp_path, rows, max_seq_len=30, max_truncated=0.0)
+    assert error.hint == "Raise sft.max_seq_len: 34 tokens would hold every row whole."
 
 
 @pytest.mark.parametrize("share", [0.1, 0.99])

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from nomoat.model.load import (
     fingerprint,
     load_model,
     load_tokenizer,
+    make_deterministic,
     resolve_base,
 )
 
@@ -242,3 +244,38 @@ def test_bf16_only_where_the_hardware_has_it() -> None:
         assert choose_machine().bf16 is native
     assert choose_machine("bfloat16").bf16
     assert not choose_machine("float32").bf16
+
+
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch as it is on its own, and again after the test."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def settled() -> tuple[bool, bool, bool, str | None]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.deterministic,
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.mark.usefixtures("unsettled")
+def test_a_gpu_is_told_to_sum_in_one_order_and_a_cpu_is_left_alone() -> None:
+    make_deterministic(CPU)
+    assert settled() == (False, False, False, None)
+    make_deterministic(Machine("cuda", torch.bfloat16))
+    assert settled() == (True, True, True, ":4096:8")
+
+
+def test_a_tensor_that_is_not_there_is_not_made_up(tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    lost = "model.layers.1.mlp.up_proj.weight"
+    save_file({n: t for n, t in tensors.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks 1 of its model's tensors, such as {lost}"):
+        load_model(folder, Machine("cpu", torch.float32))

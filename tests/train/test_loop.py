@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from helpers.families import tiny_model
 from helpers.rows import counting_rows
 from nomoat.data.pack import Packed, StepPlan
 from nomoat.errors import BudgetError, ModelError
+from nomoat.model import logprobs
 from nomoat.model.attention import PACKED
-from nomoat.model.logprobs import row_losses
+from nomoat.model.logprobs import RowLosses, row_losses
 from nomoat.train import loop
 from nomoat.train.checkpoint import CheckpointFolder
 from nomoat.train.hooks import Hooks, Interrupted, Progress
@@ -44,12 +46,18 @@ def run(
     hooks: Hooks | None = None,
     objective: Callable[[torch.Tensor, Packed], Loss] = sft,
     learning_rate: float = 1e-2,
+    before_held_out: Callable[[], None] = lambda: None,
     **changes: Any,
 ) -> tuple[Any, TrainResult]:
     model = model or tiny_model("llama", VOCABULARY, attention=PACKED, initializer_range=0.05)
     rows = counting_rows(120, VOCABULARY, seed=1)
     held_out = counting_rows(20, VOCABULARY, seed=2)
     plan = StepPlan(rows.lengths, tokens_per_step=128, epochs=30, max_steps=steps, seed=0)
+
+    def measure(batch_tokens: int) -> RowLosses:
+        before_held_out()
+        return row_losses(model, held_out, batch_tokens=batch_tokens)
+
     result = train(
         model,
         rows,
@@ -58,7 +66,7 @@ def run(
         schedule=Schedule("cosine", learning_rate, total_steps=len(plan), warmup_steps=2),
         settings=settings(**changes),
         checkpoints=CheckpointFolder(folder),
-        held_out_loss=lambda: row_losses(model, held_out, batch_tokens=128).mean,
+        held_out=measure,
         hooks=hooks or Hooks(),
     )
     return model, result
@@ -157,15 +165,135 @@ def test_one_row_that_does_not_fit_ends_with_what_to_do(
     assert caught.value.hint == "Lower sft.max_seq_len or sft.lora_r, or choose a smaller base."
 
 
-def test_another_runtime_error_is_not_taken_for_memory(
+def runs_short(
+    patch: pytest.MonkeyPatch,
+    where: Any,
+    name: str,
+    *,
+    after: int,
+    first: Callable[..., Any] = lambda *_: None,
+) -> Hooks:
+    """Let `where.name` run out of memory once, when `after` steps are done; it calls `first` before it does."""
+    real, done, failed = getattr(where, name), [0], []
+
+    def hungry(*args: Any, **keys: Any) -> Any:
+        if done[-1] == after and not failed:
+            failed.append(name)
+            first(*args)
+            raise torch.OutOfMemoryError("no room")
+        return real(*args, **keys)
+
+    patch.setattr(where, name, hungry)
+    return Hooks(on_progress=lambda progress: done.append(progress.step))
+
+
+def short_of_memory_in_step_5(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, TrainResult]:
+    with monkeypatch.context() as patch:
+        return run(folder, hooks=runs_short(patch, loop, "token_logprobs", after=4))
+
+
+def test_out_of_memory_while_clipping_is_met_like_any_other_of_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: Any, packed: Packed) -> torch.Tensor:
+    expected, like = short_of_memory_in_step_5(tmp_path / "a", monkeypatch)
+    model, result = run(
+        tmp_path / "b", hooks=runs_short(monkeypatch, torch.nn.utils, "get_total_norm", after=4)
+    )
+    assert_same(weights(expected), weights(model))
+    assert result.curve == like.curve
+    assert result.curve.events == ["step 4: out of memory, micro-batch now 32 tokens"]
+
+
+def test_a_step_that_fails_half_way_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back to the checkpoint of step 4, and on from there as if memory had run out just then."""
+
+    def tear(optimizer: torch.optim.Optimizer) -> None:
+        parameter = optimizer.param_groups[0]["params"][0]
+        parameter.data += 1.0
+        for state in optimizer.state[parameter].values():
+            state += 1.0
+
+    expected, like = short_of_memory_in_step_5(tmp_path / "a", monkeypatch)
+    model, result = run(
+        tmp_path / "b", hooks=runs_short(monkeypatch, torch.optim.AdamW, "step", after=6, first=tear)
+    )
+    assert_same(weights(expected), weights(model))
+    assert (result.curve.train, result.curve.held_out) == (like.curve.train, like.curve.held_out)
+    assert (result.tokens, result.best_step) == (like.tokens, like.best_step)
+    assert result.curve.events == [
+        "step 6: out of memory in the optimiser, back to step 4, micro-batch now 32 tokens"
+    ]
+
+
+def test_the_first_step_can_fail_half_way_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = run(tmp_path / "a", micro_batch_tokens=32)
+    model, result = run(tmp_path / "b", hooks=runs_short(monkeypatch, torch.optim.AdamW, "step", after=0))
+    assert_same(weights(expected), weights(model))
+    assert result.curve.events == [
+        "step 0: out of memory in the optimiser, back to step 0, micro-batch now 32 tokens"
+    ]
+
+
+def test_the_held_out_loss_shrinks_the_micro_batch_and_keeps_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, expected = run(tmp_path / "a", micro_batch_tokens=32)
+    hooks = runs_short(monkeypatch, logprobs, "token_logprobs", after=0)
+    model, result = run(tmp_path / "b", hooks=hooks)
+    assert_same(weights(plain), weights(model))
+    assert result.curve.held_out == expected.curve.held_out
+    assert result.curve.events == ["step 0: out of memory in the held-out loss, micro-batch now 32 tokens"]
+    _, roomy = run(tmp_path / "c")
+    assert result.first_loss == pytest.approx(roomy.first_loss, rel=1e-6)
+
+
+def test_the_batch_of_the_held_out_loss_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory ran out once, before the kill: the resumed run has room, and measures as the whole one did."""
+    with monkeypatch.context() as patch:
+        whole, expected = run(tmp_path / "a", hooks=runs_short(patch, logprobs, "token_logprobs", after=0))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        hooks = replace(
+            runs_short(patch, logprobs, "token_logprobs", after=0),
+            stop_asked=lambda: (tmp_path / "b" / "step-00000004").exists(),
+        )
+        run(tmp_path / "b", hooks=hooks)
+    model, result = run(tmp_path / "b")
+    assert_same(weights(whole), weights(model))
+    assert result.curve == expected.curve
+
+
+def test_a_held_out_row_that_does_not_fit_ends_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: Any, packed: Packed) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(logprobs, "token_logprobs", full)
+    with pytest.raises(BudgetError, match="one row of 19 tokens does not fit into memory"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (loop, "token_logprobs"),
+        (torch.nn.utils, "get_total_norm"),
+        (torch.optim.AdamW, "step"),
+        (logprobs, "token_logprobs"),
+        (torch, "zeros_like"),
+    ],
+    ids=["forward", "clip", "step", "held-out", "state"],
+)
+def test_another_runtime_error_is_not_taken_for_memory(
+    where: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop, "token_logprobs", broken)
+    model = tiny_model("llama", VOCABULARY, attention=PACKED)
+    monkeypatch.setattr(where, name, broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        run(tmp_path)
+        run(tmp_path, model=model)
 
 
 def poisoned(steps: set[int]) -> Callable[[torch.Tensor, Packed], Loss]:
@@ -211,3 +339,82 @@ def test_a_deadline_that_is_far_away_changes_nothing(tmp_path: Path) -> None:
     _, result = run(tmp_path, hooks=Hooks(seconds_left=lambda: 1e9))
     assert result.steps == 20
     assert result.curve.events == []
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(loop.time, "monotonic", lambda: self.now)
+
+    def takes(self, *seconds: float) -> Callable[[torch.Tensor, Packed], Loss]:
+        """An objective whose calls take so long, the last figure being that of all that follow."""
+        calls = iter(seconds)
+
+        def objective(logp_S: torch.Tensor, packed: Packed) -> Loss:
+            self.now += next(calls, seconds[-1])
+            return sft(logp_S, packed)
+
+        return objective
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_steps_of_minutes_are_forecast_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    hooks = Hooks(seconds_left=lambda: 350.0 - clock.now)
+    _, result = run(tmp_path, objective=clock.takes(100.0), hooks=hooks, micro_batch_tokens=128)
+    assert (result.steps, clock.now) == (3, 300.0)
+    assert result.curve.events == ["step 2: 18 steps would take 1800 s, 150 s are left: ending after 1 more"]
+
+
+def test_a_first_step_that_is_slow_shortens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    hooks = Hooks(seconds_left=lambda: 100.0 - clock.now)
+    _, result = run(tmp_path, objective=clock.takes(30.0, 1.0), hooks=hooks, micro_batch_tokens=128)
+    assert (result.steps, result.curve.events) == (20, [])
+
+
+def test_when_no_time_is_left_it_ends_now(tmp_path: Path) -> None:
+    _, result = run(tmp_path, hooks=Hooks(seconds_left=lambda: -7.0))
+    assert result.steps == 1
+    assert result.best_step in (0, 1)
+    (event,) = result.curve.events
+    assert event.endswith(", 0 s are left: ending after 0 more")
+
+
+def test_held_out_losses_to_come_are_part_of_the_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    _, result = run(
+        tmp_path,
+        steps=200,
+        objective=clock.takes(1.0),
+        hooks=Hooks(seconds_left=lambda: 120.0 - clock.now),
+        before_held_out=lambda: clock.pass_by(20.0),
+        micro_batch_tokens=128,
+        eval_steps=10,
+    )
+    # 20 s before the first step, then 10 s of steps and 20 s of held-out loss at a time
+    assert (result.steps, clock.now) == (30, 110.0)
+
+
+def test_a_resumed_run_knows_what_a_held_out_loss_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    keys: dict[str, Any] = {
+        "objective": clock.takes(1.0),
+        "before_held_out": lambda: clock.pass_by(20.0),
+        "micro_batch_tokens": 128,
+        "eval_steps": 10,
+    }
+    with pytest.raises(Interrupted):
+        run(tmp_path, hooks=Hooks(stop_asked=lambda: clock.now == 24.0), **keys)
+    _, result = run(tmp_path, hooks=Hooks(seconds_left=lambda: 69.0 - clock.now), **keys)
+    assert (result.steps, clock.now) == (10, 50.0)  # the next held-out loss would have ended at 71

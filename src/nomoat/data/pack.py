@@ -113,11 +113,12 @@ class StepPlan:
         self.steps: list[list[int]] = []
         whole, part = int(epochs), epochs - int(epochs)
         for epoch in range(whole + (part > 0)):
+            if max_steps is not None and len(self.steps) >= max_steps:
+                break
             order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
             runs = fill(order.tolist(), lengths, tokens_per_step)
             self.steps += runs if epoch < whole else runs[: max(1, round(part * len(runs)))]
-        if max_steps is not None:
-            self.steps = self.steps[:max_steps]
+        self.steps = self.steps[:max_steps]
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -51,6 +51,7 @@ def prepare(
     template: ChatTemplate,
     out: Path,
     max_seq_len: int,
+    context: int | None = None,
     format: str = "auto",
     held_out_share: float = 0.1,
     split_by: Literal["prompt", "content"] = "prompt",
@@ -65,8 +66,9 @@ def prepare(
     to them) and `report.json` to `out`. The same files give the same bytes.
 
     Conversations longer than `max_seq_len` tokens are cut at their end; text is split into pieces instead,
-    each beginning with the last token of the one before, so that every token is predicted once. Rows are held
-    out by a hash: of their prompt, so that no prompt is on both sides, or of their whole `content`.
+    each beginning with the last token of the one before, so that every token is predicted once. Advice to
+    raise it stops at `context`, the longest row that the base can read. Rows are held out by a hash: of their
+    prompt, so that no prompt is on both sides, or of their whole `content`.
 
     Memory does not grow with the files, but for duplicates: about 100 bytes a row (16 of hash, the rest
     Python's) to know them again, 1 GB for ten million rows; none with dedup=False.
@@ -101,7 +103,13 @@ def prepare(
                 if len(examples) < _EXAMPLES:
                     examples.append(pieces(tokenizer, sequences[0].tokens, sequences[0].trained))
     check_bad(tally, max_bad_rows)
-    check_kept(tally, share=held_out_share, max_seq_len=max_seq_len, max_truncated=max_truncated)
+    check_kept(
+        tally,
+        share=held_out_share,
+        max_seq_len=max_seq_len,
+        max_truncated=max_truncated,
+        context=context,
+    )
     report = _report(said, template, max_seq_len, tally, train, held_out, examples)
     text = json.dumps(report.to_dict(), ensure_ascii=False, indent=1)
     (out / "report.json").write_text(text + "\n", encoding="utf-8")

@@ -113,15 +113,17 @@ def check_bad(tally: Tally, max_bad_rows: float, *, so_far: bool = False) -> Non
     )
 
 
-def check_kept(tally: Tally, *, share: float, max_seq_len: int, max_truncated: float) -> None:
-    """DataError where the rows that are left cannot make a night."""
+def check_kept(
+    tally: Tally, *, share: float, max_seq_len: int, max_truncated: float, context: int | None
+) -> None:
+    """DataError where the rows that are left cannot make a night. `context` is the longest row that the base
+    can read, in tokens; None where that is not known."""
     rows = tally.rows()
     if rows.truncated > max_truncated * tally.chats:
-        fits = percentile(tally.lengths, 0.95)
         raise DataError(
             f"{rows.truncated} of {tally.chats} rows are longer than {max_seq_len} tokens and would be cut "
             f"({rows.truncated / tally.chats:.0%}); data.max_truncated allows {max_truncated:.0%}.",
-            hint=f"Raise sft.max_seq_len: {fits} tokens would hold 95 of 100 rows whole.",
+            hint=_more_room(tally.lengths, max_seq_len, context),
         )
     if rows.train + rows.held_out == 0:
         raise DataError(
@@ -138,8 +140,25 @@ def check_kept(tally: Tally, *, share: float, max_seq_len: int, max_truncated: f
         raise DataError(
             f"The stop token is never trained: every row is longer than {max_seq_len} tokens and loses its end, "
             "so the model would never stop.",
-            hint="Raise sft.max_seq_len.",
+            hint=_more_room(tally.lengths, max_seq_len, context),
         )
+
+
+def _more_room(lengths: Counter[int], max_seq_len: int, context: int | None) -> str:
+    """What to do about rows that are cut, within what the base can read."""
+    fits, held = percentile(lengths, 0.95), "95 of 100 rows"
+    if fits <= max_seq_len:
+        fits, held = max(lengths), "every row"
+    if context is None or fits <= context:
+        return f"Raise sft.max_seq_len: {fits} tokens would hold {held} whole."
+    otherwise = f"choose a base with a longer context ({fits} tokens would hold {held} whole)."
+    if max_seq_len >= context:
+        return f"The base reads no more than that. Shorten or split the longer rows, or {otherwise}"
+    whole = sum(count for length, count in lengths.items() if length <= context) / lengths.total()
+    return (
+        f"Raise sft.max_seq_len to {context}, which is all that the base reads and would hold {whole:.0%} of the "
+        f"rows whole; beyond that, shorten or split rows, or {otherwise}"
+    )
 
 
 def _one_sided(rows: RowCounts, places: tuple[float, float], share: float) -> DataError:

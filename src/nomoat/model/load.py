@@ -265,6 +265,21 @@ def set_threads(threads: int | None = None) -> int:
     return torch.get_num_threads()
 
 
+def make_deterministic(machine: Machine) -> None:
+    """Have torch sum in the same order each time on a GPU, for the whole process; a CPU does so anyway.
+
+    Must come before the first product on the GPU: cuBLAS reads its setting only then. Warns where an
+    operation has no deterministic form, rather than ending the night. Has not been run on a GPU yet. By
+    torch's source, the backward of its fused attention keeps to one order only where warnings are errors
+    (warn_only=False), so that with it a resumed run may still differ in the last digit.
+    """
+    if machine.device != "cuda":
+        return
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder; ModelError if it has none."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -284,16 +299,18 @@ def load_tokenizer(folder: Path) -> Any:
 def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = None) -> Any:
     """The causal language model of a folder, on the machine, with packed attention.
 
-    `weights` overrides the dtype the weights are held in (full fine-tuning keeps them in float32).
+    `weights` overrides the dtype the weights are held in (full fine-tuning keeps them in float32). Raises ModelError
+    where the folder does not open, or holds less than the model needs: transformers would make up the rest.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     config = _config(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
+            output_loading_info=True,
             dtype=weights or machine.dtype,
             attn_implementation=PACKED,
             trust_remote_code=False,
@@ -306,6 +323,11 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
             f"base: {folder} does not open as a causal language model ({architecture}): {_gist(error)}",
             hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
         ) from error
+    if lacking := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"base: {folder} lacks {len(lacking)} of its model's tensors, such as {lacking[0]}",
+            hint="Copy or download it again, whole.",
+        )
     return model.to(machine.device)
 
 

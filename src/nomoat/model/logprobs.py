@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nomoat.data.pack import Packed, Rows, fill, pack
+from nomoat.model.memory import smaller_batch
 
 
 def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
@@ -33,10 +34,12 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class RowLosses:
-    """Negative log-likelihood of each row's supervised tokens, in nats, and how many there are."""
+    """Negative log-likelihood of each row's supervised tokens, in nats, and how many there are. `batch_tokens`
+    is the batch they were computed in."""
 
     nll_N: NDArray[np.float64]
     tokens_N: NDArray[np.int64]
+    batch_tokens: int
 
     @property
     def mean(self) -> float:
@@ -48,9 +51,26 @@ class RowLosses:
 def row_losses(
     model: torch.nn.Module, rows: Rows, *, batch_tokens: int, device: torch.device | str = "cpu"
 ) -> RowLosses:
-    """The loss of every row, each computed without gradient in packed batches of `batch_tokens`."""
+    """The loss of every row, each computed without gradient in packed batches of `batch_tokens`.
+
+    The batch changes nothing but rounding. When memory runs out it is halved and all rows are computed anew,
+    so that the losses are those of one batch. Raises BudgetError when one row does not fit into memory.
+    """
     was_training = model.training
     model.eval()
+    try:
+        while True:
+            try:
+                return _row_losses(model, rows, batch_tokens, device)
+            except RuntimeError as error:
+                batch_tokens = smaller_batch(error, batch_tokens, int(rows.lengths.max()))
+    finally:
+        model.train(was_training)
+
+
+def _row_losses(
+    model: torch.nn.Module, rows: Rows, batch_tokens: int, device: torch.device | str
+) -> RowLosses:
     nll_N = np.zeros(len(rows))
     tokens_N = np.zeros(len(rows), dtype=np.int64)
     for run in fill(range(len(rows)), rows.lengths, batch_tokens):
@@ -59,5 +79,4 @@ def row_losses(
         logp_S = token_logprobs(model, packed).double().cpu().numpy()
         nll_N[run] = np.bincount(row_S, weights=-logp_S, minlength=len(run))
         tokens_N[run] = np.bincount(row_S, minlength=len(run))
-    model.train(was_training)
-    return RowLosses(nll_N, tokens_N)
+    return RowLosses(nll_N, tokens_N, batch_tokens)

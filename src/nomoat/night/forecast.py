@@ -11,7 +11,7 @@ from nomoat.model.load import count_parameters, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
-from nomoat.plan.cost import Prices
+from nomoat.plan.cost import Prices, adapter_share
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
 from nomoat.plan.probe import MachineProfile
 from nomoat.recipe import Budget, Recipe
@@ -67,8 +67,7 @@ def plan_finetuning(
     assert sft is not None
     shape = read_shape(base)
     parameters = count_parameters(base)
-    # an adapter on a square layer of width w has 2·r·w numbers; a decoder has about 12 w² a layer
-    share = min(1.0, 2.0 * sft.lora_r / shape.width) if sft.method == "lora" else 1.0
+    share = adapter_share(sft.lora_r, shape.width) if sft.method == "lora" else 1.0
     train_tokens = round(data["tokens"]["train"] * sft.num_train_epochs)
     if sft.max_steps is not None:
         train_tokens = min(train_tokens, sft.max_steps * sft.tokens_per_step)

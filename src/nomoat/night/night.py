@@ -13,7 +13,7 @@ from nomoat.engine.pace import Pace, measure_pace
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.files import hash_file
 from nomoat.ledger.store import Ledger
-from nomoat.model.load import Machine, choose_machine, resolve_base, set_threads
+from nomoat.model.load import Machine, choose_machine, make_deterministic, resolve_base, set_threads
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.books import Books
 from nomoat.night.code import code_version
@@ -51,6 +51,7 @@ def run_night(
     sources = find_sources(recipe, loaded.folder)
     threads = set_threads(recipe.threads)
     machine = choose_machine((recipe.sft or recipe.pretrain).dtype)  # type: ignore[union-attr]
+    make_deterministic(machine)
     base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)
     store = ArtifactStore(workspace)
     with store.lock(), Ledger.open(store.house / "ledger.db") as ledger:

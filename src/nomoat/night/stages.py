@@ -56,6 +56,7 @@ def run_data(
     tokenizer, template = tokenizer_with_template(base, chat_template)
     result = prepare(
         max_seq_len=max_seq_len,
+        context=context,
         tokenizer=tokenizer,
         template=template,
         out=folders.out,

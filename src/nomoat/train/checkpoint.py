@@ -33,10 +33,12 @@ class CheckpointFolder:
     A folder is complete when its `state.json` is there: it is written last, after everything else is on
     the disk. Best weights carry their step in the name, so that a run resumed from an older checkpoint
     never ends with the best weights of a future that it did not reach again.
+
+    `device` is where the model is: dropout draws from the generator there, so its state is kept too.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.path, self._on_cuda = path, torch.device(device).type == "cuda"
         path.mkdir(parents=True, exist_ok=True)
 
     def save(
@@ -48,7 +50,7 @@ class CheckpointFolder:
         folder.mkdir()
         atomic_write(folder / "weights.safetensors", save(_contiguous(named)))
         atomic_write(folder / "optimizer.safetensors", save(_optimizer_tensors(named, optimizer)))
-        atomic_write(folder / "rng.safetensors", save({"torch": torch.get_rng_state()}))
+        atomic_write(folder / "rng.safetensors", save(self._random_states()))
         atomic_write(folder / "state.json", json.dumps(payload).encode())
         *olds, _ = self._complete()
         for old in olds[:-1]:
@@ -59,14 +61,15 @@ class CheckpointFolder:
                 best.unlink()
 
     def load(self, named: Named, optimizer: torch.optim.Optimizer) -> State | None:
-        """Put the newest whole checkpoint into weights, optimiser and random generator; None if none."""
+        """Put the newest whole checkpoint into weights, optimiser and random generators; None if none. The
+        optimiser's state must be there (as `adamw` makes it): it is written over in place."""
         complete = self._complete()
         if not complete:
             return None
         folder = complete[-1]
         _copy_into(named, load_file(folder / "weights.safetensors"), folder)
         _restore_optimizer(named, optimizer, load_file(folder / "optimizer.safetensors"))
-        torch.set_rng_state(load_file(folder / "rng.safetensors")["torch"])
+        self._set_random_states(load_file(folder / "rng.safetensors"))
         return State(int(folder.name.removeprefix("step-")), json.loads((folder / "state.json").read_text()))
 
     def save_best(self, step: int, named: Named) -> None:
@@ -76,6 +79,15 @@ class CheckpointFolder:
     def load_best(self, step: int, named: Named) -> None:
         """Put the best weights so far, reached at `step`, into the model."""
         _copy_into(named, load_file(self._best(step)), self.path)
+
+    def _random_states(self) -> dict[str, torch.Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        return states | {"cuda": torch.cuda.get_rng_state()} if self._on_cuda else states
+
+    def _set_random_states(self, states: dict[str, torch.Tensor]) -> None:
+        torch.set_rng_state(states["cpu"])
+        if self._on_cuda:
+            torch.cuda.set_rng_state(states["cuda"])
 
     def _best(self, step: int) -> Path:
         return self.path / f"best-{step:08d}.safetensors"
@@ -117,6 +129,4 @@ def _restore_optimizer(
 ) -> None:
     for key_name, value in stored.items():
         key, name = key_name.split("/", 1)
-        parameter = named[name]
-        # AdamW keeps its step counter on the CPU unless it is fused on a GPU, everything else beside the weight
-        optimizer.state[parameter][key] = value.to(parameter.device) if value.dim() else value
+        optimizer.state[named[name]][key].copy_(value)

@@ -13,15 +13,17 @@ from typing import Any
 import torch
 
 from nomoat.data.pack import Rows, StepPlan, fill, pack
-from nomoat.errors import BudgetError, ModelError
-from nomoat.model.logprobs import token_logprobs
-from nomoat.train.checkpoint import CheckpointFolder, Named
+from nomoat.errors import ModelError
+from nomoat.model.logprobs import RowLosses, token_logprobs
+from nomoat.model.memory import smaller_batch
+from nomoat.train.checkpoint import CheckpointFolder, Named, State
 from nomoat.train.hooks import Hooks, Interrupted, Progress
 from nomoat.train.objectives import Objective
+from nomoat.train.optimizer import adamw
+from nomoat.train.pace import Pace, StepClock
 from nomoat.train.schedule import Schedule
 
 MAX_SKIPPED_IN_A_ROW = 3
-STEPS_BEFORE_A_FORECAST = 5
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class TrainResult:
     curve: Curve
 
 
+HeldOut = Callable[[int], RowLosses]
+"""The loss of the held-out rows, in batches of so many tokens."""
+
+
 def train(
     model: torch.nn.Module,
     rows: Rows,
@@ -70,71 +76,66 @@ def train(
     schedule: Schedule,
     settings: LoopSettings,
     checkpoints: CheckpointFolder,
-    held_out_loss: Callable[[], float],
+    held_out: HeldOut,
     hooks: Hooks,
 ) -> TrainResult:
     """Train until the schedule ends and leave the best weights in the model.
 
     A step reads `plan[step]`, splits it into micro-batches of `micro_batch_tokens`, and divides the summed
     gradient by the summed weight of the whole step, so the split changes nothing but memory. Running out
-    of memory halves the micro-batch. A step whose loss or gradient is not finite is skipped; three in a row
-    end the run. `hooks.seconds_left` shortens the schedule.
+    of memory halves the micro-batch, that of the held-out loss included. A step whose loss or gradient is not
+    finite is skipped; three in a row end the run. `hooks.seconds_left` shortens the schedule.
 
     Raises Interrupted after writing a checkpoint when `hooks.stop_asked`; ModelError when training diverges;
-    BudgetError when one row does not fit into memory.
+    BudgetError when one row, or the optimiser, does not fit into memory.
     """
     named: Named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        _groups(named, settings.weight_decay), lr=0.0, betas=settings.adam_betas, fused=True
-    )
-    micro_tokens = settings.micro_batch_tokens
-    run = _Run()
-    state = checkpoints.load(named, optimizer)
-    if state is not None:
-        run = _Run.from_payload(state.payload)
-        micro_tokens = run.micro_tokens or micro_tokens
-        for landing in run.landings:
-            schedule = schedule.land(*landing)
-    first_step = step = state.step if state is not None else 0
-    if state is None:
-        run.evaluated(0, held_out_loss())
-        checkpoints.save_best(step, named)
+    optimizer = adamw(named, weight_decay=settings.weight_decay, betas=settings.adam_betas)
+    state = checkpoints.load(named, optimizer) or _begin(named, optimizer, settings, checkpoints, held_out)
+    planned = schedule
+    step, run, schedule = _go_on(state, planned)
 
     model.train()
-    started, earlier_s = time.monotonic(), run.seconds
+    started, earlier_s, clock = time.monotonic(), run.seconds, StepClock()
     while step < schedule.last_step:
         for group in optimizer.param_groups:
             group["lr"] = schedule(step)
+        longest = int(rows.lengths[plan[step]].max())
         try:
-            outcome = _accumulate(model, rows, plan[step], objective, micro_tokens, settings)
+            outcome = _gradients(model, rows, plan[step], objective, run.micro_tokens, settings, named)
         except RuntimeError as error:
-            micro_tokens = _smaller(error, micro_tokens, rows, plan[step])
-            run.micro_tokens = micro_tokens
-            run.curve.events.append(f"step {step}: out of memory, micro-batch now {micro_tokens} tokens")
+            run.shrink(step, smaller_batch(error, run.micro_tokens, longest))
             optimizer.zero_grad(set_to_none=True)
             continue
-        grad_norm = _scale_and_clip(named, outcome.weight, settings.max_grad_norm)
-        loss = outcome.total / outcome.weight
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            optimizer.step()
+        if outcome.finite:
+            try:
+                optimizer.step()
+            except RuntimeError as error:
+                # it may have moved some of the weights: only a checkpoint is whole
+                failed, micro_tokens = step, smaller_batch(error, run.micro_tokens, longest)
+                optimizer.zero_grad(set_to_none=True)
+                step, run, schedule = _go_on(checkpoints.load(named, optimizer), planned)
+                run.shrink(failed, micro_tokens, f" in the optimiser, back to step {step}")
+                continue
             run.skipped = 0
         else:
-            run.skip(step, loss, grad_norm)
+            run.skip(step, outcome)
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        run.stepped(step, loss, grad_norm, schedule(step - 1), outcome)
+        run.stepped(step, schedule(step - 1), outcome)
 
-        seconds_per_step = (time.monotonic() - started) / (step - first_step)
-        schedule = _land_if_late(schedule, step, seconds_per_step, hooks.seconds_left(), run, first_step)
-        at_eval = step % settings.eval_steps == 0 or step == schedule.last_step
-        if at_eval and run.evaluated(step, held_out_loss()):
-            checkpoints.save_best(step, named)
+        clock.step_done()
+        pace = Pace(clock.steps, clock.step_s, run.held_out_s, settings.eval_steps)
+        schedule = _land_if_late(schedule, step, pace, hooks.seconds_left(), run)
+        if step % settings.eval_steps == 0 or step == schedule.last_step:
+            if run.measure(step, held_out):
+                checkpoints.save_best(step, named)
+            clock.leave_out(run.held_out_s)
         stop = hooks.stop_asked()
         if step % settings.save_steps == 0 or step == schedule.last_step or stop:
             checkpoints.save(step, named, optimizer, run.to_payload(earlier_s + time.monotonic() - started))
-        hooks.on_progress(
-            Progress(step, schedule.last_step, loss, seconds_per_step * (schedule.last_step - step))
-        )
+        seconds_to_come = pace.seconds(step, schedule.last_step, evaluated=True)
+        hooks.on_progress(Progress(step, schedule.last_step, outcome.loss, seconds_to_come))
         if stop:
             raise Interrupted(f"stopped at step {step} of {schedule.last_step}")
 
@@ -142,21 +143,55 @@ def train(
     return run.result(step, earlier_s + time.monotonic() - started)
 
 
+def _begin(
+    named: Named,
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    checkpoints: CheckpointFolder,
+    held_out: HeldOut,
+) -> State:
+    """Measure the weights as they are and write the checkpoint of step 0, which a failed step can go back to."""
+    run = _Run(settings.micro_batch_tokens)
+    run.measure(0, held_out)
+    checkpoints.save_best(0, named)
+    payload = run.to_payload(0.0)
+    checkpoints.save(0, named, optimizer, payload)
+    return State(0, payload)
+
+
+def _go_on(state: State | None, planned: Schedule) -> tuple[int, _Run, Schedule]:
+    """Step, bookkeeping and schedule as a checkpoint has them."""
+    assert state is not None
+    run, schedule = _Run.from_payload(state.payload), planned
+    for landing in run.landings:
+        schedule = schedule.land(*landing)
+    return state.step, run, schedule
+
+
 @dataclass(frozen=True)
 class _Outcome:
-    total: float
+    """Mean loss of a step's supervised tokens, their number, and the norm of the gradient before clipping."""
+
+    loss: float
     weight: float
     tokens: int
+    grad_norm: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-def _accumulate(
+def _gradients(
     model: torch.nn.Module,
     rows: Rows,
     step_rows: Sequence[int],
     objective: Objective,
     micro_tokens: int,
     settings: LoopSettings,
+    named: Named,
 ) -> _Outcome:
+    """Leave the clipped gradient of a whole step in the weights, computed `micro_tokens` at a time."""
     total = weight = 0.0
     tokens = 0
     autocast: Any = (
@@ -174,7 +209,8 @@ def _accumulate(
         loss.total.backward()
         total += loss.total.item()
         weight += loss.weight.item()
-    return _Outcome(total, max(weight, 1e-12), tokens)
+    weight = max(weight, 1e-12)
+    return _Outcome(total / weight, weight, tokens, _scale_and_clip(named, weight, settings.max_grad_norm))
 
 
 def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
@@ -185,45 +221,18 @@ def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
     return norm
 
 
-def _groups(named: Named, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms and biases, which are vectors, do not."""
-    matrices = [p for p in named.values() if p.dim() >= 2]
-    vectors = [p for p in named.values() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def _smaller(error: Exception, micro_tokens: int, rows: Rows, step_rows: Sequence[int]) -> int:
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if not out_of_memory:
-        raise error
-    longest = max(int(rows.lengths[row]) for row in step_rows)
-    if micro_tokens <= longest:
-        raise BudgetError(
-            f"one row of {longest} tokens does not fit into memory",
-            hint="Lower sft.max_seq_len or sft.lora_r, or choose a smaller base.",
-        ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return max(longest, micro_tokens // 2)
-
-
-def _land_if_late(
-    schedule: Schedule, step: int, seconds_per_step: float, left_s: float | None, run: _Run, first_step: int
-) -> Schedule:
+def _land_if_late(schedule: Schedule, step: int, pace: Pace, left_s: float | None, run: _Run) -> Schedule:
     """Shorten the schedule when the steps still planned would outlast the time left."""
     planned = schedule.last_step - step
-    too_early = step - first_step < STEPS_BEFORE_A_FORECAST
-    if left_s is None or too_early or planned <= 0:
+    if left_s is None or planned <= 0:
         return schedule
-    affordable = max(0, int(left_s / seconds_per_step))
-    # a landing is corrected only when it is clearly missed, or every step would move its end by a hair
-    if affordable >= planned * (1.0 if not run.landings else 0.95):
+    affordable = pace.affordable(step, schedule.last_step, left_s, landed=bool(run.landings))
+    if affordable == planned:
         return schedule
     run.landings.append((step, step + affordable))
     run.curve.events.append(
-        f"step {step}: {planned} steps would take {planned * seconds_per_step:.0f} s, "
-        f"{left_s:.0f} s are left: ending after {affordable} more"
+        f"step {step}: {planned} steps would take {pace.seconds(step, schedule.last_step):.0f} s, "
+        f"{max(0.0, left_s):.0f} s are left: ending after {affordable} more"
     )
     return schedule.land(step, step + affordable)
 
@@ -232,14 +241,15 @@ def _land_if_late(
 class _Run:
     """The mutable bookkeeping of one run; all of it goes through a checkpoint as JSON."""
 
+    micro_tokens: int
     curve: Curve = field(default_factory=Curve)
     best_step: int = 0
     best_loss: float = math.inf
     tokens: int = 0
     supervised: int = 0
     seconds: float = 0.0
+    held_out_s: float = 0.0
     skipped: int = 0
-    micro_tokens: int | None = None
     landings: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
@@ -249,30 +259,42 @@ class _Run:
     def to_payload(self, seconds: float) -> dict[str, Any]:
         return {**vars(self), "seconds": seconds, "curve": vars(self.curve)}
 
-    def stepped(self, step: int, loss: float, grad_norm: float, rate: float, outcome: _Outcome) -> None:
+    def stepped(self, step: int, rate: float, outcome: _Outcome) -> None:
         self.tokens += outcome.tokens
         self.supervised += round(outcome.weight)
         self.curve.train.append(
             {
                 "step": step,
-                "loss": loss,
-                "grad_norm": grad_norm,
+                "loss": outcome.loss,
+                "grad_norm": outcome.grad_norm,
                 "learning_rate": rate,
                 "tokens": outcome.tokens,
             }
         )
 
-    def evaluated(self, step: int, loss: float) -> bool:
-        """Record a held-out loss; True if it is the best so far."""
+    def measure(self, step: int, held_out: HeldOut) -> bool:
+        """Record the held-out loss of `step`; True if it is the best so far."""
+        started = time.monotonic()
+        losses = held_out(self.micro_tokens)
+        self.held_out_s = time.monotonic() - started
+        if losses.batch_tokens < self.micro_tokens:
+            self.shrink(step, losses.batch_tokens, " in the held-out loss")
+        loss = losses.mean
         self.curve.held_out.append({"step": step, "loss": loss})
         if not loss < self.best_loss:
             return False
         self.best_step, self.best_loss = step, loss
         return True
 
-    def skip(self, step: int, loss: float, grad_norm: float) -> None:
+    def shrink(self, step: int, micro_tokens: int, where: str = "") -> None:
+        self.micro_tokens = micro_tokens
+        self.curve.events.append(f"step {step}: out of memory{where}, micro-batch now {micro_tokens} tokens")
+
+    def skip(self, step: int, outcome: _Outcome) -> None:
         self.skipped += 1
-        self.curve.events.append(f"step {step}: skipped, loss {loss}, gradient norm {grad_norm}")
+        self.curve.events.append(
+            f"step {step}: skipped, loss {outcome.loss}, gradient norm {outcome.grad_norm}"
+        )
         if self.skipped == MAX_SKIPPED_IN_A_ROW:
             raise ModelError(
                 f"training diverged: steps {step - self.skipped + 1} to {step} had no finite loss",

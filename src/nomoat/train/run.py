@@ -86,9 +86,9 @@ def run_training(
             autocast_bf16=machine.bf16,
             device=machine.device,
         ),
-        checkpoints=CheckpointFolder(checkpoints),
-        held_out_loss=lambda: (
-            row_losses(model, compass, batch_tokens=keys.micro_batch_tokens, device=machine.device).mean
+        checkpoints=CheckpointFolder(checkpoints, machine.device),
+        held_out=lambda batch_tokens: row_losses(
+            model, compass, batch_tokens=batch_tokens, device=machine.device
         ),
         hooks=hooks,
     )

@@ -1,0 +1,32 @@
+"""Running out of memory: how it is known, and the smaller batch that answers it."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+
+from nomoat.errors import BudgetError
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate, on a GPU or in main memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def smaller_batch(error: RuntimeError, batch_tokens: int, longest: int) -> int:
+    """Tokens of the batch to try after `error`: half as many, but enough for one row of `longest` tokens.
+
+    Raises `error` itself where it is about anything else; BudgetError where the batch held one row already.
+    """
+    if not out_of_memory(error):
+        raise error
+    if batch_tokens <= longest:
+        raise BudgetError(
+            f"one row of {longest} tokens does not fit into memory",
+            hint="Lower sft.max_seq_len or sft.lora_r, or choose a smaller base.",
+        ) from error
+    traceback.clear_frames(error.__traceback__)  # they hold what filled the memory, and it is to be free now
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return max(longest, batch_tokens // 2)
