@@ -14,6 +14,7 @@ import torch
 
 from nomoat.errors import ModelError
 from nomoat.model.attention import PACKED
+from nomoat.model.fused.families import fuse
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -243,6 +244,7 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
             f"base: {folder} does not open as a causal language model ({architecture}): {_first_line(error)}",
             hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
         ) from error
+    fuse(model)
     return model.to(machine.device)
 
 

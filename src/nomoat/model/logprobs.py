@@ -6,6 +6,7 @@ T packed tokens · S supervised positions · V vocabulary · N rows
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nomoat.data.pack import Packed, Rows, fill, pack
+from nomoat.model.fused.families import read_output
+from nomoat.model.fused.output import logprobs
 
 
 def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
@@ -21,14 +24,19 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     The output layer runs at the S supervised positions only. The model must read its attention from
     `model.attention.PACKED` (as `load_model` sets it).
     """
-    logits_SV = model(
-        input_ids=packed.tokens_T[None],
-        position_ids=packed.positions_T[None],
-        segments=packed.bounds,
-        logits_to_keep=packed.source_S,
-        use_cache=False,
-    ).logits[0]
-    return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
+    whole: Any = model
+    rows = {
+        "input_ids": packed.tokens_T[None],
+        "position_ids": packed.positions_T[None],
+        "segments": packed.segments,
+        "use_cache": False,
+    }
+    output = read_output(whole)
+    if output is None:
+        logits_SV = whole(**rows, logits_to_keep=packed.source_S).logits[0]
+        return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
+    hidden_TH = output.decoder(**rows).last_hidden_state[0]
+    return logprobs(hidden_TH[packed.source_S], output.weight, packed.targets_S, softcap=output.softcap)
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def _accumulate(
     )
     for micro in fill(step_rows, rows.lengths, micro_tokens):
         packed = pack([rows[row] for row in micro], settings.device)
-        tokens += packed.bounds[-1]
+        tokens += len(packed.tokens_T)
         if not len(packed.targets_S):
             continue
         with autocast:
