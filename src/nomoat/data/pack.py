@@ -6,7 +6,7 @@ T packed tokens · N segments (one a row) · S supervised positions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -57,7 +57,8 @@ class Packed:
     """Rows laid end to end. All tensors are int64 on one device, but `weights_S` (float32).
 
     `source_S` is the index in T whose output predicts `targets_S`; `row_S` says to which row, or which answer of
-    `pack_groups`, a supervised position belongs, counted from 0.
+    `pack_groups`, a supervised position belongs, counted from 0. `below_TH` is what a model's frozen lower blocks
+    make of the tokens, where that is known already: the model then begins above them.
     """
 
     tokens_T: torch.Tensor
@@ -67,6 +68,36 @@ class Packed:
     targets_S: torch.Tensor
     weights_S: torch.Tensor
     row_S: torch.Tensor
+    below_TH: torch.Tensor | None = None
+
+
+class RowsBelow:
+    """Rows whose tokens' outputs of the frozen lower blocks are known: bfloat16 [tokens of all rows, H], as the
+    bits of int16, in the order of the rows."""
+
+    def __init__(self, rows: Rows, below: NDArray[np.int16]) -> None:
+        self._rows, self._below, self.lengths = rows, below, rows.lengths
+        self._ends = np.cumsum(rows.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> tuple[Tokens, Trained]:
+        return self._rows[index]
+
+    def below(self, index: int) -> NDArray[np.int16]:
+        """[L, H] of one row."""
+        end = int(self._ends[index])
+        return self._below[end - int(self.lengths[index]) : end]
+
+
+def pack_rows(rows: Rows, which: Sequence[int], device: torch.device | str = "cpu") -> Packed:
+    """Some of `rows` laid end to end, with what is known of them."""
+    packed = pack([rows[row] for row in which], device)
+    if not isinstance(rows, RowsBelow):
+        return packed
+    bits = np.concatenate([rows.below(row) for row in which])
+    return replace(packed, below_TH=torch.from_numpy(bits).view(torch.bfloat16).to(device))
 
 
 def pack(rows: Sequence[tuple[Tokens, Trained]], device: torch.device | str = "cpu") -> Packed:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nomoat.data.pack import Rows, StepPlan, fill, pack
+from nomoat.data.pack import Rows, StepPlan, fill, pack_rows
 from nomoat.errors import BudgetError, ModelError
 from nomoat.model.logprobs import token_logprobs
 from nomoat.train.checkpoint import CheckpointFolder, Named
@@ -165,7 +165,7 @@ def _accumulate(
         else nullcontext()
     )
     for micro in fill(step_rows, rows.lengths, micro_tokens):
-        packed = pack([rows[row] for row in micro], settings.device)
+        packed = pack_rows(rows, micro, settings.device)
         tokens += len(packed.tokens_T)
         if not len(packed.targets_S):
             continue
