@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from nomoat.data.pack import Segments
+from nomoat.model.flex import flex
 
 PACKED = "nomoat_packed"
 
@@ -39,6 +40,9 @@ def packed_attention(
     `softcap` is Gemma 2's tanh cap on the scores; `sliding_window` w lets a token see itself and the
     w - 1 before it, as in transformers.
     """
+    if query.device.type == "cuda" and not dropout:
+        mixed = flex(query, key, value, segments, scaling=scaling, softcap=softcap, window=sliding_window)
+        return mixed.transpose(1, 2), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
