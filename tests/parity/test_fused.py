@@ -171,13 +171,15 @@ def test_below_the_first_trained_block_nothing_is_kept_or_computed_back(
     assert seen == [False], "one block's backward, and it makes no gradient for what is below"
 
 
+@pytest.mark.parametrize("foreseen", [True, False])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("pieces", [1, 4])
 def test_the_output_layer_is_a_log_softmax(
-    softcap: float | None, pieces: int, monkeypatch: pytest.MonkeyPatch
+    softcap: float | None, pieces: int, foreseen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the loss is not the one that its gradient was made for beforehand."""
     torch.manual_seed(0)
-    hidden = torch.randn(10, 6, dtype=torch.float64).float().requires_grad_()
+    hidden = torch.randn(10, 6).requires_grad_()
     weight = torch.randn(50, 6).mul_(2).requires_grad_()
     targets, weights = torch.randint(0, 50, (10,)), torch.linspace(-1, 2, 10)
     logits = hidden @ weight.T
@@ -186,13 +188,22 @@ def test_the_output_layer_is_a_log_softmax(
     of_hidden, of_weight = torch.autograd.grad((expected * weights).sum(), (hidden, weight))
 
     monkeypatch.setattr(output, "PIECE_NUMBERS", 50 * (10 // pieces))
-    got = output.logprobs(hidden, weight, targets, softcap=softcap)
+    second_times, real = [0], output._of_weight
+
+    def counted(*args: Any, **keys: Any) -> torch.Tensor:
+        second_times[0] += 1
+        return real(*args, **keys)
+
+    monkeypatch.setattr(output, "_of_weight", counted)
+    arguments: dict[str, Any] = {"expected_S": weights if foreseen else weights * 0.5, "softcap": softcap}
+    got = output.logprobs(hidden, weight, targets, **arguments)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     (got * weights).sum().backward()
+    assert second_times == [0 if foreseen else 1]
     torch.testing.assert_close(hidden.grad, of_hidden, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(weight.grad, of_weight, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
-        assert torch.equal(output.logprobs(hidden, weight, targets, softcap=softcap), got)
+        assert torch.equal(output.logprobs(hidden, weight, targets, **arguments), got)
 
 
 def test_bfloat16_weights_with_float32_adapters_stay_near() -> None:

@@ -32,7 +32,13 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
         hidden_TH = output.decoder(**decoder_inputs(packed)).last_hidden_state[0]
     else:
         hidden_TH = above(output.decoder, packed)
-    return logprobs(hidden_TH[packed.source_S], output.weight, packed.targets_S, softcap=output.softcap)
+    return logprobs(
+        hidden_TH[packed.source_S],
+        output.weight,
+        packed.targets_S,
+        expected_S=-packed.weights_S,
+        softcap=output.softcap,
+    )
 
 
 @dataclass(frozen=True)

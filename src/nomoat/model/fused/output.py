@@ -20,8 +20,9 @@ class Logprobs(torch.autograd.Function):
     """log p of targets [S] for hidden states [S, H] and an output layer [V, H], float32 [S].
 
     The gradient of one log-probability to its hidden state, W[target] - Σ_v p_v W[v], does not depend on the
-    loss, so it is made while the probabilities are at hand, and backward only scales it. A trained output layer
-    costs its logits a second time in backward. `softcap` is Gemma 2's tanh cap on the logits.
+    loss, so it is made while the probabilities are at hand, and backward only scales it. That of a trained output
+    layer does: it is made for `expected_S`, the gradient of maximum likelihood, and if the loss turns out to be
+    another one, the logits are computed a second time. `softcap` is Gemma 2's tanh cap on the logits.
     """
 
     @staticmethod
@@ -31,10 +32,13 @@ class Logprobs(torch.autograd.Function):
         weight_VH: torch.Tensor,
         targets_S: torch.Tensor,
         softcap: float | None,
+        expected_S: torch.Tensor,
         with_gradient: bool,
     ) -> torch.Tensor:
         logp_S = hidden_SH.new_empty(len(targets_S), dtype=torch.float32)
         to_hidden = torch.empty_like(hidden_SH) if with_gradient else None
+        trains = with_gradient and weight_VH.requires_grad
+        of_weight = torch.zeros_like(weight_VH) if trains else None
         for piece in _pieces(len(targets_S), len(weight_VH)):
             h_CH, t_C = hidden_SH[piece], targets_S[piece]
             logp_CV, slope_CV = _log_softmax(h_CH, weight_VH, softcap)
@@ -46,26 +50,33 @@ class Logprobs(torch.autograd.Function):
                 chosen_CH = chosen_CH * slope_CV.gather(1, t_C[:, None]).to(chosen_CH.dtype)
                 p_CV.mul_(slope_CV)
             torch.addmm(chosen_CH, p_CV.to(weight_VH.dtype), weight_VH, alpha=-1.0, out=to_hidden[piece])
-        ctx.softcap = softcap
-        ctx.save_for_backward(
-            to_hidden, *((hidden_SH, weight_VH, targets_S) if weight_VH.requires_grad else ())
-        )
+            if of_weight is not None:
+                _add_of_weight(of_weight, p_CV, slope_CV, h_CH, t_C, expected_S[piece])
+        ctx.softcap, ctx.of_weight = softcap, of_weight
+        ctx.save_for_backward(to_hidden, *((hidden_SH, weight_VH, targets_S, expected_S) if trains else ()))
         return logp_S
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_S: torch.Tensor) -> tuple[Any, ...]:
         to_hidden, *trained = ctx.saved_tensors
-        of_weight = _of_weight(grad_S, *trained, softcap=ctx.softcap) if trained else None
-        return to_hidden * grad_S[:, None].to(to_hidden.dtype), of_weight, None, None, None
+        of_weight = ctx.of_weight
+        if trained and not torch.equal(grad_S, trained[-1]):
+            of_weight = _of_weight(grad_S, *trained[:-1], softcap=ctx.softcap)
+        return to_hidden * grad_S[:, None].to(to_hidden.dtype), of_weight, None, None, None, None
 
 
 def logprobs(
-    hidden_SH: torch.Tensor, weight_VH: torch.Tensor, targets_S: torch.Tensor, *, softcap: float | None = None
+    hidden_SH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    targets_S: torch.Tensor,
+    *,
+    expected_S: torch.Tensor,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """`Logprobs`, which makes a gradient only where one will be asked for."""
     wanted = torch.is_grad_enabled() and (hidden_SH.requires_grad or weight_VH.requires_grad)
-    result: torch.Tensor = Logprobs.apply(hidden_SH, weight_VH, targets_S, softcap, wanted)
+    result: torch.Tensor = Logprobs.apply(hidden_SH, weight_VH, targets_S, softcap, expected_S, wanted)
     return result
 
 
@@ -80,14 +91,25 @@ def _of_weight(
     """Gradient to the output layer: Σ_s g_s (onehot - p)ᵀ h."""
     total_VH = torch.zeros_like(weight_VH)
     for piece in _pieces(len(targets_S), len(weight_VH)):
-        h_CH, t_C, g_C1 = hidden_SH[piece], targets_S[piece], grad_S[piece][:, None]
+        h_CH = hidden_SH[piece]
         logp_CV, slope_CV = _log_softmax(h_CH, weight_VH, softcap)
-        to_logits = logp_CV.exp_().mul_(-g_C1)
-        to_logits.scatter_add_(1, t_C[:, None], g_C1)
-        if slope_CV is not None:
-            to_logits.mul_(slope_CV)
-        total_VH.addmm_(to_logits.to(h_CH.dtype).T, h_CH)
+        p_CV = logp_CV.exp_() if slope_CV is None else logp_CV.exp_().mul_(slope_CV)
+        _add_of_weight(total_VH, p_CV, slope_CV, h_CH, targets_S[piece], grad_S[piece])
     return total_VH
+
+
+def _add_of_weight(
+    total_VH: torch.Tensor,
+    p_CV: torch.Tensor,
+    slope_CV: torch.Tensor | None,
+    h_CH: torch.Tensor,
+    t_C: torch.Tensor,
+    g_C: torch.Tensor,
+) -> None:
+    """Add one piece's share; `p_CV` (already times the slope) is used up."""
+    hit_C1 = g_C[:, None] if slope_CV is None else g_C[:, None] * slope_CV.gather(1, t_C[:, None])
+    to_logits = p_CV.mul_(-g_C[:, None]).scatter_add_(1, t_C[:, None], hit_C1)
+    total_VH.addmm_(to_logits.to(h_CH.dtype).T, h_CH)
 
 
 def _log_softmax(
