@@ -108,6 +108,11 @@ class Sft(Optimiser):
     """Dropout before the adapter."""
     lora_target_modules: str | list[str] = "all-linear"
     """Layers that get an adapter: `all-linear` or a list of names such as [q_proj, v_proj]."""
+    lora_layers: Count | None = None
+    """Adapt only this many blocks, from the top: faster, and less is learned. Default: all."""
+    frozen_cache: bool = True
+    """Where `lora_layers` leaves blocks frozen and rows are read more than once: compute those blocks once and keep
+    their outputs on the disk while training, two bytes a number."""
 
 
 class Pretrain(Optimiser):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomoat.data.pack import StepPlan, fill, pack
+from nomoat.data.pack import Segments, StepPlan, fill, pack, pack_groups
 
 
 def row(*tokens: int, trained: str) -> tuple[np.ndarray, np.ndarray]:
@@ -16,7 +16,7 @@ def test_pack_lays_rows_end_to_end_and_points_each_target_at_its_predecessor() -
     packed = pack([row(5, 6, 7, trained=".xx"), row(8, 9, trained="xx")])
     assert packed.tokens_T.tolist() == [5, 6, 7, 8, 9]
     assert packed.positions_T.tolist() == [0, 1, 2, 0, 1]
-    assert packed.bounds == (0, 3, 5)
+    assert packed.segments == Segments((0, 3, 5), (-1, -1))
     assert packed.targets_S.tolist() == [6, 7, 9]  # 8 begins a row: nothing predicts it
     assert packed.source_S.tolist() == [0, 1, 3]
     assert packed.row_S.tolist() == [0, 0, 1]
@@ -69,3 +69,14 @@ def test_a_step_plan_makes_no_epoch_that_it_does_not_need(monkeypatch: pytest.Mo
     monkeypatch.setattr(np.random, "default_rng", counted)
     plan = StepPlan(np.full(20, 10), tokens_per_step=50, epochs=1000, max_steps=8, seed=0)
     assert (len(plan), epochs) == (8, [0, 1])
+
+
+def test_a_prompt_stands_once_before_its_answers() -> None:
+    a, b = np.array([5, 6, 7], np.uint32), np.array([8, 9], np.uint32)
+    packed = pack_groups([(a, [np.array([1, 2], np.uint32), np.array([3], np.uint32)]), (b, [a])])
+    assert packed.tokens_T.tolist() == [5, 6, 7, 1, 2, 3, 8, 9, 5, 6, 7]
+    assert packed.positions_T.tolist() == [0, 1, 2, 3, 4, 3, 0, 1, 2, 3, 4]
+    assert packed.segments == Segments((0, 3, 5, 6, 8, 11), (-1, 0, 0, -1, 3))
+    assert packed.source_S.tolist() == [2, 3, 2, 7, 8, 9]
+    assert packed.targets_S.tolist() == [1, 2, 3, 5, 6, 7]
+    assert packed.row_S.tolist() == [0, 0, 1, 2, 2, 2]

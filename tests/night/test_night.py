@@ -226,6 +226,21 @@ def test_all_weights_can_be_trained(first: First, tmp_path: Path) -> None:
     assert generation.merged_artifact.startswith("sft-")
 
 
+def test_the_top_blocks_alone_can_be_adapted(first: First, tmp_path: Path) -> None:
+    kept = run(tmp_path, *first.words, "sft.lora_layers=1")
+    anew = run(tmp_path, *first.words, "sft.lora_layers=1", "sft.frozen_cache=false")
+    assert how(tmp_path)[:3] == [("data", "reused"), ("quantize", "reused"), ("sft", "done")]
+    assert kept.comparison.verdict == anew.comparison.verdict == "better"
+    assert kept.training["best_loss"] == pytest.approx(anew.training["best_loss"], rel=0.02)
+    assert adapter_bytes(tmp_path)[0] != adapter_bytes(tmp_path)[1], "outputs kept in bfloat16 are rounded"
+    for folder in (tmp_path / HOUSE / "artifacts").glob("sft-*/adapter"):
+        names = load_file(folder / "adapter_model.safetensors").keys()
+        assert names
+        assert all(".layers.1." in name for name in names)
+    with pytest.raises(ModelError, match=r"sft.lora_layers: 3 is more than the 2 blocks of this model"):
+        run(tmp_path, *first.words, "sft.lora_layers=3")
+
+
 def write_text(path: Path) -> Path:
     rows = [
         {"text": f"Story {n}. The cat sat on the mat and the dog sat on the cat. " * 3} for n in range(40)
@@ -303,7 +318,7 @@ def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: 
 
 def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
     hours = 56 / 3600  # of which the plan keeps some 45 s for all that follows training
-    steps = 20_000
+    steps = 8000
     summary = run(
         tmp_path,
         *first.words,

@@ -12,6 +12,8 @@ WORK = Work(
     parameters=100_000_000,
     trainable=2_000_000,
     frozen=True,
+    top=1.0,
+    below_tokens=3_000_000,
     train_tokens=3_000_000,
     held_out_tokens=100_000,
     prompts=100,
@@ -39,6 +41,8 @@ FREE = Prices(0.0, 0.0)
 def test_flops_of_training() -> None:
     assert train_flops(1_000, 10, frozen=True) == 40_000
     assert train_flops(1_000, 10, frozen=False) == 60_000
+    # a fifth of the blocks trains; the rest reads a third of the tokens, once
+    assert train_flops(1_000, 30, frozen=True, top=0.2, below_tokens=10) == pytest.approx(24_000 + 16_000)
 
 
 def test_dollars_are_hours_and_kilowatt_hours() -> None:

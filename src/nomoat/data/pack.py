@@ -6,7 +6,7 @@ T packed tokens · N segments (one a row) · S supervised positions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -41,20 +41,63 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """Who sees whom in a pack: a token sees those before it in its own segment, and all of its prefix.
+
+    `bounds` are the N+1 segment borders in [0, T]; `prefix[i]` is the segment that segment i goes on from, or -1.
+    A prefix stands before what goes on from it and has none of its own.
+    """
+
+    bounds: tuple[int, ...]
+    prefix: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Packed:
     """Rows laid end to end. All tensors are int64 on one device, but `weights_S` (float32).
 
-    `bounds` are the N+1 segment borders in [0, T]; `source_S` is the index in T whose output predicts
-    `targets_S`; `row_S` says to which segment (0..N-1) a supervised position belongs.
+    `source_S` is the index in T whose output predicts `targets_S`; `row_S` says to which row, or which answer of
+    `pack_groups`, a supervised position belongs, counted from 0. `below_TH` is what a model's frozen lower blocks
+    make of the tokens, where that is known already: the model then begins above them.
     """
 
     tokens_T: torch.Tensor
     positions_T: torch.Tensor
-    bounds: tuple[int, ...]
+    segments: Segments
     source_S: torch.Tensor
     targets_S: torch.Tensor
     weights_S: torch.Tensor
     row_S: torch.Tensor
+    below_TH: torch.Tensor | None = None
+
+
+class RowsBelow:
+    """Rows whose tokens' outputs of the frozen lower blocks are known: bfloat16 [tokens of all rows, H], as the
+    bits of int16, in the order of the rows."""
+
+    def __init__(self, rows: Rows, below: NDArray[np.int16]) -> None:
+        self._rows, self._below, self.lengths = rows, below, rows.lengths
+        self._ends = np.cumsum(rows.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> tuple[Tokens, Trained]:
+        return self._rows[index]
+
+    def below(self, index: int) -> NDArray[np.int16]:
+        """[L, H] of one row."""
+        end = int(self._ends[index])
+        return self._below[end - int(self.lengths[index]) : end]
+
+
+def pack_rows(rows: Rows, which: Sequence[int], device: torch.device | str = "cpu") -> Packed:
+    """Some of `rows` laid end to end, with what is known of them."""
+    packed = pack([rows[row] for row in which], device)
+    if not isinstance(rows, RowsBelow):
+        return packed
+    bits = np.concatenate([rows.below(row) for row in which])
+    return replace(packed, below_TH=torch.from_numpy(bits).view(torch.bfloat16).to(device))
 
 
 def pack(rows: Sequence[tuple[Tokens, Trained]], device: torch.device | str = "cpu") -> Packed:
@@ -67,18 +110,66 @@ def pack(rows: Sequence[tuple[Tokens, Trained]], device: torch.device | str = "c
     target_index_S = np.flatnonzero(trained_T)
     row_S = np.searchsorted(bounds, target_index_S, side="right") - 1
 
-    def tensor(array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
     return Packed(
-        tokens_T=tensor(tokens_T),
-        positions_T=tensor(positions_T),
-        bounds=tuple(int(bound) for bound in bounds),
-        source_S=tensor(target_index_S - 1),
-        targets_S=tensor(tokens_T[target_index_S]),
+        tokens_T=_tensor(tokens_T, device),
+        positions_T=_tensor(positions_T, device),
+        segments=Segments(tuple(bounds.tolist()), (-1,) * len(rows)),
+        source_S=_tensor(target_index_S - 1, device),
+        targets_S=_tensor(tokens_T[target_index_S], device),
         weights_S=torch.ones(len(target_index_S), device=device),
-        row_S=tensor(row_S),
+        row_S=_tensor(row_S, device),
     )
+
+
+def pack_groups(
+    groups: Sequence[tuple[Tokens, Sequence[Tokens]]], device: torch.device | str = "cpu"
+) -> Packed:
+    """Prompts with several answers each, every prompt once: its answers all go on from the same tokens.
+
+    Every token of an answer is a target; its first is predicted by the prompt's last. Prompts and answers have
+    a token at least.
+    """
+    parts: list[Tokens] = []
+    starts: list[int] = []
+    prefix: list[int] = []
+    sources: list[NDArray[np.int64]] = []
+    bounds = [0]
+    for prompt, answers in groups:
+        parent = len(parts)
+        parts.append(prompt)
+        starts.append(0)
+        prefix.append(-1)
+        bounds.append(bounds[-1] + len(prompt))
+        last_of_prompt = bounds[-1] - 1
+        for answer in answers:
+            own = np.arange(bounds[-1], bounds[-1] + len(answer) - 1, dtype=np.int64)
+            sources.append(np.concatenate(([last_of_prompt], own)))
+            parts.append(answer)
+            starts.append(len(prompt))
+            prefix.append(parent)
+            bounds.append(bounds[-1] + len(answer))
+    answers_of = [part for part, parent in zip(parts, prefix, strict=True) if parent >= 0]
+    targets_S = np.concatenate(answers_of).astype(np.int64)
+    positions_T = np.concatenate(
+        [
+            np.arange(start, start + len(part), dtype=np.int64)
+            for start, part in zip(starts, parts, strict=True)
+        ]
+    )
+    row_S = np.repeat(np.arange(len(answers_of), dtype=np.int64), [len(answer) for answer in answers_of])
+    return Packed(
+        tokens_T=_tensor(np.concatenate(parts).astype(np.int64), device),
+        positions_T=_tensor(positions_T, device),
+        segments=Segments(tuple(bounds), tuple(prefix)),
+        source_S=_tensor(np.concatenate(sources), device),
+        targets_S=_tensor(targets_S, device),
+        weights_S=torch.ones(len(targets_S), device=device),
+        row_S=_tensor(row_S, device),
+    )
+
+
+def _tensor(array: NDArray[np.int64], device: torch.device | str) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def fill(order: Sequence[int], lengths: NDArray[np.int64], budget_tokens: int) -> list[list[int]]:

@@ -23,31 +23,56 @@ def add_lora(
     lora_dropout: float,
     target_modules: str | list[str],
     seed: int,
+    lora_layers: int | None = None,
 ) -> Any:
     """Freeze the model and inject LoRA (Hu et al. 2021, arXiv:2106.09685) into `target_modules`.
 
-    "all-linear" means every linear layer but the output layer. Returns a PeftModel.
+    "all-linear" means every linear layer but the output layer; `lora_layers` takes only that many blocks, from the
+    top. Returns a PeftModel. Raises ModelError for modules or more blocks than there are.
     """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
+    if lora_layers is not None and target_modules == "all-linear":
+        target_modules = _linear_names(model)  # PEFT chooses blocks only among layers that are named
     config = LoraConfig(
         r=lora_r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         target_modules=target_modules,
+        layers_to_transform=None if lora_layers is None else _top(model, lora_layers),
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        linear = sorted(
-            {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-        )
+        linear = _linear_names(model)
         raise ModelError(
             f"sft.lora_target_modules: {target_modules} is not in this model",
             hint=f'Its linear layers are: {", ".join(linear)}; or "all-linear".',
         ) from error
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Names of the linear layers but the output layer."""
+    head = model.get_output_embeddings()
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+    )
+
+
+def _top(model: Any, lora_layers: int) -> list[int]:
+    count = model.config.get_text_config().num_hidden_layers
+    if lora_layers > count:
+        raise ModelError(
+            f"sft.lora_layers: {lora_layers} is more than the {count} blocks of this model",
+            hint=f"Give 1 to {count}, or leave it out for all.",
+        )
+    return list(range(count - lora_layers, count))
 
 
 def save_adapter(model: Any, folder: Path, *, base: str, base_sha256: str) -> None:

@@ -1,7 +1,7 @@
 """Attention for packed rows, registered with transformers' attention interface.
 
 Every decoder that reads its attention from the interface works unchanged: the forward is called with
-`segments=packed.bounds`, and no T×T mask is ever made.
+`segments=packed.segments`, and no T×T mask is ever made.
 
 H heads · K key/value heads · L tokens of one segment · D head width
 """
@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from nomoat.data.pack import Segments
+from nomoat.model.flex import flex
+
 PACKED = "nomoat_packed"
 
 
@@ -25,33 +28,42 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    segments: tuple[int, ...],
+    segments: Segments,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; causal within each segment.
+    """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; causal within each segment and its prefix.
 
     `softcap` is Gemma 2's tanh cap on the scores; `sliding_window` w lets a token see itself and the
     w - 1 before it, as in transformers.
     """
+    if query.device.type == "cuda" and not dropout:
+        mixed = flex(query, key, value, segments, scaling=scaling, softcap=softcap, window=sliding_window)
+        return mixed.transpose(1, 2), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    outputs = [
-        _causal(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            scaling=scaling,
-            dropout=dropout,
-            softcap=softcap,
-            window=sliding_window,
+    spans = [slice(*span) for span in pairwise(segments.bounds)]
+    outputs = []
+    for span, parent in zip(spans, segments.prefix, strict=True):
+        seen_key, seen_value = key[:, :, span], value[:, :, span]
+        if parent >= 0:
+            seen_key = torch.cat((key[:, :, spans[parent]], seen_key), dim=2)
+            seen_value = torch.cat((value[:, :, spans[parent]], seen_value), dim=2)
+        outputs.append(
+            _causal(
+                query[:, :, span],
+                seen_key,
+                seen_value,
+                scaling=scaling,
+                dropout=dropout,
+                softcap=softcap,
+                window=sliding_window,
+            )
         )
-        for start, end in pairwise(segments)
-    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
@@ -65,14 +77,14 @@ def _causal(
     softcap: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    length = query.shape[2]
-    banded = window is not None and length > window
-    if softcap is None and not banded:
+    length, seen = query.shape[2], key.shape[2]
+    banded = window is not None and seen > window
+    if softcap is None and not banded and length == seen:
         return F.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, dropout_p=dropout
         )
-    index = torch.arange(length, device=query.device)
-    distance = index[:, None] - index[None, :]
+    index = torch.arange(seen, device=query.device)
+    distance = index[seen - length :, None] - index[None, :]  # the queries are the last of what is seen
     visible = distance >= 0
     if banded:
         visible &= distance < window

@@ -14,6 +14,7 @@ import torch
 
 from nomoat.errors import ModelError
 from nomoat.model.attention import PACKED
+from nomoat.model.fused.families import fuse
 
 EMBEDDED = "embedded"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -328,6 +329,7 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
             f"base: {folder} lacks {len(lacking)} of its model's tensors, such as {lacking[0]}",
             hint="Copy or download it again, whole.",
         )
+    fuse(model)
     return model.to(machine.device)
 
 

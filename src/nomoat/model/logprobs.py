@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from nomoat.data.pack import Packed, Rows, fill, pack
+from nomoat.data.pack import Packed, Rows, fill, pack_rows
+from nomoat.model.fused.families import read_output
+from nomoat.model.fused.output import logprobs
+from nomoat.model.fused.parts import above, decoder_inputs
 from nomoat.model.memory import smaller_batch
 
 
@@ -22,14 +25,21 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     The output layer runs at the S supervised positions only. The model must read its attention from
     `model.attention.PACKED` (as `load_model` sets it).
     """
-    logits_SV = model(
-        input_ids=packed.tokens_T[None],
-        position_ids=packed.positions_T[None],
-        segments=packed.bounds,
-        logits_to_keep=packed.source_S,
-        use_cache=False,
-    ).logits[0]
-    return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
+    output = read_output(model)
+    if output is None:
+        logits_SV = model(**decoder_inputs(packed), logits_to_keep=packed.source_S).logits[0]
+        return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
+    if packed.below_TH is None:
+        hidden_TH = output.decoder(**decoder_inputs(packed)).last_hidden_state[0]
+    else:
+        hidden_TH = above(output.decoder, packed)
+    return logprobs(
+        hidden_TH[packed.source_S],
+        output.weight,
+        packed.targets_S,
+        expected_S=-packed.weights_S,
+        softcap=output.softcap,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ def _row_losses(
     nll_N = np.zeros(len(rows))
     tokens_N = np.zeros(len(rows), dtype=np.int64)
     for run in fill(range(len(rows)), rows.lengths, batch_tokens):
-        packed = pack([rows[row] for row in run], device)
+        packed = pack_rows(rows, run, device)
         row_S = packed.row_S.cpu().numpy()
         logp_S = token_logprobs(model, packed).double().cpu().numpy()
         nll_N[run] = np.bincount(row_S, weights=-logp_S, minlength=len(run))

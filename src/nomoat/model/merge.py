@@ -39,7 +39,7 @@ def probe_logits(model: Any, rows: Sequence[tuple[Tokens, Trained]], device: str
     output = model(
         input_ids=packed.tokens_T[None],
         position_ids=packed.positions_T[None],
-        segments=packed.bounds,
+        segments=packed.segments,
         use_cache=False,
     )
     logits: torch.Tensor = output.logits[0].float().cpu()

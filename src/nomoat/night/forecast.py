@@ -73,10 +73,16 @@ def plan_finetuning(
         train_tokens = min(train_tokens, sft.max_steps * sft.tokens_per_step)
     if trained == "done":
         train_tokens = 0
+    top = min(1.0, sft.lora_layers / shape.layers) if sft.method == "lora" and sft.lora_layers else 1.0
+    below_tokens = train_tokens
+    if sft.frozen_cache and sft.num_train_epochs > 1:
+        below_tokens = min(train_tokens, data["tokens"]["train"])
     work = Work(
         parameters=parameters,
         trainable=round(parameters * share),
         frozen=sft.method == "lora",
+        top=top,
+        below_tokens=below_tokens,
         train_tokens=train_tokens,
         held_out_tokens=data["tokens"]["held_out"],
         prompts=prompts,

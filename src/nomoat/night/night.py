@@ -268,7 +268,15 @@ class _Night:
         keys = training_keys(section, rate, self.recipe.seed)
         lora: dict[str, Any] = {
             key: getattr(section, key)
-            for key in ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+            for key in (
+                "method",
+                "lora_r",
+                "lora_alpha",
+                "lora_dropout",
+                "lora_target_modules",
+                "lora_layers",
+                "frozen_cache",
+            )
         }
         return Job(
             kind="sft",

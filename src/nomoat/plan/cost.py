@@ -30,14 +30,19 @@ class Prices:
         return seconds / 3600 * self.dollars_per_hour + joules / JOULES_PER_KWH * self.dollars_per_kwh
 
 
-def train_flops(parameters: int, tokens: int, *, frozen: bool) -> float:
+def train_flops(
+    parameters: int, tokens: int, *, frozen: bool, top: float = 1.0, below_tokens: int = 0
+) -> float:
     """Floating-point operations of training on `tokens`.
 
     2N a token forward, 2N back to the activations, 2N back to the weights (Kaplan et al. 2020,
     arXiv:2001.08361, section 2.1); frozen weights need no gradient of their own. Attention scores are left
-    out: at 512 tokens they are a few per cent.
+    out: at 512 tokens they are a few per cent. Where only the share `top` of the blocks trains, those below are
+    read forward, for `below_tokens`.
     """
-    return (4.0 if frozen else 6.0) * parameters * tokens
+    return (4.0 if frozen else 6.0) * parameters * top * tokens + forward_flops(parameters, below_tokens) * (
+        1.0 - top
+    )
 
 
 def forward_flops(parameters: int, tokens: int) -> float:

@@ -18,12 +18,15 @@ RESERVE = 1.5
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, counted. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
+    """What is to be done, counted. `top` is the share of the blocks that trains, and `below_tokens` what those below
+    read. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
     comparison of every file with its folder: how many prompts, and greedy tokens of each."""
 
     parameters: int
     trainable: int
     frozen: bool
+    top: float
+    below_tokens: int
     train_tokens: int
     held_out_tokens: int
     prompts: int
@@ -36,6 +39,17 @@ class Work:
     layers: int
     vocabulary: int
     files: int
+
+    @property
+    def train_flops(self) -> float:
+        """Of all of training."""
+        return train_flops(
+            self.parameters,
+            self.train_tokens,
+            frozen=self.frozen,
+            top=self.top,
+            below_tokens=self.below_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,9 +113,7 @@ def plan_night(
     would fit; with `may_refuse` false (some of it is done already) training then gets what there is, if nothing.
     """
     flops_per_second = capacity.gflops * 1e9
-    train_s = train_flops(work.parameters, work.train_tokens, frozen=work.frozen) / (
-        flops_per_second * TRAINING_SHARE
-    )
+    train_s = work.train_flops / (flops_per_second * TRAINING_SHARE)
     convert_s = FIXED_SECONDS * work.files + 4.0 * work.parameters * work.files / 50e6
     read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
     seconds = {
@@ -187,8 +199,7 @@ def _compare_seconds(work: Work, capacity: Capacity) -> float:
 
 
 def _forecast_sentence(train_s: float, work: Work, capacity: Capacity) -> str:
-    flops = train_flops(work.parameters, work.train_tokens, frozen=work.frozen)
     return (
-        f"training reads {work.train_tokens:,} tokens: {flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} of the "
-        f"{capacity.gflops:.0f} GFLOP/s measured here, about {train_s:.0f} s"
+        f"training reads {work.train_tokens:,} tokens: {work.train_flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} "
+        f"of the {capacity.gflops:.0f} GFLOP/s measured here, about {train_s:.0f} s"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from nomoat.data.pack import Rows
 from nomoat.errors import ModelError
 from nomoat.model.adapters import add_lora, save_adapter
+from nomoat.model.fused.parts import frozen_blocks
 from nomoat.model.load import Machine, load_model
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
+from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks
 from nomoat.train.loop import TrainResult
-from nomoat.train.run import TrainingKeys, run_training
+from nomoat.train.run import TrainingKeys, compass_rows, run_training
 
 
 def finetune(
@@ -32,6 +35,8 @@ def finetune(
     lora_alpha: float,
     lora_dropout: float,
     lora_target_modules: str | list[str],
+    lora_layers: int | None,
+    frozen_cache: bool,
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
@@ -51,7 +56,14 @@ def finetune(
             lora_dropout=lora_dropout,
             target_modules=lora_target_modules,
             seed=keys.seed,
+            lora_layers=lora_layers,
         )
+        if frozen_cache and keys.num_train_epochs > 1 and frozen_blocks(model):
+            keep = partial(
+                rows_below, model, batch_tokens=keys.micro_batch_tokens, device=machine.device, hooks=hooks
+            )
+            rows = keep(rows, scratch / "below" / "train")
+            held_out = keep(compass_rows(held_out), scratch / "below" / "held_out")
     else:
         model = load_model(base, machine, weights=torch.float32)
         model.requires_grad_(True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nomoat.data.pack import Rows, StepPlan, fill, pack
+from nomoat.data.pack import Rows, StepPlan, fill, pack_rows
 from nomoat.errors import ModelError
 from nomoat.model.logprobs import RowLosses, token_logprobs
 from nomoat.model.memory import smaller_batch
@@ -200,8 +200,8 @@ def _gradients(
         else nullcontext()
     )
     for micro in fill(step_rows, rows.lengths, micro_tokens):
-        packed = pack([rows[row] for row in micro], settings.device)
-        tokens += packed.bounds[-1]
+        packed = pack_rows(rows, micro, settings.device)
+        tokens += len(packed.tokens_T)
         if not len(packed.targets_S):
             continue
         with autocast:

@@ -63,7 +63,7 @@ def run_training(
     )
     if not len(plan):
         raise ModelError("there are no rows to train on")
-    compass = _first_tokens(held_out, COMPASS_TOKENS)
+    compass = compass_rows(held_out)
     tenth = max(1, len(plan) // 10)
     return train(
         model,
@@ -94,6 +94,7 @@ def run_training(
     )
 
 
-def _first_tokens(rows: Rows, tokens: int) -> Rows:
-    """As many rows from the top as hold `tokens` tokens, at least one."""
-    return Head(rows, max(1, int((rows.lengths.cumsum() <= tokens).sum())))
+def compass_rows(held_out: Rows) -> Rows:
+    """The held-out rows that steer training: as many from the top as hold `COMPASS_TOKENS`, at least one."""
+    count = max(1, int((held_out.lengths.cumsum() <= COMPASS_TOKENS).sum()))
+    return held_out if count >= len(held_out) else Head(held_out, count)
