@@ -221,3 +221,24 @@ def test_bfloat16_weights_with_float32_adapters_stay_near() -> None:
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32 == parameter.grad.dtype, name
             assert parameter.grad.abs().max() > 0 or "embed" in name
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "phi3"])
+def test_float32_weights_under_autocast_are_computed_in_bfloat16_like_transformers_own(family: str) -> None:
+    """Full fine-tuning where the hardware has bfloat16: weights and residual sums stay float32."""
+    plain, ours = both(family, lora=False)
+    rows = random_rows(7)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, got = padded_logprobs(plain, rows), token_logprobs(ours, pack(rows))
+    exact = token_logprobs(ours, pack(rows)).detach()
+    error, theirs = (got - exact).abs().mean(), (expected - exact).abs().mean()
+    assert 0 < error < 1.5 * theirs
+    got.mean().backward()
+    expected.mean().backward()
+    reference = dict(plain.named_parameters())
+    for name, parameter in ours.named_parameters():
+        assert parameter.grad.dtype == torch.float32, name
+        near = torch.nn.functional.cosine_similarity(
+            parameter.grad.flatten(), reference[name].grad.flatten(), 0
+        )
+        assert near > 0.99, (name, near)

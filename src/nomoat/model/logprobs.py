@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
-from nomoat.model.fused.families import read_output
+from nomoat.model.fused.families import product_dtype, read_output
 from nomoat.model.fused.output import logprobs
 from nomoat.model.fused.parts import above, decoder_inputs
 from nomoat.model.memory import smaller_batch
@@ -34,7 +34,7 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     else:
         hidden_TH = above(output.decoder, packed)
     return logprobs(
-        hidden_TH[packed.source_S],
+        hidden_TH[packed.source_S].to(product_dtype(hidden_TH)),
         output.weight,
         packed.targets_S,
         expected_S=-packed.weights_S,

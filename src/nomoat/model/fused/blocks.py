@@ -66,7 +66,8 @@ class MlpHalf:
 
 
 class Attend(torch.autograd.Function):
-    """`AttentionHalf` of x [T, H], with rotary cos and sin [T, D] and the calls of its segments."""
+    """`AttentionHalf` of x [T, H], with rotary cos and sin [T, D] and the calls of its segments. Products are in
+    `dtype`, the residual sum in that of x."""
 
     @staticmethod
     def forward(
@@ -76,10 +77,11 @@ class Attend(torch.autograd.Function):
         cos_TD: torch.Tensor,
         sin_TD: torch.Tensor,
         plan: tuple[segments.Call, ...],
+        dtype: torch.dtype,
         *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
         normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps)
-        raw, low_TR = linear.forward(half.qkv, normed_TH)
+        raw, low_TR = linear.forward(half.qkv, normed_TH.to(dtype))
         del normed_TH
         raw_q, raw_k, v_TKD = (part.view(len(x_TH), -1, half.head_width) for part in _parts(raw, half.widths))
         head_scales: list[torch.Tensor] = []
@@ -94,7 +96,7 @@ class Attend(torch.autograd.Function):
             q_TND, k_TKD = (kernels.rotate(y, cos_TD, sin_TD) for y in (q_TND, k_TKD))
         mixed_TND, sums_TN = segments.forward(q_TND, k_TKD, v_TKD, plan, half.scaling)
         (out_TH,), out_low = linear.forward((half.out,), mixed_TND.flatten(1))
-        ctx.half, ctx.plan = half, plan
+        ctx.half, ctx.plan, ctx.dtype = half, plan, dtype
         ctx.save_for_backward(
             x_TH,
             scale_T1,
@@ -109,7 +111,7 @@ class Attend(torch.autograd.Function):
             out_low,
             *head_scales,
         )
-        return out_TH.add_(x_TH)
+        return _sum(out_TH, x_TH)
 
     @staticmethod
     @once_differentiable
@@ -118,7 +120,8 @@ class Attend(torch.autograd.Function):
         x_TH, scale_T1, cos_TD, sin_TD, *rest = ctx.saved_tensors
         q_TND, k_TKD, v_TKD, mixed_TND, sums_TN, low_TR, out_low, *head_scales = rest
         mixed_TO = mixed_TND.flatten(1)
-        to_mixed, of_out = linear.backward((half.out,), mixed_TO, out_low, (grad_TH,), needs_input=True)
+        grads = (grad_TH.to(ctx.dtype),)
+        to_mixed, of_out = linear.backward((half.out,), mixed_TO, out_low, grads, needs_input=True)
         assert to_mixed is not None
         to_q, to_k, to_v = segments.backward(
             to_mixed.view_as(mixed_TND), q_TND, k_TKD, v_TKD, mixed_TND, sums_TN, ctx.plan, half.scaling
@@ -133,29 +136,31 @@ class Attend(torch.autograd.Function):
             of_head_norms = [of_q, of_k]
         to_qkv = _joined((to_q.flatten(1), to_k.flatten(1), to_v.flatten(1)), half.qkv)
         needs_input = ctx.needs_input_grad[0] or half.norm.weight.requires_grad
-        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1)
+        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1).to(ctx.dtype)
         to_normed, of_qkv = linear.backward(half.qkv, normed_TH, low_TR, to_qkv, needs_input=needs_input)
         to_x, of_norm = None, None
         if to_normed is not None:
             to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1)
             to_x.add_(grad_TH)
-        return to_x, None, None, None, None, of_norm, *of_head_norms, *of_qkv, *of_out
+        return to_x, None, None, None, None, None, of_norm, *of_head_norms, *of_qkv, *of_out
 
 
 class Feed(torch.autograd.Function):
-    """`MlpHalf` of x [T, H]."""
+    """`MlpHalf` of x [T, H], its products in `dtype`."""
 
     @staticmethod
-    def forward(ctx: Any, x_TH: torch.Tensor, half: MlpHalf, *tensors: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, x_TH: torch.Tensor, half: MlpHalf, dtype: torch.dtype, *tensors: torch.Tensor | None
+    ) -> torch.Tensor:
         normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps)
-        both, low_TR = linear.forward(half.gate_up, normed_TH)
+        both, low_TR = linear.forward(half.gate_up, normed_TH.to(dtype))
         del normed_TH
         width = sum(y_TO.shape[1] for y_TO in both) // 2
         gate_TI, up_TI = _parts(both, (width, width))
         (out_TH,), down_low = linear.forward((half.down,), kernels.swiglu(gate_TI, up_TI))
-        ctx.half = half
+        ctx.half, ctx.dtype = half, dtype
         ctx.save_for_backward(x_TH, scale_T1, gate_TI, up_TI, low_TR, down_low)
-        return out_TH.add_(x_TH)
+        return _sum(out_TH, x_TH)
 
     @staticmethod
     @once_differentiable
@@ -163,12 +168,13 @@ class Feed(torch.autograd.Function):
         half: MlpHalf = ctx.half
         x_TH, scale_T1, gate_TI, up_TI, low_TR, down_low = ctx.saved_tensors
         mixed_TI = kernels.swiglu(gate_TI, up_TI)
-        to_mixed, of_down = linear.backward((half.down,), mixed_TI, down_low, (grad_TH,), needs_input=True)
+        grads = (grad_TH.to(ctx.dtype),)
+        to_mixed, of_down = linear.backward((half.down,), mixed_TI, down_low, grads, needs_input=True)
         del mixed_TI
         assert to_mixed is not None
         to_gate_up = _joined(kernels.swiglu_backward(to_mixed, gate_TI, up_TI), half.gate_up)
         needs_input = ctx.needs_input_grad[0] or half.norm.weight.requires_grad
-        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1)
+        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1).to(ctx.dtype)
         to_normed, of_gate_up = linear.backward(
             half.gate_up, normed_TH, low_TR, to_gate_up, needs_input=needs_input
         )
@@ -176,7 +182,12 @@ class Feed(torch.autograd.Function):
         if to_normed is not None:
             to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1)
             to_x.add_(grad_TH)
-        return to_x, None, of_norm, *of_gate_up, *of_down
+        return to_x, None, None, of_norm, *of_gate_up, *of_down
+
+
+def _sum(out_TH: torch.Tensor, x_TH: torch.Tensor) -> torch.Tensor:
+    """The residual sum, in the dtype of x; `out_TH` is used up."""
+    return out_TH.add_(x_TH) if out_TH.dtype == x_TH.dtype else x_TH + out_TH
 
 
 def _parts(outputs: Sequence[torch.Tensor], widths: tuple[int, ...]) -> Sequence[torch.Tensor]:

@@ -53,10 +53,18 @@ def _forward(
     if segments is None or position_embeddings is None or not _can_fuse(block, hidden_states, segments, keys):
         return plain(hidden_states, *args, segments=segments, position_embeddings=position_embeddings, **keys)
     attention, mlp = _read_attention(block), _read_mlp(block)
-    cos_TD, sin_TD = (t[0] for t in position_embeddings)
-    x_TH = Attend.apply(hidden_states[0], attention, cos_TD, sin_TD, calls(segments), *attention.tensors())
-    x_TH = Feed.apply(x_TH, mlp, *mlp.tensors())
+    dtype = product_dtype(hidden_states)
+    turns = (t[0].to(dtype) for t in position_embeddings)
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        x_TH = Attend.apply(hidden_states[0], attention, *turns, calls(segments), dtype, *attention.tensors())
+        x_TH = Feed.apply(x_TH, mlp, dtype, *mlp.tensors())
     return x_TH[None]
+
+
+def product_dtype(x: torch.Tensor) -> torch.dtype:
+    """What products of x are computed in: autocast's dtype where it is on, else that of x."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _can_fuse(block: Any, x: torch.Tensor, segments: Segments, keys: dict[str, Any]) -> bool:

@@ -3,6 +3,8 @@
 y = x Wᵀ + bias + scale · (x Aᵀ) Bᵀ, as PEFT computes it. Forward keeps x and x Aᵀ; backward makes no gradient for a
 frozen weight, and no copy of one.
 
+All products are in the dtype of x; gradients come in those of the weights.
+
 T tokens · I inputs · O outputs · R ranks of all layers together
 """
 
@@ -35,10 +37,11 @@ def forward(layers: Sequence[Linear], x_TI: torch.Tensor) -> tuple[list[torch.Te
     low_TR = None if down_RI is None else x_TI @ down_RI.T
     outputs = []
     for layer, low_Tr in zip(layers, _split(layers, low_TR), strict=True):
+        weight_IO = layer.weight.to(x_TI.dtype).T
         if layer.bias is None:
-            y_TO = x_TI @ layer.weight.T
+            y_TO = x_TI @ weight_IO
         else:
-            y_TO = torch.addmm(layer.bias, x_TI, layer.weight.T)
+            y_TO = torch.addmm(layer.bias.to(x_TI.dtype), x_TI, weight_IO)
         if layer.lora_b is not None:
             assert low_Tr is not None
             y_TO.addmm_(low_Tr, layer.lora_b.to(x_TI.dtype).T, alpha=layer.scale)
@@ -65,8 +68,12 @@ def backward(
     gradients: list[torch.Tensor | None] = []
     at = 0
     for layer, grad_TO, low_Tr in zip(layers, grads_TO, _split(layers, low_TR), strict=True):
-        gradients.append(grad_TO.T @ x_TI if layer.weight.requires_grad else None)
-        gradients.append(grad_TO.sum(0) if layer.bias is not None and layer.bias.requires_grad else None)
+        of_weight = (grad_TO.T @ x_TI).to(layer.weight.dtype) if layer.weight.requires_grad else None
+        gradients.append(of_weight)
+        bias = layer.bias
+        gradients.append(
+            grad_TO.sum(0, dtype=bias.dtype) if bias is not None and bias.requires_grad else None
+        )
         if layer.lora_a is None or layer.lora_b is None:
             gradients += [None, None]
             continue
@@ -78,9 +85,9 @@ def backward(
         at += rank
     if not needs_input:
         return None, gradients
-    to_x_TI = grads_TO[0] @ layers[0].weight
+    to_x_TI = grads_TO[0] @ layers[0].weight.to(x_TI.dtype)
     for layer, grad_TO in zip(layers[1:], grads_TO[1:], strict=True):
-        to_x_TI.addmm_(grad_TO, layer.weight)
+        to_x_TI.addmm_(grad_TO, layer.weight.to(x_TI.dtype))
     if to_low_TR is not None:
         down_RI = _all_a(layers, x_TI)
         assert down_RI is not None

@@ -35,21 +35,22 @@ class Logprobs(torch.autograd.Function):
         expected_S: torch.Tensor,
         with_gradient: bool,
     ) -> torch.Tensor:
+        compute_VH = weight_VH.to(hidden_SH.dtype)
         logp_S = hidden_SH.new_empty(len(targets_S), dtype=torch.float32)
         to_hidden = torch.empty_like(hidden_SH) if with_gradient else None
         trains = with_gradient and weight_VH.requires_grad
         of_weight = torch.zeros_like(weight_VH) if trains else None
         for piece in _pieces(len(targets_S), len(weight_VH)):
             h_CH, t_C = hidden_SH[piece], targets_S[piece]
-            logp_CV, slope_CV = _log_softmax(h_CH, weight_VH, softcap)
+            logp_CV, slope_CV = _log_softmax(h_CH, compute_VH, softcap)
             logp_S[piece] = logp_CV.gather(1, t_C[:, None])[:, 0]
             if to_hidden is None:
                 continue
-            p_CV, chosen_CH = logp_CV.exp_(), weight_VH[t_C]
+            p_CV, chosen_CH = logp_CV.exp_(), compute_VH[t_C]
             if slope_CV is not None:
                 chosen_CH = chosen_CH * slope_CV.gather(1, t_C[:, None]).to(chosen_CH.dtype)
                 p_CV.mul_(slope_CV)
-            torch.addmm(chosen_CH, p_CV.to(weight_VH.dtype), weight_VH, alpha=-1.0, out=to_hidden[piece])
+            torch.addmm(chosen_CH, p_CV.to(compute_VH.dtype), compute_VH, alpha=-1.0, out=to_hidden[piece])
             if of_weight is not None:
                 _add_of_weight(of_weight, p_CV, slope_CV, h_CH, t_C, expected_S[piece])
         ctx.softcap, ctx.of_weight = softcap, of_weight
@@ -76,7 +77,8 @@ def logprobs(
 ) -> torch.Tensor:
     """`Logprobs`, which makes a gradient only where one will be asked for."""
     wanted = torch.is_grad_enabled() and (hidden_SH.requires_grad or weight_VH.requires_grad)
-    result: torch.Tensor = Logprobs.apply(hidden_SH, weight_VH, targets_S, softcap, expected_S, wanted)
+    with torch.autocast(hidden_SH.device.type, enabled=False):
+        result: torch.Tensor = Logprobs.apply(hidden_SH, weight_VH, targets_S, softcap, expected_S, wanted)
     return result
 
 
@@ -90,9 +92,10 @@ def _of_weight(
 ) -> torch.Tensor:
     """Gradient to the output layer: Σ_s g_s (onehot - p)ᵀ h."""
     total_VH = torch.zeros_like(weight_VH)
+    compute_VH = weight_VH.to(hidden_SH.dtype)
     for piece in _pieces(len(targets_S), len(weight_VH)):
         h_CH = hidden_SH[piece]
-        logp_CV, slope_CV = _log_softmax(h_CH, weight_VH, softcap)
+        logp_CV, slope_CV = _log_softmax(h_CH, compute_VH, softcap)
         p_CV = logp_CV.exp_() if slope_CV is None else logp_CV.exp_().mul_(slope_CV)
         _add_of_weight(total_VH, p_CV, slope_CV, h_CH, targets_S[piece], grad_S[piece])
     return total_VH
@@ -109,7 +112,10 @@ def _add_of_weight(
     """Add one piece's share; `p_CV` (already times the slope) is used up."""
     hit_C1 = g_C[:, None] if slope_CV is None else g_C[:, None] * slope_CV.gather(1, t_C[:, None])
     to_logits = p_CV.mul_(-g_C[:, None]).scatter_add_(1, t_C[:, None], hit_C1)
-    total_VH.addmm_(to_logits.to(h_CH.dtype).T, h_CH)
+    if total_VH.dtype == h_CH.dtype:
+        total_VH.addmm_(to_logits.to(h_CH.dtype).T, h_CH)
+    else:  # pieces add up in the dtype of the weight
+        total_VH.add_(to_logits.to(h_CH.dtype).T @ h_CH)
 
 
 def _log_softmax(
