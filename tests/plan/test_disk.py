@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nomoat.model.load import count_parameters, resolve_base
+from nomoat.model.load import Machine, count_parameters, resolve_base
+from nomoat.night.disk import lack_of_disk
 from nomoat.plan.cost import GGUF_BYTES, disk_bytes
 from nomoat.quantize.convert import to_gguf
 from nomoat.quantize.mixture import MIXTURES
+from nomoat.recipe import Recipe, Sft
 from nomoat.train.checkpoint import CheckpointFolder
 
 
@@ -19,6 +21,21 @@ def test_it_is_a_sum_over_checkpoints_model_and_files() -> None:
     assert only_model == 4000
     assert disk_bytes(1000, 0, weight_bytes=2, types=("F32", "F16")) == 2000 + 4000 + 2000
     assert disk_bytes(1000, 10, weight_bytes=4, types=()) == only_model + 480
+
+
+def test_what_frozen_blocks_make_is_kept_too_where_it_is_read_again(tmp_path: Path) -> None:
+    base, machine = resolve_base("embedded", tmp_path), Machine("cpu", torch.float32)
+
+    def fits(free_bytes: float, **sft: object) -> bool:
+        recipe = Recipe(sft=Sft(**sft))
+        return lack_of_disk(recipe, base, machine, 10_000_000, round(free_bytes)) is None
+
+    without, kept = 90e6, 2.0 * 10_000_000 * 256
+    assert fits(without)
+    assert not fits(without, lora_layers=2)
+    assert fits(without + kept, lora_layers=2)
+    assert fits(without, lora_layers=2, frozen_cache=False)
+    assert fits(without, lora_layers=2, num_train_epochs=1)
 
 
 @pytest.mark.slow

@@ -8,13 +8,16 @@ import torch
 
 from nomoat.model.load import Machine, count_parameters, read_shape
 from nomoat.model.merge import merge_dtype
+from nomoat.night.forecast import keeps_frozen
 from nomoat.night.units import size
 from nomoat.plan.cost import adapter_share, disk_bytes
 from nomoat.recipe import Recipe
 
 
-def lack_of_disk(recipe: Recipe, base: Path, machine: Machine, free_bytes: int) -> str | None:
-    """A sentence where fine-tuning this base will write more than `free_bytes`, else None."""
+def lack_of_disk(
+    recipe: Recipe, base: Path, machine: Machine, train_tokens: int, free_bytes: int
+) -> str | None:
+    """A sentence where fine-tuning this base on so many tokens will write more than `free_bytes`, else None."""
     sft, parameters = recipe.sft, count_parameters(base)
     assert sft is not None
     if sft.method == "lora":
@@ -24,6 +27,8 @@ def lack_of_disk(recipe: Recipe, base: Path, machine: Machine, free_bytes: int) 
         share, dtype = 1.0, torch.float32
     types = (*recipe.quantize.types, recipe.quantize.serve)  # the base's own file is made too
     needed = disk_bytes(parameters, round(share * parameters), weight_bytes=dtype.itemsize, types=types)
+    if keeps_frozen(sft):
+        needed += 2.0 * train_tokens * read_shape(base).width
     if needed <= free_bytes:
         return None
     return (

@@ -14,7 +14,7 @@ from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
 from nomoat.plan.cost import Prices, adapter_share
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Recipe
+from nomoat.recipe import Budget, Recipe, Sft
 
 READING_SHARE = 0.3
 MOST_WRITTEN_PER_S = 300.0
@@ -38,6 +38,12 @@ def budget_left(budget: Budget, profile: MachineProfile, started: datetime) -> L
         None if allowed_s is None else allowed_s - elapsed_s,
         None if budget.dollars is None else budget.dollars - spent,
     )
+
+
+def keeps_frozen(sft: Sft) -> bool:
+    """Whether training keeps the frozen blocks' outputs on the disk."""
+    adapts_the_top = sft.method == "lora" and sft.lora_layers is not None
+    return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
 
 
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
@@ -75,7 +81,7 @@ def plan_finetuning(
         train_tokens = 0
     top = min(1.0, sft.lora_layers / shape.layers) if sft.method == "lora" and sft.lora_layers else 1.0
     below_tokens = train_tokens
-    if sft.frozen_cache and sft.num_train_epochs > 1:
+    if keeps_frozen(sft):
         below_tokens = min(train_tokens, data["tokens"]["train"])
     work = Work(
         parameters=parameters,

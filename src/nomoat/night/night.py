@@ -185,7 +185,13 @@ class _Night:
             trained=trained,
         )
         plan = self._say(forecast())
-        lack = lack_of_disk(self.recipe, base.folder, self.machine, self.profile.disk_free_bytes)
+        lack = lack_of_disk(
+            self.recipe,
+            base.folder,
+            self.machine,
+            data.meta["tokens"]["train"],
+            self.profile.disk_free_bytes,
+        )
         if lack and trained == "no":
             self.stages.watcher.note(lack)
         base_files = self._quantize(base.folder, base.source, "base", (self.recipe.quantize.serve,))
