@@ -8,7 +8,7 @@ import torch
 
 from nomoat.data.pack import Segments
 from nomoat.model.attention import packed_attention
-from nomoat.model.flex import flex
+from nomoat.model.flex import bucket, flex
 
 ROWS = Segments((0, 3, 40, 41, 90), (-1, -1, -1, -1))
 GROUPS = Segments((0, 20, 27, 28, 60, 64, 90), (-1, 0, 0, -1, 3, 3))
@@ -34,3 +34,8 @@ def test_the_rule_is_the_segments(segments: Segments, softcap: float | None, win
     )
     got = flex(query, key, value, segments, scaling=0.3, softcap=softcap, window=window).transpose(1, 2)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_few_lengths_are_compiled() -> None:
+    assert {bucket(tokens) for tokens in range(1, 2049)} == {512, 1024, 2048}
+    assert all(bucket(tokens) >= tokens for tokens in (1, 511, 512, 513, 4096, 5000))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from helpers.families import save_tiny
-from nomoat.errors import ModelError
+from nomoat.errors import BudgetError, ModelError
 from nomoat.model.load import (
     Machine,
     choose_machine,
@@ -279,3 +280,25 @@ def test_a_tensor_that_is_not_there_is_not_made_up(tmp_path: Path) -> None:
     save_file({n: t for n, t in tensors.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=f"lacks 1 of its model's tensors, such as {lost}"):
         load_model(folder, Machine("cpu", torch.float32))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden_size": "abc"}, {"num_hidden_layers": "2"}, {"num_attention_heads": None}]
+)
+def test_a_config_with_values_of_another_kind_is_the_folders_fault(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    folder = save_tiny("llama", tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(ModelError, match="its config.json does not open|does not open as a causal"):
+        load_model(folder, Machine("cpu", torch.float32))
+
+
+def test_a_base_that_does_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(BudgetError, match="does not fit into the memory of this machine"):
+        load_model(save_tiny("llama", tmp_path / "base"), Machine("cpu", torch.float32))

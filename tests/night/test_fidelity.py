@@ -72,3 +72,20 @@ def test_a_low_share_is_excused_only_by_probabilities_that_are_known_to_be_near(
             check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)
     else:
         assert check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)
+
+
+def test_logits_of_another_scale_are_refused_although_they_rank_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_tiny("llama", tmp_path / "model")
+    (tmp_path / "files").mkdir()
+    to_gguf(model, tmp_path / "files" / "it-F16.gguf", type="F16")
+    real = fidelity.compare
+    for far in (0.2, float("nan")):
+        monkeypatch.setattr(
+            fidelity,
+            "compare",
+            lambda *a, far=far, **k: replace(real(*a, **k), same_top_token=1.0, mean_kl=far),
+        )
+        with pytest.raises(ModelError, match="it-F16.gguf is not the trained model"):
+            check_files(tmp_path / "files", model, prompts(model, tmp_path), n_ctx=512, threads=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from nomoat.model.attention import PACKED
 from nomoat.model.fused import blocks, output
 from nomoat.model.fused.families import fuse
 from nomoat.model.logprobs import token_logprobs
+from nomoat.train.new_model import new_llama
 from parity.test_logprobs import VOCABULARY, padded_logprobs, random_rows
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3")
@@ -242,3 +245,34 @@ def test_float32_weights_under_autocast_are_computed_in_bfloat16_like_transforme
             parameter.grad.flatten(), reference[name].grad.flatten(), 0
         )
         assert near > 0.99, (name, near)
+
+
+def test_a_fused_model_that_is_let_go_is_gone() -> None:
+    model = tiny_model("llama", VOCABULARY, attention=PACKED)
+    fuse(model)
+    weight = weakref.ref(model.get_decoder().layers[0].mlp.up_proj.weight)
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_a_model_from_scratch_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    model = new_llama(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_seq_len=64,
+        eos_token_id=2,
+        pad_token_id=0,
+        seed=0,
+    )
+    token_logprobs(model, pack(random_rows(7)))
+    assert calls == [2]

@@ -15,6 +15,7 @@ WORK = Work(
     top=1.0,
     below_tokens=3_000_000,
     train_tokens=3_000_000,
+    compass_tokens=0,
     held_out_tokens=100_000,
     prompts=100,
     prompt_tokens=50,

@@ -12,13 +12,15 @@ import torch
 
 from helpers.families import tiny_model
 from helpers.rows import Listed
-from nomoat.data.pack import RowsBelow, pack, pack_rows
+from nomoat.data.pack import Packed, RowsBelow, pack, pack_rows
+from nomoat.errors import BudgetError
 from nomoat.model.adapters import add_lora
 from nomoat.model.attention import PACKED
 from nomoat.model.fused import blocks
 from nomoat.model.fused.families import fuse
 from nomoat.model.fused.parts import below, frozen_blocks
 from nomoat.model.logprobs import row_losses, token_logprobs
+from nomoat.train import frozen
 from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks, Interrupted
 from parity.test_logprobs import VOCABULARY, random_rows
@@ -102,3 +104,34 @@ def test_a_computation_that_was_cut_off_begins_anew(tmp_path: Path) -> None:
     assert 0 < size < 2 * 64 * int(rows.lengths.sum())
     assert len(cache(model, rows, tmp_path)) == len(rows)
     assert (tmp_path / "below.bin").stat().st_size > size
+
+
+def test_a_file_that_was_cut_short_is_not_believed(tmp_path: Path) -> None:
+    model, rows = adapted_on_top(), Listed(random_rows(7))
+    whole = cache(model, rows, tmp_path).below(4).copy()
+    with (tmp_path / "below.bin").open("r+b") as file:
+        file.truncate(100)
+    assert np.array_equal(cache(model, rows, tmp_path).below(4), whole)
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows, sizes = adapted_on_top(), Listed(random_rows(7)), list[int]()
+
+    def hungry(model: Any, packed: Packed) -> torch.Tensor:
+        sizes.append(len(packed.tokens_T))
+        if sizes[-1] > 70:
+            raise torch.OutOfMemoryError("no room")
+        return below(model, packed)
+
+    monkeypatch.setattr(frozen, "below", hungry)
+    kept = rows_below(model, rows, tmp_path, batch_tokens=1000, device="cpu", hooks=Hooks())
+    assert len(kept.below(4)) == rows.lengths[4]
+    assert max(sizes) > 70 >= sizes[-1]
+
+
+def test_the_time_can_be_over_before_the_first_step(tmp_path: Path) -> None:
+    left, shares = iter([5.0, 0.0]), list[float]()
+    hooks = Hooks(seconds_left=lambda: next(left), on_preparation=shares.append)
+    with pytest.raises(BudgetError, match="the time was over when the frozen blocks had read 1 of 5 rows"):
+        cache(adapted_on_top(), Listed(random_rows(7)), tmp_path, hooks)
+    assert shares == [0.0]

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from nomoat.data.pack import Segments
@@ -33,16 +34,24 @@ def flex(
     Compiled on a GPU (not yet run on one); on a processor it computes all T×T scores and serves the tests.
     """
     kernel = _compiled() if query.device.type == "cuda" else flex_attention
+    total = query.shape[2]
+    padding = bucket(total) - total
+    query, key, value = (F.pad(t, (0, 0, 0, padding)) for t in (query, key, value))
     result: torch.Tensor = kernel(
         query,
         key,
         value,
         score_mod=None if softcap is None else _cap(softcap),
-        block_mask=_mask(segments, window, str(query.device)),
+        block_mask=_mask(segments, window, padding, str(query.device)),
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return result
+    return result[:, :, :total]
+
+
+def bucket(tokens: int) -> int:
+    """The length that a pack is padded to: the kernel is compiled anew for every length, and only so often."""
+    return max(512, 1 << (tokens - 1).bit_length())
 
 
 @cache
@@ -59,19 +68,21 @@ def _cap(softcap: float) -> Callable[..., torch.Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _mask(segments: Segments, window: int | None, device: str) -> BlockMask:
-    """Who sees whom: one mask for all layers of a pack."""
-    lengths = [end - start for start, end in pairwise(segments.bounds)]
-    starts = [lengths[parent] if parent >= 0 else 0 for parent in segments.prefix]
+def _mask(segments: Segments, window: int | None, padding: int, device: str) -> BlockMask:
+    """Who sees whom: one mask for all layers of a pack. Padding is a row of its own for each token."""
+    lengths = [end - start for start, end in pairwise(segments.bounds)] + [1] * padding
+    parents = (*segments.prefix, *(-1,) * padding)
+    starts = [lengths[parent] if parent >= 0 else 0 for parent in parents]
+    total = segments.bounds[-1] + padding
+    bounds = (*segments.bounds, *range(segments.bounds[-1] + 1, total + 1))
     counts = torch.tensor(lengths, device=device)
     own = torch.repeat_interleave(torch.arange(len(lengths), device=device), counts)
-    prefix = torch.tensor(segments.prefix, device=device)[own]
-    first = torch.tensor(segments.bounds[:-1], device=device) - torch.tensor(starts, device=device)
-    position = torch.arange(segments.bounds[-1], device=device) - first[own]
+    prefix = torch.tensor(parents, device=device)[own]
+    first = torch.tensor(bounds[:-1], device=device) - torch.tensor(starts, device=device)
+    position = torch.arange(total, device=device) - first[own]
 
     def visible(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         seen = ((own[q] == own[k]) & (q >= k)) | (prefix[q] == own[k])
         return seen if window is None else seen & (position[q] - position[k] < window)
 
-    total = segments.bounds[-1]
     return create_block_mask(visible, None, None, total, total, device=device)

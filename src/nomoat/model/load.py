@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from nomoat.errors import ModelError
+from nomoat.errors import BudgetError, ModelError
 from nomoat.model.attention import PACKED
 from nomoat.model.fused.families import fuse
+from nomoat.model.memory import out_of_memory
 
 EMBEDDED = "embedded"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -209,11 +210,12 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _config(folder: Path) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, StrictDataclassError) as error:
         raise ModelError(
             f"base: {folder}: its config.json does not open: {_gist(error)}",
             hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
@@ -318,7 +320,12 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
             use_safetensors=True,
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        model.to(machine.device)
+    except (OSError, ValueError, KeyError, RuntimeError, ArithmeticError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise BudgetError(
+                f"base: {folder} does not fit into the memory of this machine", hint="Choose a smaller base."
+            ) from error
         architecture = json.loads((folder / "config.json").read_text()).get("architectures", ["unknown"])
         raise ModelError(
             f"base: {folder} does not open as a causal language model ({architecture}): {_gist(error)}",
@@ -330,7 +337,7 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
             hint="Copy or download it again, whole.",
         )
     fuse(model)
-    return model.to(machine.device)
+    return model
 
 
 def _gist(error: Exception) -> str:

@@ -11,7 +11,8 @@ from nomoat.errors import BudgetError
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not allocate, on a GPU or in main memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = "can't allocate memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED"
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def smaller_batch(error: RuntimeError, batch_tokens: int, longest: int) -> int:

@@ -15,7 +15,10 @@ from nomoat.plan.cost import Prices, adapter_share
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
 from nomoat.plan.probe import MachineProfile
 from nomoat.recipe import Budget, Recipe, Sft
+from nomoat.train.run import COMPASS_TOKENS
 
+COMPASS_TIMES = 11
+"""Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
@@ -67,7 +70,8 @@ def plan_finetuning(
     """Forecast the stages after `data` (its report) and how long training may take.
 
     `trained` says how much of the training an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured.
+    lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
+    refuses nothing.
     """
     sft = recipe.sft
     assert sft is not None
@@ -79,6 +83,7 @@ def plan_finetuning(
         train_tokens = min(train_tokens, sft.max_steps * sft.tokens_per_step)
     if trained == "done":
         train_tokens = 0
+    held_out_tokens, held_out_rows = data["tokens"]["held_out"], max(1, data["rows"]["held_out"])
     top = min(1.0, sft.lora_layers / shape.layers) if sft.method == "lora" and sft.lora_layers else 1.0
     below_tokens = train_tokens
     if keeps_frozen(sft):
@@ -90,9 +95,10 @@ def plan_finetuning(
         top=top,
         below_tokens=below_tokens,
         train_tokens=train_tokens,
-        held_out_tokens=data["tokens"]["held_out"],
+        held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
+        compass_tokens=0 if trained == "done" else COMPASS_TIMES * min(held_out_tokens, COMPASS_TOKENS),
         prompts=prompts,
-        prompt_tokens=round(data["tokens"]["held_out"] / max(1, data["rows"]["held_out"])),
+        prompt_tokens=round(held_out_tokens / held_out_rows),
         compared_prompts=COMPARED_PROMPTS,
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
@@ -102,6 +108,7 @@ def plan_finetuning(
         vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
     )
+    may_refuse = trained == "no" and pace is not None
     pace = pace or expected_pace(profile, parameters)
     capacity = Capacity(
         gflops=profile.gflops,
@@ -112,4 +119,4 @@ def plan_finetuning(
         watts=profile.watts,
     )
     limits = budget_left(recipe.budget, profile, started)
-    return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=trained == "no")
+    return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=may_refuse)

@@ -19,7 +19,7 @@ from nomoat.night.books import Books
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
-from nomoat.night.evaluation import check_prompts, run_evaluate, run_evaluate_new_base
+from nomoat.night.evaluation import check_prompts, owners_prompts, run_evaluate, run_evaluate_new_base
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
 from nomoat.night.jobs import Job
@@ -179,7 +179,7 @@ class _Night:
             self.recipe,
             base.folder,
             data.meta,
-            self._prompts(),
+            self._count_prompts(),
             self.profile,
             self.started,
             trained=trained,
@@ -398,9 +398,11 @@ class _Night:
         wanted = sft.max_seq_len + self.recipe.evaluate.max_new_tokens
         return min(int(files.meta["files"][0]["context_length"]), wanted)
 
-    def _prompts(self) -> int:
+    def _count_prompts(self) -> int:
         section = self.recipe.evaluate
-        return section.max_prompts if self.sources.prompts else section.samples
+        if not self.sources.prompts:
+            return section.samples
+        return len(owners_prompts(self.sources.prompts, section.max_prompts))
 
     def _limits(self) -> dict[str, Any]:
         """A deadline can shorten training: what was trained under one is not what is trained under another."""

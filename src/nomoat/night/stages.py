@@ -128,7 +128,12 @@ def _hooks(report: Report, seconds_left: Callable[[], float | None], stop_asked:
     def on_progress(p: Progress) -> None:
         report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, loss {p.loss:.3f}")
 
-    return Hooks(seconds_left=seconds_left, stop_asked=stop_asked, on_progress=on_progress)
+    return Hooks(
+        seconds_left=seconds_left,
+        stop_asked=stop_asked,
+        on_preparation=lambda share: report(0.0, None, f"frozen blocks, once for all passes: {share:.0%}"),
+        on_progress=on_progress,
+    )
 
 
 def _trained(out: Path, result: TrainResult) -> Outcome:

@@ -18,9 +18,13 @@ RESERVE = 1.5
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, counted. `top` is the share of the blocks that trains, and `below_tokens` what those below
-    read. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
-    comparison of every file with its folder: how many prompts, and greedy tokens of each."""
+    """What is to be done, counted.
+
+    `top` is the share of the blocks that trains, and `below_tokens` what those below read; `compass_tokens` are read
+    for held-out losses while training, `held_out_tokens` for each model's loss after it. `prompt_tokens` is a
+    prompt's mean length; `compared_*` are of the comparison of every file with its folder: how many prompts, and
+    greedy tokens of each.
+    """
 
     parameters: int
     trainable: int
@@ -28,6 +32,7 @@ class Work:
     top: float
     below_tokens: int
     train_tokens: int
+    compass_tokens: int
     held_out_tokens: int
     prompts: int
     prompt_tokens: int
@@ -43,13 +48,14 @@ class Work:
     @property
     def train_flops(self) -> float:
         """Of all of training."""
-        return train_flops(
+        steps = train_flops(
             self.parameters,
             self.train_tokens,
             frozen=self.frozen,
             top=self.top,
             below_tokens=self.below_tokens,
         )
+        return steps + forward_flops(self.parameters, self.compass_tokens)
 
 
 @dataclass(frozen=True)

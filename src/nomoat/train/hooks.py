@@ -22,8 +22,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """`seconds_left` until training must be over (None: no deadline)."""
+    """`seconds_left` until training must be over (None: no deadline). `on_preparation` is told the share done of
+    what comes before the first step."""
 
     seconds_left: Callable[[], float | None] = lambda: None
     stop_asked: Callable[[], bool] = lambda: False
+    on_preparation: Callable[[float], None] = lambda _: None
     on_progress: Callable[[Progress], None] = lambda _: None

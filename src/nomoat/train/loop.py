@@ -216,6 +216,8 @@ def _gradients(
 def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
     """Divide the summed gradients by the step's weight and clip their norm, in one pass; returns the norm."""
     gradients = [p.grad for p in named.values() if p.grad is not None]
+    if not gradients:  # no token of the step is a target
+        return 0.0
     norm = torch.nn.utils.get_total_norm(gradients).item() / weight
     torch._foreach_mul_(gradients, min(1.0, max_norm / (norm + 1e-6)) / weight)
     return norm

@@ -58,6 +58,7 @@ def new_llama(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from nomoat.model.attention import PACKED
+    from nomoat.model.fused.families import fuse
 
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -74,4 +75,6 @@ def new_llama(
         pad_token_id=pad_token_id,
         attn_implementation=PACKED,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    fuse(model)
+    return model

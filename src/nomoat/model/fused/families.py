@@ -7,7 +7,7 @@ attention: the same numbers, more slowly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -36,13 +36,13 @@ def fuse(model: torch.nn.Module) -> bool:
     they will. The model stays what it is: same parameters, same names, and its own path for all else."""
     blocks = [module for module in model.modules() if type(module).__name__ in FUSED]
     for block in blocks:
-        block.forward = partial(_forward, block, block.forward)
+        # a weak reference: a block that pointed at itself would outlive its model, weights and all
+        block.forward = partial(_forward, weakref.ref(block))
     return bool(blocks)
 
 
 def _forward(
-    block: Any,
-    plain: Callable[..., torch.Tensor],
+    block_ref: weakref.ref[Any],
     hidden_states: torch.Tensor,
     *args: Any,
     segments: Segments | None = None,
@@ -50,8 +50,13 @@ def _forward(
     **keys: Any,
 ) -> torch.Tensor:
     """A block's forward: fused for packed rows on a processor."""
+    block = block_ref()
+    assert block is not None
     if segments is None or position_embeddings is None or not _can_fuse(block, hidden_states, segments, keys):
-        return plain(hidden_states, *args, segments=segments, position_embeddings=position_embeddings, **keys)
+        plain: torch.Tensor = type(block).forward(
+            block, hidden_states, *args, segments=segments, position_embeddings=position_embeddings, **keys
+        )
+        return plain
     attention, mlp = _read_attention(block), _read_mlp(block)
     dtype = product_dtype(hidden_states)
     turns = (t[0].to(dtype) for t in position_embeddings)

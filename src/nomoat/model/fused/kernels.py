@@ -1,7 +1,6 @@
 """Elementwise pieces of a decoder block, forward and backward, in as few passes over memory as torch has.
 
-Compiled, they save 4% of a step on a processor in float32 and cost a minute before the first one
-(docs/benchmarks.md), so they are not.
+They are not compiled: in float32 they are a small part of a step, and compiling took a minute (docs/log.md).
 
 T tokens · H width · N heads · D head width · I width of the MLP
 """

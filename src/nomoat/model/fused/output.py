@@ -61,7 +61,7 @@ class Logprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_S: torch.Tensor) -> tuple[Any, ...]:
         to_hidden, *trained = ctx.saved_tensors
-        of_weight = ctx.of_weight
+        of_weight, ctx.of_weight = ctx.of_weight, None  # autograd copies a gradient that somebody else holds
         if trained and not torch.equal(grad_S, trained[-1]):
             of_weight = _of_weight(grad_S, *trained[:-1], softcap=ctx.softcap)
         return to_hidden * grad_S[:, None].to(to_hidden.dtype), of_weight, None, None, None, None
