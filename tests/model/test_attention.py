@@ -14,6 +14,7 @@ ROWS = Segments((0, 3, 40, 41, 90), (-1, -1, -1, -1))
 GROUPS = Segments((0, 20, 27, 28, 60, 64, 90), (-1, 0, 0, -1, 3, 3))
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("window", [None, 9])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("segments", [ROWS, GROUPS], ids=["rows", "groups"])
