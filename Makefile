@@ -26,7 +26,7 @@ docs: .venv/.dev            ## rewrite the generated pages of docs/
 	$(BIN)/python -m nomoat.cli.docs
 	$(BIN)/python -m nomoat.cli.reference docs
 
-bench: .venv/.dev           ## side-by-side benchmarks, one after the other
+bench: .venv/.dev           ## side-by-side benchmarks, one after the other: hours; each alone says --help
 	for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:

@@ -1,0 +1,1 @@
+"""What bench/train.py is made of: cases and settings, the sides that train, and the figures made of it."""

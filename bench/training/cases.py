@@ -1,0 +1,113 @@
+"""What is trained: shapes of random-weight Llamas, methods, and the FLOPs that one pass over rows needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.plan.cost import train_flops
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama with tied embeddings."""
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+
+    @property
+    def linears(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of one block."""
+        keys = self.width // self.heads * self.kv_heads
+        square, narrow = (self.width, self.width), (self.width, keys)
+        up, down = (self.width, self.intermediate), (self.intermediate, self.width)
+        return [square, narrow, narrow, square, up, up, down]
+
+    @property
+    def body(self) -> int:
+        """Weights of all blocks, without norms."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears)
+
+    @property
+    def head(self) -> int:
+        """Weights of the output layer, which are the embeddings."""
+        return self.width * self.vocabulary
+
+    def adapter(self, rank: int) -> int:
+        """Weights of LoRA of this rank on all linear layers."""
+        return self.layers * sum(rank * (inputs + outputs) for inputs, outputs in self.linears)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the issue's table. `method` is "lora" (on all linear layers) or "full"."""
+
+    name: str
+    shape: Shape
+    method: str
+    learning_rate: float
+    lora_r: int = 16
+    max_tokens: int = 512
+
+    @property
+    def lora(self) -> bool:
+        return self.method == "lora"
+
+    @property
+    def trainable(self) -> int:
+        """Weights that learn, without norms."""
+        return self.shape.adapter(self.lora_r) if self.lora else self.shape.body + self.shape.head
+
+
+S = Shape(width=288, layers=6, heads=6, kv_heads=6, intermediate=768, vocabulary=32_000)
+M = Shape(width=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152)
+TINY = Shape(width=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocabulary=2_048)
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("s-lora", S, "lora", learning_rate=1e-3),
+        Case("m-lora", M, "lora", learning_rate=1e-3),
+        Case("s-full", S, "full", learning_rate=5e-4),
+        Case("tiny-lora", TINY, "lora", learning_rate=1e-3),
+        Case("tiny-full", TINY, "full", learning_rate=5e-4),
+    )
+}
+MEASURED = ("s-lora", "m-lora", "s-full")
+"""The cases of the issue; the tiny ones are there to try the bench itself."""
+
+FLOPS_SAID = (
+    "FLOPs: 4 a frozen and 6 a trained weight and real token (nomoat.plan.cost; embeddings count once, as output "
+    "layer), and of causal attention 6·L²·width a row and layer; (b) counts the output layer at supervised "
+    "tokens only, where the loss needs it"
+)
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of one pass over rows: with the output layer at every token, and at supervised ones only."""
+
+    everywhere: float
+    needed: float
+
+
+def pass_flops(case: Case, lengths: NDArray[np.int64], supervised: int) -> Flops:
+    """The arithmetic that training once on rows of these lengths asks for (see FLOPS_SAID); padding is none of
+    it, and neither is anything computed twice."""
+    shape, tokens = case.shape, int(lengths.sum())
+    frozen = case.lora
+    # scores and weighted values, half of each under the causal mask, forward and twice that back
+    rest = 6.0 * shape.layers * shape.width * float((lengths.astype(np.float64) ** 2).sum())
+    rest += train_flops(shape.body, tokens, frozen=frozen)
+    if case.lora:
+        rest += train_flops(case.trainable, tokens, frozen=False)
+    return Flops(
+        everywhere=rest + train_flops(shape.head, tokens, frozen=frozen),
+        needed=rest + train_flops(shape.head, supervised, frozen=frozen),
+    )

@@ -1,0 +1,139 @@
+"""The files that every side reads: tokenised rows, the base with random weights, and the first adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from nomoat.chat.template import ChatTemplate
+from nomoat.data.pack import Head, StepPlan, Tokens, Trained
+from nomoat.data.prepare import prepare
+from nomoat.data.store import TokenStore
+from nomoat.model.adapters import add_lora, save_adapter
+from nomoat.model.load import Machine, load_model, load_tokenizer
+from nomoat.model.merge import save_model
+from training.cases import Case
+
+SEED = 1
+LORA_ALPHA = 32.0
+TOKENS_PER_STEP = 2048
+"""nomoat's default."""
+CURVE_TOKENS_PER_STEP = 1024
+
+
+@dataclass(frozen=True)
+class Material:
+    """A folder with `rows/` (token stores), `base/` and, for LoRA, `adapter/`, all sides' starting point."""
+
+    folder: Path
+    rows_in_a_pass: int
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def rows(self) -> Head:
+        """The rows of one pass."""
+        return Head(TokenStore.open(self.folder / "rows" / "train"), self.rows_in_a_pass)
+
+    @property
+    def held_out(self) -> Head:
+        """One row: nomoat asks for some, and what it costs is not measured."""
+        return Head(TokenStore.open(self.folder / "rows" / "held_out"), 1)
+
+    def count_supervised(self) -> NDArray[np.int64]:
+        """Supervised tokens of each row of a pass."""
+        rows = self.rows
+        return np.array([rows[row][1].sum() for row in range(len(rows))], dtype=np.int64)
+
+    def plan(self, *, passes: int) -> StepPlan:
+        """nomoat's steps of so many passes."""
+        return StepPlan(
+            self.rows.lengths, tokens_per_step=TOKENS_PER_STEP, epochs=passes, max_steps=None, seed=SEED
+        )
+
+    def curve_plan(self, steps: int) -> StepPlan:
+        """The steps at which the losses of all sides are compared."""
+        return StepPlan(
+            self.rows.lengths, tokens_per_step=CURVE_TOKENS_PER_STEP, epochs=1, max_steps=steps, seed=SEED
+        )
+
+
+def open_tokenizer(path: Path) -> Any:
+    """A folder with tokenizer.json, or a SentencePiece BPE model (*.model), whose merges its scores imply."""
+    if path.is_dir():
+        return load_tokenizer(path)
+    import sentencepiece
+    from transformers import LlamaTokenizer
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    vocab = {pieces.id_to_piece(i): i for i in range(len(pieces))}
+    scores = {piece: pieces.get_score(i) for piece, i in vocab.items()}
+    return LlamaTokenizer(vocab=vocab, merges=generate_merges(vocab, scores))
+
+
+def build(case: Case, machine: Machine, *, data: Path, tokenizer: Any, rows: int, folder: Path) -> Material:
+    """Write everything to `folder`. ValueError where the data has too few rows or the shape too few ids."""
+    if len(tokenizer) > case.shape.vocabulary:
+        raise ValueError(f"{case.name} has {case.shape.vocabulary} ids, the tokenizer {len(tokenizer)}")
+    template = ChatTemplate.of(tokenizer)
+    tokenizer.chat_template = template.source
+    report = prepare(
+        [data], tokenizer=tokenizer, template=template, out=folder / "rows", max_seq_len=case.max_tokens
+    )
+    if report.sequences["train"] < rows:
+        raise ValueError(f"{data} has {report.sequences['train']} rows to train on; {rows} were asked for")
+    material = Material(folder, rows)
+    _write_base(case, tokenizer, material.base)
+    if case.lora:
+        material.adapter.mkdir()
+        model = add_adapter(load_model(material.base, machine), case)
+        save_adapter(model, material.adapter, base="base", base_sha256="")
+    return material
+
+
+def add_adapter(model: Any, case: Case) -> Any:
+    """nomoat's first adapter, the same at every call."""
+    return add_lora(
+        model,
+        lora_r=case.lora_r,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        seed=SEED,
+    )
+
+
+def _write_base(case: Case, tokenizer: Any, folder: Path) -> None:
+    shape = case.shape
+    config = LlamaConfig(
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocabulary,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(SEED)
+    save_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer, folder)
+
+
+def labels_of(tokens: Tokens, trained: Trained) -> list[int]:
+    """Labels as the peers take them: the token where it is trained, -100 elsewhere."""
+    return np.where(trained, tokens.astype(np.int64), -100).tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,69 @@
+"""nomoat's side: `finetune` as a night calls it, whatever it does inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nomoat.model.load import Machine, load_tokenizer
+from nomoat.train.finetune import finetune
+from nomoat.train.hooks import Hooks, Progress
+from nomoat.train.run import TrainingKeys
+from training.material import CURVE_TOKENS_PER_STEP, LORA_ALPHA, SEED, TOKENS_PER_STEP
+from training.process import Job, Meter
+
+NEVER = 1_000_000
+
+
+def train(job: Job, meter: Meter) -> None:
+    """Train as the job says; ends when the meter does."""
+    material, case = job.material, job.case
+    rows, supervised_N = material.rows, material.count_supervised()
+    if job.curve_steps is None:
+        plan = material.plan(passes=job.passes)
+        ends = {len(material.plan(passes=done)) for done in range(1, job.passes + 1)}
+    else:
+        plan, ends = material.curve_plan(job.curve_steps), {job.curve_steps}
+
+    def on_progress(progress: Progress) -> None:
+        step_rows = plan[progress.step - 1]
+        meter.step(progress.loss, rows.lengths[step_rows].sum(), supervised_N[step_rows].sum())
+        if progress.step in ends:
+            meter.pass_ends()
+
+    scratch = Path(job.folder) / f"nomoat-{job.curve_steps or 'speed'}"
+    scratch.mkdir()
+    finetune(
+        material.base,
+        load_tokenizer(material.base),
+        rows,
+        material.held_out,
+        scratch,
+        scratch / "checkpoints",
+        base_name="base",
+        base_sha256="",
+        method=case.method,
+        lora_r=case.lora_r,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=0.0,
+        lora_target_modules="all-linear",
+        keys=TrainingKeys(
+            learning_rate=case.learning_rate,
+            # one pass more than is measured: at its last step a run evaluates and saves
+            num_train_epochs=job.passes + 1,
+            max_steps=None if job.curve_steps is None else job.curve_steps + 1,
+            tokens_per_step=TOKENS_PER_STEP if job.curve_steps is None else CURVE_TOKENS_PER_STEP,
+            micro_batch_tokens=job.settings.get("micro_batch_tokens", TOKENS_PER_STEP),
+            lr_scheduler_type="constant",
+            warmup_ratio=0.0,
+            weight_decay=0.0,
+            adam_beta2=0.999,
+            max_grad_norm=1.0,
+            eval_steps=NEVER,
+            save_steps=NEVER,
+            seed=SEED,
+        ),
+        machine=Machine(job.device, torch.bfloat16 if job.bf16 else torch.float32),
+        hooks=Hooks(on_progress=on_progress),
+    )
