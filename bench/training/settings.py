@@ -53,7 +53,13 @@ TRIED: dict[str, dict[str, Settings]] = {
     TRAINER: _GROUPED | _GROUPED_COMPILED,
 }
 
-BEST = {TRL: "grouped 8", TRAINER: "grouped 8"}
+BEST = {
+    "s-lora": {TRL: "grouped 2", TRAINER: "grouped 4, compiled"},
+    "m-lora": {TRL: "grouped 1", TRAINER: "grouped 1"},
+    "s-full": {TRL: "grouped 4", TRAINER: "grouped 4"},
+}
+"""The fastest of `TRIED` on two cores without bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others."""
+ELSE = {TRL: "grouped 2", TRAINER: "grouped 2"}
 
 
 def settings_of(side: str, best: dict[str, str]) -> Settings:
