@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from nomoat.errors import BudgetError
 from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_bytes, train_flops
 
-# Share of the measured matrix speed that whole training steps reach (docs/benchmarks.md, "The planner"); the
-# loop replaces it by its own measurement after a few steps.
+# Share of the measured matrix speed that whole training steps reach: less than the best that docs/benchmarks.md
+# shows (68% and 77% on shape S), for small bases and busy machines; the loop soon measures its own.
 TRAINING_SHARE = 0.45
 PLAIN_SLOWER = 4.0
 """A float32 folder reads four bytes a weight for every token it writes, a served file about one."""
