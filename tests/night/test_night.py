@@ -312,7 +312,9 @@ def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: 
     assert caught.value.hint == (
         "Give budget.until, hours or dollars more, or lower num_train_epochs or the base's size."
     )
-    assert how(tmp_path) == [("data", "done"), ("quantize", "done")], "once it is known how fast the base answers"
+    assert how(tmp_path) == [("data", "done"), ("quantize", "done")], (
+        "once it is known how fast the base answers"
+    )
     refused(tmp_path, str(caught.value))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +51,17 @@ class Segments:
 
     bounds: tuple[int, ...]
     prefix: tuple[int, ...]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Every segment's first token, and the one after its last."""
+        return list(pairwise(self.bounds))
+
+    @property
+    def starts(self) -> list[int]:
+        """The position of every segment's first token: the length of its prefix."""
+        lengths = [end - start for start, end in self.spans]
+        return [lengths[parent] if parent >= 0 else 0 for parent in self.prefix]
 
 
 @dataclass(frozen=True)
@@ -110,14 +122,14 @@ def pack(rows: Sequence[tuple[Tokens, Trained]], device: torch.device | str = "c
     target_index_S = np.flatnonzero(trained_T)
     row_S = np.searchsorted(bounds, target_index_S, side="right") - 1
 
-    return Packed(
-        tokens_T=_tensor(tokens_T, device),
-        positions_T=_tensor(positions_T, device),
-        segments=Segments(tuple(bounds.tolist()), (-1,) * len(rows)),
-        source_S=_tensor(target_index_S - 1, device),
-        targets_S=_tensor(tokens_T[target_index_S], device),
-        weights_S=torch.ones(len(target_index_S), device=device),
-        row_S=_tensor(row_S, device),
+    return _packed(
+        tokens_T,
+        positions_T,
+        Segments(tuple(bounds.tolist()), (-1,) * len(rows)),
+        source_S=target_index_S - 1,
+        targets_S=tokens_T[target_index_S],
+        row_S=row_S,
+        device=device,
     )
 
 
@@ -130,14 +142,12 @@ def pack_groups(
     a token at least.
     """
     parts: list[Tokens] = []
-    starts: list[int] = []
     prefix: list[int] = []
     sources: list[NDArray[np.int64]] = []
     bounds = [0]
     for prompt, answers in groups:
         parent = len(parts)
         parts.append(prompt)
-        starts.append(0)
         prefix.append(-1)
         bounds.append(bounds[-1] + len(prompt))
         last_of_prompt = bounds[-1] - 1
@@ -145,31 +155,49 @@ def pack_groups(
             own = np.arange(bounds[-1], bounds[-1] + len(answer) - 1, dtype=np.int64)
             sources.append(np.concatenate(([last_of_prompt], own)))
             parts.append(answer)
-            starts.append(len(prompt))
             prefix.append(parent)
             bounds.append(bounds[-1] + len(answer))
+    segments = Segments(tuple(bounds), tuple(prefix))
     answers_of = [part for part, parent in zip(parts, prefix, strict=True) if parent >= 0]
-    targets_S = np.concatenate(answers_of).astype(np.int64)
-    positions_T = np.concatenate(
-        [
-            np.arange(start, start + len(part), dtype=np.int64)
-            for start, part in zip(starts, parts, strict=True)
-        ]
+    positions = [
+        np.arange(first, first + len(part), dtype=np.int64)
+        for first, part in zip(segments.starts, parts, strict=True)
+    ]
+    return _packed(
+        np.concatenate(parts).astype(np.int64),
+        np.concatenate(positions),
+        segments,
+        source_S=np.concatenate(sources),
+        targets_S=np.concatenate(answers_of).astype(np.int64),
+        row_S=np.repeat(np.arange(len(answers_of), dtype=np.int64), [len(answer) for answer in answers_of]),
+        device=device,
     )
-    row_S = np.repeat(np.arange(len(answers_of), dtype=np.int64), [len(answer) for answer in answers_of])
+
+
+def _packed(
+    tokens_T: NDArray[np.int64],
+    positions_T: NDArray[np.int64],
+    segments: Segments,
+    *,
+    source_S: NDArray[np.int64],
+    targets_S: NDArray[np.int64],
+    row_S: NDArray[np.int64],
+    device: torch.device | str,
+) -> Packed:
+    """Arrays as tensors, every target with weight 1."""
+
+    def tensor(array: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
     return Packed(
-        tokens_T=_tensor(np.concatenate(parts).astype(np.int64), device),
-        positions_T=_tensor(positions_T, device),
-        segments=Segments(tuple(bounds), tuple(prefix)),
-        source_S=_tensor(np.concatenate(sources), device),
-        targets_S=_tensor(targets_S, device),
+        tokens_T=tensor(tokens_T),
+        positions_T=tensor(positions_T),
+        segments=segments,
+        source_S=tensor(source_S),
+        targets_S=tensor(targets_S),
         weights_S=torch.ones(len(targets_S), device=device),
-        row_S=_tensor(row_S, device),
+        row_S=tensor(row_S),
     )
-
-
-def _tensor(array: NDArray[np.int64], device: torch.device | str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def fill(order: Sequence[int], lengths: NDArray[np.int64], budget_tokens: int) -> list[list[int]]:

@@ -8,7 +8,6 @@ H heads · K key/value heads · L tokens of one segment · D head width
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    spans = [slice(*span) for span in pairwise(segments.bounds)]
+    spans = [slice(*span) for span in segments.spans]
     outputs = []
     for span, parent in zip(spans, segments.prefix, strict=True):
         seen_key, seen_value = key[:, :, span], value[:, :, span]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,14 +34,14 @@ def flex(
     """
     kernel = _compiled() if query.device.type == "cuda" else flex_attention
     total = query.shape[2]
-    padding = bucket(total) - total
-    query, key, value = (F.pad(t, (0, 0, 0, padding)) for t in (query, key, value))
+    padded = _padded(segments)
+    query, key, value = (F.pad(t, (0, 0, 0, padded.bounds[-1] - total)) for t in (query, key, value))
     result: torch.Tensor = kernel(
         query,
         key,
         value,
         score_mod=None if softcap is None else _cap(softcap),
-        block_mask=_mask(segments, window, padding, str(query.device)),
+        block_mask=_mask(padded, window, str(query.device)),
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -52,6 +51,13 @@ def flex(
 def bucket(tokens: int) -> int:
     """The length that a pack is padded to: the kernel is compiled anew for every length, and only so often."""
     return max(512, 1 << (tokens - 1).bit_length())
+
+
+def _padded(segments: Segments) -> Segments:
+    """The segments with padding up to the bucket, each token of it a segment of its own."""
+    total = segments.bounds[-1]
+    ends = range(total + 1, bucket(total) + 1)
+    return Segments((*segments.bounds, *ends), (*segments.prefix, *(-1 for _ in ends)))
 
 
 @cache
@@ -68,17 +74,13 @@ def _cap(softcap: float) -> Callable[..., torch.Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _mask(segments: Segments, window: int | None, padding: int, device: str) -> BlockMask:
-    """Who sees whom: one mask for all layers of a pack. Padding is a row of its own for each token."""
-    lengths = [end - start for start, end in pairwise(segments.bounds)] + [1] * padding
-    parents = (*segments.prefix, *(-1,) * padding)
-    starts = [lengths[parent] if parent >= 0 else 0 for parent in parents]
-    total = segments.bounds[-1] + padding
-    bounds = (*segments.bounds, *range(segments.bounds[-1] + 1, total + 1))
-    counts = torch.tensor(lengths, device=device)
-    own = torch.repeat_interleave(torch.arange(len(lengths), device=device), counts)
-    prefix = torch.tensor(parents, device=device)[own]
-    first = torch.tensor(bounds[:-1], device=device) - torch.tensor(starts, device=device)
+def _mask(segments: Segments, window: int | None, device: str) -> BlockMask:
+    """Who sees whom: one mask for all layers of a pack."""
+    total = segments.bounds[-1]
+    bounds = torch.tensor(segments.bounds, device=device)
+    own = torch.repeat_interleave(bounds.diff())
+    prefix = torch.tensor(segments.prefix, device=device)[own]
+    first = bounds[:-1] - torch.tensor(segments.starts, device=device)
     position = torch.arange(total, device=device) - first[own]
 
     def visible(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

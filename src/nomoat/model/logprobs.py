@@ -16,7 +16,7 @@ from nomoat.data.pack import Packed, Rows, fill, pack_rows
 from nomoat.model.fused.families import product_dtype, read_output
 from nomoat.model.fused.output import logprobs
 from nomoat.model.fused.parts import above, decoder_inputs
-from nomoat.model.memory import smaller_batch
+from nomoat.model.memory import in_batches_that_fit
 
 
 def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
@@ -69,11 +69,9 @@ def row_losses(
     was_training = model.training
     model.eval()
     try:
-        while True:
-            try:
-                return _row_losses(model, rows, batch_tokens, device)
-            except RuntimeError as error:
-                batch_tokens = smaller_batch(error, batch_tokens, int(rows.lengths.max()))
+        return in_batches_that_fit(
+            lambda tokens: _row_losses(model, rows, tokens, device), batch_tokens, int(rows.lengths.max())
+        )
     finally:
         model.train(was_training)
 

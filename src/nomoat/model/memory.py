@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from nomoat.errors import BudgetError
+
+T = TypeVar("T")
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -31,3 +35,15 @@ def smaller_batch(error: RuntimeError, batch_tokens: int, longest: int) -> int:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return max(longest, batch_tokens // 2)
+
+
+def in_batches_that_fit(run: Callable[[int], T], batch_tokens: int, longest: int) -> T:
+    """`run` with batches of `batch_tokens`, and anew with half as many each time memory runs out.
+
+    Raises BudgetError where one row of `longest` tokens does not fit.
+    """
+    while True:
+        try:
+            return run(batch_tokens)
+        except RuntimeError as error:
+            batch_tokens = smaller_batch(error, batch_tokens, longest)

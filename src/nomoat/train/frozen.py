@@ -14,7 +14,7 @@ from nomoat.data.pack import Rows, RowsBelow, fill, pack_rows
 from nomoat.errors import BudgetError
 from nomoat.ledger.files import atomic_write, disk_errors
 from nomoat.model.fused.parts import below
-from nomoat.model.memory import smaller_batch
+from nomoat.model.memory import in_batches_that_fit
 from nomoat.train.hooks import Hooks, Interrupted
 
 
@@ -31,15 +31,14 @@ def rows_below(
     file, done = folder / "below.bin", folder / "below.done"
     shape = int(rows.lengths.sum()), model.config.get_text_config().hidden_size
     whole = done.exists() and file.exists() and file.stat().st_size == 2 * shape[0] * shape[1]
-    while not whole:
-        try:
-            with disk_errors(file):
-                _write(model, rows, file, batch_tokens=batch_tokens, device=device, hooks=hooks)
-        except RuntimeError as error:
-            batch_tokens = smaller_batch(error, batch_tokens, int(rows.lengths.max()))
-        else:
-            atomic_write(done, b"")
-            whole = True
+    if not whole:
+        with disk_errors(file):
+            in_batches_that_fit(
+                lambda tokens: _write(model, rows, file, batch_tokens=tokens, device=device, hooks=hooks),
+                batch_tokens,
+                int(rows.lengths.max()),
+            )
+        atomic_write(done, b"")
     return RowsBelow(rows, np.memmap(file, dtype=np.int16, mode="r", shape=shape))
 
 

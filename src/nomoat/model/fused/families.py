@@ -10,7 +10,6 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,14 +30,13 @@ FUSED = {
 """Blocks that are norm, attention, norm, SwiGLU, with rotary positions over whole heads."""
 
 
-def fuse(model: torch.nn.Module) -> bool:
-    """Let the blocks of a transformers decoder compute packed rows by the fused halves, where they can; True where
-    they will. The model stays what it is: same parameters, same names, and its own path for all else."""
-    blocks = [module for module in model.modules() if type(module).__name__ in FUSED]
-    for block in blocks:
-        # a weak reference: a block that pointed at itself would outlive its model, weights and all
-        block.forward = partial(_forward, weakref.ref(block))
-    return bool(blocks)
+def fuse(model: torch.nn.Module) -> None:
+    """Let the blocks of a transformers decoder compute packed rows by the fused halves, where they can. The model
+    stays what it is: same parameters, same names, and its own path for all else."""
+    for block in model.modules():
+        if type(block).__name__ in FUSED:
+            # a weak reference: a block that pointed at itself would outlive its model, weights and all
+            block.forward = partial(_forward, weakref.ref(block))
 
 
 def _forward(
@@ -88,9 +86,8 @@ def _can_fuse(block: Any, x: torch.Tensor, segments: Segments, keys: dict[str, A
 
 def _longest(segments: Segments) -> int:
     """Tokens that the last token of any segment sees."""
-    lengths = [end - start for start, end in pairwise(segments.bounds)]
-    pairs = zip(lengths, segments.prefix, strict=True)
-    return max(length + (lengths[parent] if parent >= 0 else 0) for length, parent in pairs)
+    pairs = zip(segments.starts, segments.spans, strict=True)
+    return max(first + end - start for first, (start, end) in pairs)
 
 
 def _linears(block: Any) -> list[Any]:

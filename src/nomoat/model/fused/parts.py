@@ -5,6 +5,7 @@ T packed tokens · H width
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -32,8 +33,7 @@ def frozen_blocks(model: Any) -> int:
     blocks = list(output.decoder.layers)
     if any(type(block).__name__ not in FUSED for block in blocks):
         return 0
-    trained = [i for i, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())]
-    return trained[0] if trained else 0
+    return _first_trained(blocks)
 
 
 @torch.no_grad()
@@ -48,11 +48,14 @@ def below(model: Any, packed: Packed) -> torch.Tensor:
 def above(decoder: Any, packed: Packed) -> torch.Tensor:
     """The last hidden states [T, H] of a pack whose `below_TH` is known; the blocks above are those that train."""
     assert packed.below_TH is not None
-    first = next(
-        i for i, block in enumerate(decoder.layers) if any(p.requires_grad for p in block.parameters())
-    )
+    first = _first_trained(decoder.layers)
     hidden = packed.below_TH.to(next(decoder.layers.parameters()).dtype)[None]
     return decoder.norm(_run(decoder, packed, hidden, slice(first, None)))[0]
+
+
+def _first_trained(blocks: Iterable[torch.nn.Module]) -> int:
+    """The lowest block in which anything is trained; 0 where nothing is."""
+    return next((i for i, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())), 0)
 
 
 def _run(decoder: Any, packed: Packed, hidden: torch.Tensor, blocks: slice) -> torch.Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import torch
 
@@ -33,7 +33,7 @@ class Call:
 @lru_cache(maxsize=8)
 def calls(segments: Segments) -> tuple[Call, ...]:
     """What to compute: every token's own segment first, then the prefixes."""
-    spans = list(pairwise(segments.bounds))
+    spans = segments.spans
     own, start = [], 0
     for length, group in groupby(end - begin for begin, end in spans):
         count = len(list(group))
