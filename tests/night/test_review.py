@@ -29,15 +29,17 @@ from nomoat.train.pretrain import check_learned
 from nomoat.train.run import TrainingKeys, run_training
 
 
+def on_a_tiny_base(folder: Path) -> tuple[str, str]:
+    """A new base and rows in `folder`, as overrides."""
+    return f"base={save_tiny('llama', folder / 'base')}", f"data.train={write_rows(folder / 'rows.jsonl')}"
+
+
 @pytest.mark.slow
 def test_a_budget_that_has_run_out_does_not_take_away_what_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained before 07:00, killed, run again at 06:59: the work is merged and served, not refused."""
-    words = (
-        f"base={save_tiny('llama', tmp_path / 'base')}",
-        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
-    )
+    words = on_a_tiny_base(tmp_path)
     budget = "budget.until=23:59"
     seen = Watched()
     monkeypatch.setattr(forecast, "seconds_allowed", lambda *_: 1e6)
@@ -55,10 +57,7 @@ def test_a_budget_that_has_run_out_does_not_take_away_what_is_trained(
 def test_a_budget_that_has_run_out_lands_what_has_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (
-        f"base={save_tiny('llama', tmp_path / 'base')}",
-        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
-    )
+    words = on_a_tiny_base(tmp_path)
     budget, steps = (
         ("budget.until=23:59", "sft.max_steps=400", "sft.num_train_epochs=400", "sft.save_steps=2"),
         [0],
@@ -171,10 +170,7 @@ def test_a_pretraining_that_learned_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_generation_made_again_has_the_verdict_that_was_found_last(tmp_path: Path) -> None:
-    words = (
-        f"base={save_tiny('llama', tmp_path / 'base')}",
-        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
-    )
+    words = on_a_tiny_base(tmp_path)
     first = run(tmp_path / "w", *words)
     second = run(tmp_path / "w", *words, "evaluate.confidence=0.9")
     assert first.generation == second.generation
@@ -193,10 +189,7 @@ def test_the_ledger_calls_no_night_done_that_has_no_report(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(books, "write_report", full_disk)
-    words = (
-        f"base={save_tiny('llama', tmp_path / 'base')}",
-        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
-    )
+    words = on_a_tiny_base(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path / "w", *words)
     assert last_night(tmp_path / "w")[0].status == "failed"
@@ -207,11 +200,7 @@ def test_the_second_plan_knows_how_fast_the_base_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first guesses from the memory's speed; a file that answers more slowly leaves less for training."""
-    words = (
-        f"base={save_tiny('llama', tmp_path / 'base')}",
-        f"data.train={write_rows(tmp_path / 'rows.jsonl')}",
-        "budget.hours=1",
-    )
+    words = (*on_a_tiny_base(tmp_path), "budget.hours=1")
     monkeypatch.setattr(night, "measure_pace", lambda *_, **__: Pace(100.0, 2.0))
     watched = Watched()
     run(tmp_path / "w", *words, watcher=watched)

@@ -141,12 +141,10 @@ def owners_prompts(files: Sequence[Path], max_prompts: int) -> list[Prompt]:
     return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
 
 
-def check_prompts(
-    files: Sequence[Path], *, base: Path, chat_template: Path | None, max_prompts: int, n_ctx: int
-) -> None:
-    """DataError where a prompt cannot be read, or leaves no room for an answer: before training, not after."""
+def check_prompts(prompts: Sequence[Prompt], *, base: Path, chat_template: Path | None, n_ctx: int) -> None:
+    """DataError where a prompt leaves no room for an answer: before training, not after."""
     template = ChatTemplate.of(load_tokenizer(base), chat_template)
-    for prompt in owners_prompts(files, max_prompts):
+    for prompt in prompts:
         tokens = len(template.encode(prompt.conversation, add_generation_prompt=True))
         if tokens >= n_ctx:
             raise DataError(

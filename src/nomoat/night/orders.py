@@ -1,0 +1,261 @@
+"""What each stage of a night is: the job with everything its bytes depend on, from recipe, sources and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nomoat.ledger.artifacts import Artifact
+from nomoat.ledger.files import hash_file
+from nomoat.model.load import Machine, choose_machine
+from nomoat.night.base import Base, quantize_job, template_input
+from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.jobs import Job
+from nomoat.night.recipes import data_keys, training_keys
+from nomoat.night.sources import Sources
+from nomoat.night.stages import ADAPTER, HELD_OUT, MODEL, run_data, run_merge, run_pretrain, run_sft
+from nomoat.recipe import GgufType, Pretrain, Recipe
+
+SMALL_FILE_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Makes the jobs of one recipe on one machine; in which order they run is the night's."""
+
+    recipe: Recipe
+    sources: Sources
+    machine: Machine
+    threads: int
+    stop_asked: Callable[[], bool]
+
+    def pretrain(self, section: Pretrain, seconds_left: Callable[[], float | None]) -> Job:
+        """A base of one's own. Its key does not depend on the time left."""
+        machine = choose_machine(section.dtype)
+        keys = training_keys(section, section.learning_rate, self.recipe.seed)
+        shape: dict[str, Any] = {
+            key: getattr(section, key)
+            for key in (
+                "vocab_size",
+                "max_seq_len",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+            )
+        }
+        shape["held_out_share"] = section.held_out
+        return Job(
+            kind="pretrain",
+            why=f"a base of {section.num_hidden_layers} layers from your text",
+            inputs=self.sources.fingerprints(self.sources.pretrain),
+            params={
+                "keys": asdict(keys),
+                **shape,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_pretrain,
+                files=list(self.sources.pretrain),
+                machine=machine,
+                keys=keys,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                **shape,
+            ),
+        )
+
+    def data(self, base: Base) -> Job:
+        """Read, check, split and tokenise the owner's rows."""
+        keys = data_keys(self.recipe)
+        return Job(
+            kind="data",
+            why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
+            inputs={
+                "base": base.source,
+                **self.sources.fingerprints(self.sources.train),
+                **template_input(self.sources.chat_template),
+            },
+            params=keys,
+            run=partial(
+                run_data,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=list(self.sources.train),
+                **keys,
+            ),
+        )
+
+    def sft(self, base: Base, data: Artifact, rate: float, seconds_left: Callable[[], float | None]) -> Job:
+        """Fine-tune the base. Its key does not depend on the time left."""
+        section = self.recipe.sft
+        assert section is not None
+        keys = training_keys(section, rate, self.recipe.seed)
+        lora: dict[str, Any] = {
+            key: getattr(section, key)
+            for key in (
+                "method",
+                "lora_r",
+                "lora_alpha",
+                "lora_dropout",
+                "lora_target_modules",
+                "lora_layers",
+                "frozen_cache",
+            )
+        }
+        return Job(
+            kind="sft",
+            why=f"{section.method} on {data.meta['rows']['train']} rows",
+            inputs={"base": base.source, "data": data.id},
+            params={
+                "keys": asdict(keys),
+                **lora,
+                "base_name": base.name,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_sft,
+                base=base.folder,
+                base_name=base.name,
+                base_sha256=base.sha256,
+                data=data.path,
+                chat_template=self.sources.chat_template,
+                machine=self.machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                keys=keys,
+                **lora,
+            ),
+        )
+
+    def merge(self, base: Base, data: Artifact, sft: Artifact) -> Job:
+        """Fold the adapter into its base."""
+        return Job(
+            kind="merge",
+            why="the adapter folded into its base",
+            inputs={
+                "base": base.source,
+                "adapter": sft.id,
+                "data": data.id,
+                **template_input(self.sources.chat_template),
+            },
+            params=self._where_bytes_depend_on(),
+            run=partial(
+                run_merge,
+                base=base.folder,
+                base_sha256=base.sha256,
+                adapter=sft.path / ADAPTER,
+                data=data.path,
+                chat_template=self.sources.chat_template,
+                machine=self.machine,
+            ),
+        )
+
+    def quantize(self, model: Path, source: str, name: str, types: tuple[GgufType, ...]) -> Job:
+        """GGUF files of a model folder."""
+        return quantize_job(model, source, name=name, types=types, chat_template=self.sources.chat_template)
+
+    def evaluate(
+        self, base: Base, data: Artifact, merged: Artifact, base_files: Artifact, served: Artifact
+    ) -> Job:
+        """Base against tuned model, with the files that answer for them."""
+        section, sft, serve = self.recipe.evaluate, self.recipe.sft, self.recipe.quantize.serve
+        assert sft is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key)
+            for key in (
+                "max_prompts",
+                "max_new_tokens",
+                "max_held_out_rows",
+                "samples",
+                "confidence",
+                "bootstrap_samples",
+            )
+        }
+        keys |= {"seed": self.recipe.seed, "batch_tokens": sft.micro_batch_tokens}
+        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.prompts)}
+        return Job(
+            kind="evaluate",
+            why="base against tuned model on what no training saw",
+            inputs={
+                "base": base.source,
+                "model": merged.id,
+                "data": data.id,
+                "base file": base_files.id,
+                "file": served.id,
+                **prompts,
+            },
+            params={
+                "serve": serve,
+                "suites": [path.stem for path in self.sources.prompts],
+                **keys,
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_evaluate,
+                base=base.folder,
+                tuned=merged.path / MODEL,
+                base_gguf=self.base_gguf(base_files),
+                gguf_files=served.path,
+                tuned_gguf=served.path / f"{self.recipe.name}-{serve}.gguf",
+                data=data.path,
+                prompt_files=self.sources.prompts,
+                machine=self.machine,
+                threads=engine_threads(served, self.threads),
+                n_ctx=self.n_ctx(base_files),
+                **keys,
+            ),
+        )
+
+    def evaluate_new_base(self, pretrained: Artifact, served: Artifact) -> Job:
+        """Every file against the base from scratch that it was made from."""
+        return Job(
+            kind="evaluate",
+            why="every file against the new base",
+            inputs={"model": pretrained.id, "file": served.id},
+            params={"threads": self.threads},
+            run=partial(
+                run_evaluate_new_base,
+                model=pretrained.path / MODEL,
+                gguf_files=served.path,
+                held_out=pretrained.path / HELD_OUT,
+                held_out_loss=pretrained.meta["best_loss"],
+                n_ctx=int(served.meta["files"][0]["context_length"]),
+                threads=engine_threads(served, self.threads),
+            ),
+        )
+
+    def base_gguf(self, base_files: Artifact) -> Path:
+        """The file that answers for the base."""
+        return base_files.path / f"base-{self.recipe.quantize.serve}.gguf"
+
+    def n_ctx(self, files: Artifact) -> int:
+        """Tokens of the longest conversation that evaluation makes room for."""
+        sft = self.recipe.sft
+        assert sft is not None
+        wanted = sft.max_seq_len + self.recipe.evaluate.max_new_tokens
+        return min(int(files.meta["files"][0]["context_length"]), wanted)
+
+    def _limits(self) -> dict[str, Any]:
+        """A deadline can shorten training: what was trained under one is not what is trained under another."""
+        budget = self.recipe.budget
+        return {"until": budget.until, "hours": budget.hours, "dollars": budget.dollars}
+
+    def _where_bytes_depend_on(self, machine: Machine | None = None) -> dict[str, Any]:
+        """Sums come out differently in the last digit on another number of threads."""
+        machine = machine or self.machine
+        dtype = str(machine.dtype).removeprefix("torch.")
+        return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+
+
+def engine_threads(files: Artifact, threads: int) -> int:
+    """Threads to answer with: llama.cpp's threads wait for each other by spinning, which costs a small model
+    more than it gives."""
+    largest = max(file["bytes"] for file in files.meta["files"])
+    return threads if largest > SMALL_FILE_BYTES else 1
