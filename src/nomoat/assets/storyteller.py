@@ -17,6 +17,11 @@ from nomoat.assets import plots, plots_courage, plots_friends
 from nomoat.assets import wordbank as bank
 from nomoat.assets.plots import Plot
 
+TIMES = {  # the time of day follows the plot's `when`
+    "day": "[One day|One morning|One sunny day|One sunny morning|One fine day|One bright afternoon|One warm day]",
+    "any": "[One day|One morning|One afternoon|One Sunday]",
+    "night": "[One night|One evening|One dark night|Late one night]",
+}
 PRONOUNS = {"he": ("he", "him", "his"), "she": ("she", "her", "her")}
 MIN_WORDS, MAX_WORDS = 70, 180
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -147,12 +152,7 @@ def expand(rng: random.Random, wording: str, table: Mapping[str, str]) -> str:
 def _opening(rng: random.Random, plan: Plan) -> str:
     """The hero and the scene, in one of several classic shapes; the time of day follows the plot."""
     plot = plan.plot
-    times = {
-        "day": "[One day|One morning|One sunny day|One sunny morning|One fine day|One bright afternoon|"
-        "One warm day]",
-        "any": "[One day|One morning|One afternoon|One Sunday]",
-        "night": "[One night|One evening|One dark night|Late one night]",
-    }[plot.when]
+    times = TIMES[plot.when]
     scene = rng.choice(plot.scene)
     trait = rng.choice(bank.TRAITS) if rng.random() < 0.6 else ""
     then = f"{times}, {{name}} {scene}."
@@ -200,9 +200,11 @@ def _endings(plan: Plan) -> list[str]:
     return [e for e in endings if not (family and ("{helper}" in e or "best friends" in e))]
 
 
-def _paragraphs(rng: random.Random, plan: Plan, ending: str | None) -> list[list[str]]:
+def _paragraphs(
+    rng: random.Random, plan: Plan, ending: str | None, opening: str | None
+) -> list[list[str]]:
     plot = plan.plot
-    first = [_opening(rng, plan)]
+    first = [opening or _opening(rng, plan)]
     if plot.when == "day" and rng.random() < 0.5:
         first.append(rng.choice(bank.DETAILS_OUTSIDE if plan.place.outside else bank.DETAILS_INSIDE))
     trouble = [rng.choice(plot.problem)]
@@ -249,11 +251,13 @@ def title_case(title: str) -> str:
     return " ".join(p if i and p in small else p[:1].upper() + p[1:] for i, p in enumerate(parts))
 
 
-def tell(rng: random.Random, plan: Plan, ending: str | None = None) -> Story:
-    """Write a plan down in 70 to 180 words; `ending` fixes the last sentence."""
+def tell(
+    rng: random.Random, plan: Plan, ending: str | None = None, opening: str | None = None
+) -> Story:
+    """Write a plan down in 70 to 180 words; `ending` fixes the last sentence, `opening` words the first ones."""
     table = slots(plan)
     while True:
-        beats = _paragraphs(rng, plan, ending)
+        beats = _paragraphs(rng, plan, ending, opening)
         told = [[expand(rng, wording, table) for wording in paragraph] for paragraph in beats]
         text = _join(rng, [" ".join(sentence for sentence in paragraph if sentence) for paragraph in told])
         if MIN_WORDS <= len(text.split()) <= MAX_WORDS:
