@@ -31,8 +31,8 @@ from nomoat.model.load import Machine, choose_machine, load_model
 from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks
 from nomoat.train.objectives.sft import sft
-from train import ASSETS, SHARED
 from training.cases import CASES, Case
+from training.command import ASSETS, SHARED
 from training.material import LORA_ALPHA, SEED, TOKENS_PER_STEP, Material, build, open_tokenizer
 
 ROWS = 96
@@ -139,7 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", choices=CASES, default="s-lora")
+    parser.add_argument(
+        "--case", choices=[name for name, case in CASES.items() if not case.pairs], default="s-lora"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=ROWS)

@@ -46,7 +46,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the issue's table. `method` is "lora" (on all linear layers) or "full"."""
+    """One row of the issue's table. `method` is "lora" (on all linear layers) or "full"; `pairs` says that judged pairs
+    are learned from (DPO), and not answers."""
 
     name: str
     shape: Shape
@@ -54,6 +55,7 @@ class Case:
     learning_rate: float
     lora_r: int = 16
     max_tokens: int = 512
+    pairs: bool = False
 
     @property
     def lora(self) -> bool:
@@ -75,11 +77,15 @@ CASES = {
         Case("s-lora", S, "lora", learning_rate=1e-3),
         Case("m-lora", M, "lora", learning_rate=1e-3),
         Case("s-full", S, "full", learning_rate=5e-4),
+        Case("s-dpo", S, "lora", learning_rate=2e-4, pairs=True),
+        Case("m-dpo", M, "lora", learning_rate=2e-4, pairs=True),
+        Case("tiny-dpo", TINY, "lora", learning_rate=2e-4, pairs=True),
         Case("tiny-lora", TINY, "lora", learning_rate=1e-3),
         Case("tiny-full", TINY, "full", learning_rate=5e-4),
     )
 }
 MEASURED = ("s-lora", "m-lora", "s-full")
+PAIRS_MEASURED = ("s-dpo", "m-dpo")
 """The cases of the issue; the tiny ones are there to try the bench itself."""
 
 FLOPS_SAID = (

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.judged import Group, JudgedRows, JudgedStore
+from nomoat.data.judgements import prepare_judgements
 from nomoat.data.pack import Head, StepPlan, Tokens, Trained
 from nomoat.data.prepare import prepare
 from nomoat.data.store import TokenStore
@@ -84,18 +86,77 @@ def open_tokenizer(path: Path) -> Any:
     return LlamaTokenizer(vocab=vocab, merges=generate_merges(vocab, scores))
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Every answer of a pass behind its prompt, by its length: what a side reads that shares no prompts."""
+
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairMaterial(Material):
+    """The same with judged pairs: `rows_in_a_pass` pairs are a pass."""
+
+    @property
+    def pairs(self) -> JudgedRows:
+        """The pairs of one pass."""
+        return JudgedRows(JudgedStore(self.folder / "rows" / "judged" / "train")).first(self.rows_in_a_pass)
+
+    @property
+    def held_out_pairs(self) -> JudgedRows:
+        """One pair: nomoat asks for some, and what it costs is not measured."""
+        return JudgedRows(JudgedStore(self.folder / "rows" / "judged" / "held_out")).first(1)
+
+    @property
+    def rows(self) -> Sequences:  # type: ignore[override]
+        return Sequences(self.real_tokens().reshape(-1))
+
+    def real_tokens(self) -> NDArray[np.int64]:
+        """[pairs, 2]: tokens of every answer with its prompt."""
+        return np.array(
+            [[len(group.prompt) + len(tokens) for tokens, _ in group.answers] for group in self._groups()],
+            dtype=np.int64,
+        )
+
+    def count_supervised(self) -> NDArray[np.int64]:
+        """Supervised tokens of each pair of a pass."""
+        return np.array([sum(on.sum() for _, on in g.answers) for g in self._groups()], dtype=np.int64)
+
+    def plan(self, *, passes: int) -> StepPlan:
+        return self._plan(TOKENS_PER_STEP, passes, None)
+
+    def curve_plan(self, steps: int) -> StepPlan:
+        return self._plan(CURVE_TOKENS_PER_STEP, 1, steps)
+
+    def _plan(self, tokens: int, passes: int, steps: int | None) -> StepPlan:
+        return StepPlan(self.pairs.lengths, tokens_per_step=tokens, epochs=passes, max_steps=steps, seed=SEED)
+
+    def _groups(self) -> list[Group]:
+        pairs = self.pairs
+        return [pairs.groups[index] for index in range(len(pairs))]
+
+
+def material_of(case: Case, folder: Path, rows: int) -> Material:
+    """What is in a folder that `build` has filled."""
+    return PairMaterial(folder, rows) if case.pairs else Material(folder, rows)
+
+
 def build(case: Case, machine: Machine, *, data: Path, tokenizer: Any, rows: int, folder: Path) -> Material:
     """Write everything to `folder`. ValueError where the data has too few rows or the shape too few ids."""
     if len(tokenizer) > case.shape.vocabulary:
         raise ValueError(f"{case.name} has {case.shape.vocabulary} ids, the tokenizer {len(tokenizer)}")
     template = ChatTemplate.of(tokenizer)
     tokenizer.chat_template = template.source
-    report = prepare(
-        [data], tokenizer=tokenizer, template=template, out=folder / "rows", max_seq_len=case.max_tokens
-    )
-    if report.sequences["train"] < rows:
-        raise ValueError(f"{data} has {report.sequences['train']} rows to train on; {rows} were asked for")
-    material = Material(folder, rows)
+    keys: dict[str, Any] = {"tokenizer": tokenizer, "template": template, "max_seq_len": case.max_tokens}
+    if case.pairs:
+        report = prepare_judgements([data], out=folder / "rows", wanted="pairs", max_truncated=1.0, **keys)
+        found = report.rows.train
+    else:
+        report = prepare([data], out=folder / "rows", **keys)
+        found = report.sequences["train"]
+    if found < rows:
+        raise ValueError(f"{data} has {found} rows to train on; {rows} were asked for")
+    material = material_of(case, folder, rows)
     _write_base(case, tokenizer, material.base)
     if case.lora:
         material.adapter.mkdir()
