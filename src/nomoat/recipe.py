@@ -123,6 +123,16 @@ class Prefer(Optimiser):
     """Files of preference rows {prompt, chosen, rejected}, or with `loss_type: kto` also rated ones {prompt,
     completion, label}. Empty: those of `data.train`. Split, checked and rendered as `data` says, so that a prompt is
     held out of this stage and of `sft` alike."""
+    prompts: list[str] = []
+    """In place of `train`: files of prompts with checks, as in `evaluate.prompts`. The model as this stage finds it
+    answers each of them `samples` times, and answers that pass all checks are preferred to those that do not. Where
+    neither is given and `data.train` is the starter data: its own prompts."""
+    samples: Annotated[int, Field(ge=2)] = 4
+    """Answers to each of `prompts`."""
+    temperature: Positive = 1.0
+    """How freely they are drawn: below 1 likely words are preferred, above 1 less so."""
+    max_new_tokens: Count = 256
+    """Longest of these answers in tokens; one that is cut off is a bad one."""
     loss_type: Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo", "kto"] = "sigmoid"
     """What is minimised: `sigmoid` is DPO, `robust`, `hinge` and `ipo` its variants; `simpo` and `orpo` need no
     reference; `kto` learns from single answers rated good or bad, and takes pairs as two of them."""
@@ -156,6 +166,14 @@ class Prefer(Optimiser):
     """Layers that get an adapter, where there is no `sft`."""
     lora_layers: Count | None = None
     """Adapt only this many blocks, from the top, where there is no `sft`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Prefer:
+        if self.train and self.prompts:
+            raise ValueError(
+                "prompts and train exclude each other: answers are judged by checks, or were before"
+            )
+        return self
 
     @model_validator(mode="after")
     def _smoothing_is_used(self) -> Prefer:

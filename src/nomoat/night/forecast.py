@@ -62,19 +62,20 @@ def plan_finetuning(
     recipe: Recipe,
     base: Path,
     data: dict[str, dict[str, Any]],
+    *,
     prompts: int,
     profile: MachineProfile,
     started: datetime,
-    *,
     trained: Mapping[str, Trained],
     pace: Pace | None = None,
+    drawn_answers: int = 0,
 ) -> Plan:
     """Forecast the stages after those that read `data`, and how long training may take. `data` holds the reports of
     these by the stage that learns from them, in the order of training.
 
     `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
     lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
-    refuses nothing.
+    refuses nothing. So many `drawn_answers` are yet to be written, for `prefer` to learn from.
     """
     adapter, first = adapter_keys(recipe), first_training(recipe)
     shape = read_shape(base)
@@ -105,6 +106,8 @@ def plan_finetuning(
         layers=shape.layers,
         vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
+        drawn_answers=drawn_answers,
+        drawn_tokens=recipe.prefer.max_new_tokens if recipe.prefer else 0,
     )
     may_refuse = set(trained.values()) == {"no"} and pace is not None
     pace = pace or expected_pace(profile, parameters)
@@ -137,3 +140,14 @@ def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> 
         read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
         read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
     return Training(kind, train_tokens, below_tokens, read_tokens, top)
+
+
+def expected_judgements(recipe: Recipe, prompts: int) -> dict[str, Any]:
+    """What a report on pairs that are yet to be made may say: a pair a prompt, of two answers that together have as
+    many tokens as the longest one."""
+    assert recipe.prefer is not None
+    pair, held_out = recipe.prefer.max_new_tokens, round(recipe.data.held_out * prompts)
+    return {
+        "tokens": {"train": (prompts - held_out) * pair, "held_out": held_out * pair},
+        "rows": {"train": prompts - held_out, "held_out": held_out},
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,19 @@ from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
-from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
+from nomoat.night.forecast import (
+    Trained,
+    budget_left,
+    expected_judgements,
+    plan_finetuning,
+    prices_of,
+)
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import adapter_keys, first_training, resolve_learning_rate, resolve_preference_rate
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
+from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import MODEL
 from nomoat.plan.planner import Plan, seconds_within
@@ -115,11 +122,13 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, judgements, prefer, merge, quantize, evaluate: those that the recipe has. The base is quantised
-        before it is trained, so that what cannot be served, or not be asked, is refused while it has cost nothing."""
+        """data, judgements, sft, prefer, merge, quantize, evaluate: those that the recipe has. The base is quantised
+        before it is trained, so that what cannot be served, or not be asked, is refused while it has cost nothing.
+        Where `prefer` learns from the model's own answers, they are sampled and judged when it is its turn."""
         data = self.stages.do(self.orders.data(base)) if self.recipe.sft else None
-        judgements = self.stages.do(self.orders.judgements(base)) if self.recipe.prefer else None
-        learner = _Learner(self.recipe, self.orders, base, data, judgements)
+        judgements = self.stages.do(self.orders.judgements(base)) if self.sources.prefer else None
+        asked = prompts_with_checks(self.sources.asked)
+        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked))
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
@@ -128,12 +137,12 @@ class _Night:
             plan_finetuning,
             self.recipe,
             base.folder,
-            learner.reports(),
-            len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
-            self.profile,
-            self.started,
+            prompts=len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
+            profile=self.profile,
+            started=self.started,
         )
-        plan = self._say(forecast(trained=trained))
+        drawn = len(asked) * self.recipe.prefer.samples if self.recipe.prefer else 0
+        plan = self._say(forecast(learner.reports(), trained=trained, drawn_answers=drawn))
         lack = lack_of_disk(
             self.recipe,
             base.folder,
@@ -151,16 +160,29 @@ class _Night:
             chat_template=self.sources.chat_template,
             n_ctx=self.orders.n_ctx(base_files),
         )
+        check_prompts(
+            asked,
+            base=base.folder,
+            chat_template=self.sources.chat_template,
+            n_ctx=self.orders.n_ctx(base_files),
+            key="prefer.prompts",
+        )
         pace = None
         if set(trained.values()) != {"done"}:
             threads = engine_threads(base_files, self.orders.threads)
             pace = measure_pace(self.orders.base_gguf(base_files), n_threads=threads)
-            plan = self._say(forecast(trained=trained, pace=pace), measured=pace)
+            plan = self._say(
+                forecast(learner.reports(), trained=trained, pace=pace, drawn_answers=drawn), measured=pace
+            )
 
         made: dict[str, Artifact] = {}
         for kind in learner.reports():
-            if made:  # what the stage before has left of the time
-                plan = forecast(trained=trained, pace=pace)
+            if kind == "prefer" and asked:
+                sampled = self._sampled(base, base_files, data, made.get("sft"))
+                judgements = self.stages.do(self.orders.judgements(base, sampled))
+                learner = replace(learner, judgements=judgements)
+            if made:  # what the stages before have left of the time
+                plan = forecast(learner.reports(), trained=trained, pace=pace)
             time = Countdown(plan.train_seconds[kind])
             made[kind] = self.stages.do(learner.job(kind, made, time.left))
             trained = trained | {kind: "done"}
@@ -183,6 +205,20 @@ class _Night:
             evaluate=evaluate,
         )
 
+    def _sampled(
+        self, base: Base, base_files: Artifact, data: Artifact | None, sft: Artifact | None
+    ) -> Artifact:
+        """The stage `sample`: answers of what `sft` has made, or of the base, as they would be served."""
+        if sft is None or data is None:
+            return self.stages.do(
+                self.orders.sample(base.folder, base_files, self.orders.base_gguf(base_files))
+            )
+        is_adapter = adapter_keys(self.recipe)["method"] == "lora"
+        model = self.stages.do(self.orders.merge(base, data, sft)) if is_adapter else sft
+        serve = self.recipe.quantize.serve
+        files = self.stages.do(self.orders.quantize(model.path / MODEL, model.id, "sft", (serve,)))
+        return self.stages.do(self.orders.sample(model.path / MODEL, files, files.path / f"sft-{serve}.gguf"))
+
     def _say(self, plan: Plan, measured: Pace | None = None) -> Plan:
         """Note a plan; of the second one, which knows how fast the base answers here, what may have changed."""
         self.stages.ledger.set_plan(self.stages.night_id, asdict(plan))
@@ -201,7 +237,7 @@ class _Night:
         made: dict[str, Artifact] = {}
         for kind in learner.reports():
             found[kind] = "no"
-            if len(made) == len(found) - 1:
+            if len(made) == len(found) - 1 and learner.knows(kind):
                 job = learner.job(kind, made, Countdown(None).left)
                 artifact = self.stages.store.get(job.kind, job.key)
                 if artifact is not None:
@@ -222,18 +258,30 @@ class _Night:
 
 @dataclass(frozen=True)
 class _Learner:
-    """The stages that train, in order: each goes on from what the one before it has made."""
+    """The stages that train, in order: each goes on from what the one before it has made. Where `judgements` are not
+    there yet, they will be made of answers to so many `asked` prompts."""
 
     recipe: Recipe
     orders: Orders
     base: Base
     data: Artifact | None
     judgements: Artifact | None
+    asked: int
 
     def reports(self) -> dict[str, dict[str, Any]]:
-        """The report on the rows that each of them learns from."""
-        rows = {"sft": self.data, "prefer": self.judgements}
-        return {kind: artifact.meta for kind, artifact in rows.items() if artifact is not None}
+        """The report on the rows that each of them learns from, or what it may say."""
+        found = {}
+        if self.data is not None:
+            found["sft"] = self.data.meta
+        if self.judgements is not None:
+            found["prefer"] = self.judgements.meta
+        elif self.asked:
+            found["prefer"] = expected_judgements(self.recipe, self.asked)
+        return found
+
+    def knows(self, kind: str) -> bool:
+        """Whether the rows that this stage learns from are there."""
+        return kind != "prefer" or self.judgements is not None
 
     def reasons(self) -> list[str]:
         """Why their learning rates are what they are."""

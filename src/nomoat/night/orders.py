@@ -22,6 +22,7 @@ from nomoat.night.recipes import (
     preference_keys,
     training_keys,
 )
+from nomoat.night.sampling import PAIRS, run_sample
 from nomoat.night.sources import Sources
 from nomoat.night.stages import (
     ADAPTER,
@@ -151,17 +152,45 @@ class Orders:
             ),
         )
 
-    def judgements(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's judged answers."""
+    def sample(self, model: Path, files: Artifact, gguf: Path) -> Job:
+        """Answers of the file `gguf`, among `files` made from `model`, to prompts whose checks judge them."""
+        section = self.recipe.prefer
+        assert section is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key) for key in ("samples", "temperature", "max_new_tokens")
+        }
+        keys |= {
+            "seed": self.recipe.seed,
+            "n_ctx": self.n_ctx(files),
+            "threads": engine_threads(files, self.threads),
+        }
+        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.asked)}
+        return Job(
+            kind="sample",
+            why=f"{section.samples} answers to each prompt, judged by its checks",
+            inputs={"file": files.id, **prompts},
+            params=keys | {"gguf": gguf.name},
+            run=partial(
+                run_sample,
+                gguf=gguf,
+                tokenizer_dir=model,
+                chat_template=self.sources.chat_template,
+                prompt_files=self.sources.asked,
+                stop_asked=self.stop_asked,
+                **keys,
+            ),
+        )
+
+    def judgements(self, base: Base, sampled: Artifact | None = None) -> Job:
+        """Read, check, split and tokenise the owner's judged answers, or those that were sampled."""
         files, keys = self.sources.prefer, judgement_keys(self.recipe)
+        inputs = self.sources.fingerprints(files)
+        if sampled is not None:
+            files, inputs = (str(sampled.path / PAIRS),), {"pairs": sampled.id}
         return Job(
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
-            inputs={
-                "base": base.source,
-                **self.sources.fingerprints(files),
-                **template_input(self.sources.chat_template),
-            },
+            inputs={"base": base.source, **inputs, **template_input(self.sources.chat_template)},
             params=keys,
             run=partial(
                 run_judgements,
@@ -321,7 +350,10 @@ class Orders:
     def n_ctx(self, files: Artifact) -> int:
         """Tokens of the longest conversation that evaluation makes room for."""
         longest = max(section.max_seq_len for section in (self.recipe.sft, self.recipe.prefer) if section)
-        wanted = longest + self.recipe.evaluate.max_new_tokens
+        answers = [self.recipe.evaluate.max_new_tokens]
+        if self.sources.asked and self.recipe.prefer:
+            answers.append(self.recipe.prefer.max_new_tokens)
+        wanted = longest + max(answers)
         return min(int(files.meta["files"][0]["context_length"]), wanted)
 
     def _limits(self) -> dict[str, Any]:
