@@ -30,7 +30,7 @@ from nomoat.model.load import choose_machine
 from training.cases import CASES, FLOPS_SAID, MEASURED, Case
 from training.material import build, open_tokenizer
 from training.measure import Bench
-from training.settings import BEST, LEFT_OUT, SIDES, TRIED, missing, settings_of
+from training.settings import BEST, ELSE_BEST, LEFT_OUT, SIDES, TRIED, missing, settings_of
 from training.table import case_table
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -70,7 +70,7 @@ def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -
             case, machine, data=args.data, tokenizer=tokenizer, rows=args.rows, folder=Path(folder)
         )
         bench = Bench(case, material, machine, args.threads, _say)
-        best, tried = dict(BEST), {}
+        best, tried = dict(BEST.get(case.name, ELSE_BEST)), {}
         if args.tune:
             for side in sides:
                 if side in TRIED:

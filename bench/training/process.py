@@ -129,7 +129,9 @@ class Process:
             "PYTHONPATH": os.pathsep.join(map(str, [BENCH, *folders])),
             "OMP_NUM_THREADS": threads,
             "TORCHINDUCTOR_COMPILE_THREADS": threads,
-            "TORCHINDUCTOR_CACHE_DIR": str(log.with_suffix(".compiled")),  # or a rerun would not count compiling
+            "TORCHINDUCTOR_CACHE_DIR": str(
+                log.with_suffix(".compiled")
+            ),  # or a rerun would not count compiling
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
         }

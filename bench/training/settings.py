@@ -53,7 +53,14 @@ TRIED: dict[str, dict[str, Settings]] = {
     TRAINER: _GROUPED | _GROUPED_COMPILED,
 }
 
-BEST = {TRL: "grouped 8", TRAINER: "grouped 8"}
+BEST: dict[str, dict[str, str]] = {
+    "s-lora": {TRL: "grouped 2, compiled", TRAINER: "grouped 4, compiled"},
+    "m-lora": {TRL: "grouped 2", TRAINER: "grouped 4"},
+    "s-full": {TRL: "grouped 2", TRAINER: "grouped 4"},
+    "m-top": {TRL: "grouped 2", TRAINER: "grouped 4"},
+}
+"""The fastest of them on one core with AVX2, in float32; elsewhere, or with more cores, `--tune` finds others."""
+ELSE_BEST = {TRL: "grouped 8", TRAINER: "grouped 8"}
 
 
 def settings_of(side: str, best: dict[str, str]) -> Settings:
