@@ -48,8 +48,8 @@ def train(job: Job, meter: Meter) -> None:
         lora_alpha=LORA_ALPHA,
         lora_dropout=0.0,
         lora_target_modules="all-linear",
-        lora_layers=None,
-        frozen_cache=False,
+        lora_layers=case.lora_layers,
+        frozen_cache=case.lora_layers is not None,
         keys=TrainingKeys(
             learning_rate=case.learning_rate,
             # one pass more than is measured: at its last step a run evaluates and saves
