@@ -107,6 +107,10 @@ def test_the_type_of_a_key_decides_what_a_word_means(text: str, changed: dict[st
          "nomoat.yaml:2: sft.lora_dropout: got 1; expected a number, 0 or more and below 1"),
         ("sft:\n  method: lorra",
          'nomoat.yaml:2: sft.method: got "lorra"; expected lora or full. Did you mean "lora"?'),
+        (
+            "sft:\n  gradient_checkpointing: maybe",
+            'nomoat.yaml:2: sft.gradient_checkpointing: got "maybe"; expected auto, true or false',
+        ),
         ("sft:\n  dtype: fp8", 'nomoat.yaml:2: sft.dtype: got "fp8"; expected auto, float32 or bfloat16'),
         ("data:\n  format: alpacca",
          f'nomoat.yaml:2: data.format: got "alpacca"; expected {FORMATS}. Did you mean "alpaca"?'),

@@ -66,6 +66,9 @@ class Optimiser(Part):
     """Tokens of one optimiser step: the effective batch. Rows are packed without padding."""
     micro_batch_tokens: Annotated[int, Field(ge=8)] = 2048
     """Tokens computed at once. Changes memory, not the result; halved by itself when memory runs out."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Compute every block again in backward instead of keeping what it made: far less memory, a third to a half more
+    work, the same result. `auto` does so only where memory does not suffice otherwise, and says so."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_ratio: Share = 0.05

@@ -54,7 +54,11 @@ _FOREIGN_ROWS = (
     ("adapter finetuning_type train_type use_lora use_peft", "sft.method", "lora or full"),
     ("use_dora use_rslora neftune_noise_alpha deepspeed fsdp", "", "this is not offered"),
     ("load_in_4bit load_in_8bit quantization_bit", "", "the base is not quantised while it is trained"),
-    ("gradient_checkpointing", "", "sft.micro_batch_tokens decides how much memory is used"),
+    (
+        "activation_checkpointing use_gradient_checkpointing",
+        "sft.gradient_checkpointing",
+        "auto, true or false",
+    ),
     ("eval_strategy evaluation_strategy", "sft.eval_steps", "a number of steps"),
     ("save_strategy", "sft.save_steps", "a number of steps"),
     ("logging_steps save_total_limit", "", "the night sees to it"),
@@ -125,21 +129,25 @@ def dotted(path: KeyPath) -> str:
 def expected(path: KeyPath) -> str:
     """The words for what may stand at `path`: 'a number above 0', 'lora or full', 'text, or null'."""
     words = [_words(plain, path) for plain in alternatives(schema_at(path))]
-    return " or ".join(words).replace(" or null", ", or null")
+    between = ", " if " or " in words[-1] else " or "
+    return between.join(words).replace(" or null", ", or null")
 
 
 def did_you_mean(path: KeyPath, got: str) -> str:
     """'. Did you mean "lora"?' where one of the words that may stand at `path` is close to `got`; else ''."""
-    suggestion = nearest(
-        got, [word for plain in alternatives(schema_at(path)) for word in plain.get("enum", [])]
-    )
+    suggestion = nearest(got, [word for plain in alternatives(schema_at(path)) for word in _choices(plain)])
     return f".{suggestion}" if suggestion else ""
 
 
+def _choices(schema: dict[str, Any]) -> list[str]:
+    """The words that a schema lists, if it lists any."""
+    return [schema["const"]] if "const" in schema else schema.get("enum", [])
+
+
 def _words(schema: dict[str, Any], path: KeyPath) -> str:
-    if "enum" in schema:
-        *most, last = schema["enum"]
-        return f"{', '.join(most)} or {last}"
+    if choices := _choices(schema):
+        *most, last = choices
+        return f"{', '.join(most)} or {last}" if most else str(last)
     match schema["type"]:
         case "null":
             return "null"

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ from nomoat.night import night as night_module
 from nomoat.night.result import NightSummary
 from nomoat.night.runner import NightInterrupted
 from nomoat.plan.probe import probe
+from nomoat.train import finetune as finetune_module
 
 pytestmark = pytest.mark.slow
 
@@ -239,6 +241,40 @@ def test_the_top_blocks_alone_can_be_adapted(first: First, tmp_path: Path) -> No
         assert all(".layers.1." in name for name in names)
     with pytest.raises(ModelError, match=r"sft.lora_layers: 3 is more than the 2 blocks of this model"):
         run(tmp_path, *first.words, "sft.lora_layers=3")
+
+
+def on_a_machine_with(memory_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = night_module.probe
+    monkeypatch.setattr(
+        night_module, "probe", lambda *args, **keys: replace(real(*args, **keys), memory_bytes=memory_bytes)
+    )
+
+
+def test_too_little_memory_has_blocks_computed_again_and_says_so(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes under the same key: whether memory was short is no part of what was made."""
+    told: list[Any] = []
+    real = finetune_module.run_training
+
+    def watched(*args: Any, **keys: Any) -> Any:
+        told.append(keys["gradient_checkpointing"])
+        return real(*args, **keys)
+
+    monkeypatch.setattr(finetune_module, "run_training", watched)
+    on_a_machine_with(20 << 20, monkeypatch)
+    watcher = Watched()
+    run(tmp_path, *first.words, watcher=watcher)
+    assert any(note.startswith("gradient checkpointing is on: a step would need") for note in watcher.notes)
+    assert adapter_bytes(tmp_path) == adapter_bytes(first.workspace)
+    for kind in ("sft", "merge"):
+        made, known = (
+            {path.name for path in (workspace / HOUSE / "artifacts").glob(f"{kind}-*")}
+            for workspace in (tmp_path, first.workspace)
+        )
+        assert made == known
+    run(tmp_path, *first.words, "sft.gradient_checkpointing=false", "seed=1")
+    assert told == [True, False]
 
 
 def write_text(path: Path) -> Path:

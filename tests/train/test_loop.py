@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,65 @@ def test_one_row_that_does_not_fit_ends_with_what_to_do(
     with pytest.raises(BudgetError, match=r"one row of \d+ tokens does not fit into memory") as caught:
         run(tmp_path)
     assert caught.value.hint == "Lower sft.max_seq_len or sft.lora_r, or choose a smaller base."
+
+
+def hungry_unless_recomputed(patch: pytest.MonkeyPatch) -> None:
+    """No batch fits, however small, unless the blocks are computed again."""
+    real = loop.token_logprobs
+
+    def hungry(model: Any, packed: Packed) -> torch.Tensor:
+        if not model.model.layers[0].gradient_checkpointing:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, packed)
+
+    patch.setattr(loop, "token_logprobs", hungry)
+
+
+AGAIN = "step 0: out of memory, blocks are computed again in backward from now on (gradient checkpointing)"
+
+
+def test_when_the_micro_batch_is_one_row_the_blocks_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        hungry_unless_recomputed(patch)
+        model, result = run(tmp_path / "a", steps=4)
+    *shrunk, last = result.curve.events
+    assert last == AGAIN
+    (longest,) = re.findall(r"micro-batch now (\d+) tokens", shrunk[-1])
+    expected, kept = run(tmp_path / "b", steps=4, micro_batch_tokens=int(longest))
+    assert kept.curve.events == []
+    assert_same(weights(expected), weights(model))
+    assert not expected.model.layers[0].gradient_checkpointing
+
+
+def test_what_is_computed_again_stays_so_when_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = run(tmp_path / "whole", micro_batch_tokens=19)
+    done: list[int] = []
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        hungry_unless_recomputed(patch)
+        hooks = Hooks(stop_asked=lambda: len(done) == 2, on_progress=lambda p: done.append(p.step))
+        run(tmp_path / "cut", hooks=hooks, micro_batch_tokens=19)
+    hungry_unless_recomputed(monkeypatch)
+    resumed, result = run(tmp_path / "cut", micro_batch_tokens=19)
+    assert result.curve.events == [AGAIN]
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_the_owner_decides_about_checkpointing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        hungry_unless_recomputed(patch)
+        _, asked = run(tmp_path / "a", steps=4, gradient_checkpointing=True)
+        assert asked.curve.events == []
+        with pytest.raises(BudgetError, match=r"one row of \d+ tokens does not fit into memory"):
+            run(tmp_path / "b", steps=4, gradient_checkpointing=False)
+    model, _ = run(tmp_path / "c", steps=4, gradient_checkpointing=False)
+    assert not model.model.layers[0].gradient_checkpointing
+    monkeypatch.setattr(loop, "can_recompute", lambda _: False)
+    with pytest.raises(ModelError, match="gradient_checkpointing: true, but the blocks of this model cannot"):
+        run(tmp_path / "d", gradient_checkpointing=True)
 
 
 def runs_short(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +13,17 @@ from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
 from nomoat.plan.cost import Prices, adapter_share
+from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Recipe, Sft
+from nomoat.recipe import Budget, Pretrain, Recipe, Sft
 from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
+TRAINED_BYTES = 12.0
+"""What a trained number has beside itself: its gradient and two moments, in float32."""
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
 
@@ -47,6 +51,23 @@ def keeps_frozen(sft: Sft) -> bool:
     """Whether training keeps the frozen blocks' outputs on the disk."""
     adapts_the_top = sft.method == "lora" and sft.lora_layers is not None
     return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
+
+
+def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> MemoryPlan:
+    """What training a base from scratch takes; all of its weights learn, held in float32."""
+    keys = section.hidden_size * section.num_key_value_heads // section.num_attention_heads
+    block = section.hidden_size * (2 * section.hidden_size + 2 * keys + 3 * section.intermediate_size)
+    parameters = section.vocab_size * section.hidden_size + section.num_hidden_layers * block
+    step = StepSize(
+        weights_bytes=4.0 * parameters,
+        trainable=parameters,
+        trained_bytes=TRAINED_BYTES,
+        micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+        width=section.hidden_size,
+        layers=section.num_hidden_layers,
+        vocabulary=section.vocab_size,
+    )
+    return plan_memory(step, section.gradient_checkpointing, profile.memory_bytes)
 
 
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
@@ -102,11 +123,17 @@ def plan_finetuning(
         compared_prompts=COMPARED_PROMPTS,
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
-        micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),
-        width=shape.width,
-        layers=shape.layers,
-        vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
+        step=StepSize(
+            weights_bytes=parameters * (2.0 if profile.dtype == "bfloat16" and sft.method == "lora" else 4.0),
+            trainable=round(parameters * share),
+            trained_bytes=TRAINED_BYTES,
+            micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),
+            width=shape.width,
+            layers=math.ceil(top * shape.layers),
+            vocabulary=shape.vocabulary,
+        ),
+        gradient_checkpointing=sft.gradient_checkpointing,
     )
     may_refuse = trained == "no" and pace is not None
     pace = pace or expected_pace(profile, parameters)
@@ -114,7 +141,6 @@ def plan_finetuning(
         gflops=profile.gflops,
         read_tokens_per_s=pace.read_tokens_per_s,
         write_tokens_per_s=pace.write_tokens_per_s,
-        weight_bytes=2 if profile.dtype == "bfloat16" and sft.method == "lora" else 4,
         memory_bytes=profile.memory_bytes,
         watts=profile.watts,
     )

@@ -19,7 +19,13 @@ from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
-from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
+from nomoat.night.forecast import (
+    Trained,
+    budget_left,
+    plan_finetuning,
+    plan_pretraining_memory,
+    prices_of,
+)
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import resolve_learning_rate
@@ -101,7 +107,12 @@ class _Night:
         """The stage `pretrain`: a base of one's own."""
         section = self.recipe.pretrain
         assert section is not None
-        self.pretrained = self.stages.do(self.orders.pretrain(section, self._pretraining_time().left))
+        memory = plan_pretraining_memory(section, self.profile)
+        for sentence in memory.sentences:
+            self.stages.watcher.note(sentence)
+        self.pretrained = self.stages.do(
+            self.orders.pretrain(section, self._pretraining_time().left, memory.gradient_checkpointing)
+        )
         name = f"{self.recipe.name} (pre-trained)"
         return Base.of(self.pretrained.path / MODEL, name, self.pretrained.id)
 
@@ -120,7 +131,8 @@ class _Night:
         data = self.stages.do(self.orders.data(base))
         rate, reason = resolve_learning_rate(self.recipe.sft, base.width)
         self.stages.watcher.note(reason)
-        trained = self._trained(self.orders.sft(base, data, rate, Countdown(None).left))
+        order = partial(self.orders.sft, base, data, rate)
+        trained = self._trained(order(Countdown(None).left, self.recipe.sft.gradient_checkpointing))
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         forecast = partial(
             plan_finetuning,
@@ -154,7 +166,7 @@ class _Night:
             threads = engine_threads(base_files, self.orders.threads)
             pace = measure_pace(self.orders.base_gguf(base_files), n_threads=threads)
             plan = self._say(forecast(pace=pace), measured=pace)
-        sft = self.stages.do(self.orders.sft(base, data, rate, Countdown(plan.train_seconds).left))
+        sft = self.stages.do(order(Countdown(plan.train_seconds).left, plan.gradient_checkpointing))
         is_adapter = self.recipe.sft.method == "lora"
         merged = self.stages.do(self.orders.merge(base, data, sft)) if is_adapter else sft
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))

@@ -17,6 +17,7 @@ from nomoat.night.jobs import Job
 from nomoat.night.recipes import data_keys, training_keys
 from nomoat.night.sources import Sources
 from nomoat.night.stages import ADAPTER, HELD_OUT, MODEL, run_data, run_merge, run_pretrain, run_sft
+from nomoat.plan.memory import Checkpointing
 from nomoat.recipe import GgufType, Pretrain, Recipe
 
 SMALL_FILE_BYTES = 100_000_000
@@ -32,8 +33,10 @@ class Orders:
     threads: int
     stop_asked: Callable[[], bool]
 
-    def pretrain(self, section: Pretrain, seconds_left: Callable[[], float | None]) -> Job:
-        """A base of one's own. Its key does not depend on the time left."""
+    def pretrain(
+        self, section: Pretrain, seconds_left: Callable[[], float | None], checkpointing: Checkpointing
+    ) -> Job:
+        """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
         machine = choose_machine(section.dtype)
         keys = training_keys(section, section.learning_rate, self.recipe.seed)
         shape: dict[str, Any] = {
@@ -64,6 +67,7 @@ class Orders:
                 files=list(self.sources.pretrain),
                 machine=machine,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 **shape,
@@ -91,8 +95,15 @@ class Orders:
             ),
         )
 
-    def sft(self, base: Base, data: Artifact, rate: float, seconds_left: Callable[[], float | None]) -> Job:
-        """Fine-tune the base. Its key does not depend on the time left."""
+    def sft(
+        self,
+        base: Base,
+        data: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.sft
         assert section is not None
         keys = training_keys(section, rate, self.recipe.seed)
@@ -130,6 +141,7 @@ class Orders:
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 **lora,
             ),
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nomoat.errors import BudgetError
-from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_bytes, train_flops
+from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_flops
+from nomoat.plan.memory import Checkpointing, StepSize, plan_memory
 
 # Share of the measured matrix speed that whole training steps reach: less than the best that docs/benchmarks.md
 # shows (68% and 77% on shape S), for small bases and busy machines; the loop soon measures its own.
@@ -23,7 +24,7 @@ class Work:
     `top` is the share of the blocks that trains, and `below_tokens` what those below read; `compass_tokens` are read
     for held-out losses while training, `held_out_tokens` for each model's loss after it. `prompt_tokens` is a
     prompt's mean length; `compared_*` are of the comparison of every file with its folder: how many prompts, and
-    greedy tokens of each.
+    greedy tokens of each. `step` is what training computes at once.
     """
 
     parameters: int
@@ -39,14 +40,11 @@ class Work:
     max_new_tokens: int
     compared_prompts: int
     compared_tokens: int
-    micro_batch_tokens: int
-    width: int
-    layers: int
-    vocabulary: int
     files: int
+    step: StepSize
+    gradient_checkpointing: Checkpointing
 
-    @property
-    def train_flops(self) -> float:
+    def train_flops(self, *, recomputed: bool) -> float:
         """Of all of training."""
         steps = train_flops(
             self.parameters,
@@ -54,6 +52,7 @@ class Work:
             frozen=self.frozen,
             top=self.top,
             below_tokens=self.below_tokens,
+            recomputed=recomputed,
         )
         return steps + forward_flops(self.parameters, self.compass_tokens)
 
@@ -66,7 +65,6 @@ class Capacity:
     gflops: float
     read_tokens_per_s: float
     write_tokens_per_s: float
-    weight_bytes: int
     memory_bytes: int
     watts: float
 
@@ -95,6 +93,7 @@ class Plan:
     stages: tuple[StageForecast, ...]
     train_seconds: float | None
     memory_bytes: float
+    gradient_checkpointing: Checkpointing
     sentences: tuple[str, ...]
 
     @property
@@ -119,7 +118,9 @@ def plan_night(
     would fit; with `may_refuse` false (some of it is done already) training then gets what there is, if nothing.
     """
     flops_per_second = capacity.gflops * 1e9
-    train_s = work.train_flops / (flops_per_second * TRAINING_SHARE)
+    memory = plan_memory(work.step, work.gradient_checkpointing, capacity.memory_bytes)
+    train_flops = work.train_flops(recomputed=memory.recomputes)
+    train_s = train_flops / (flops_per_second * TRAINING_SHARE)
     convert_s = FIXED_SECONDS * work.files + 4.0 * work.parameters * work.files / 50e6
     read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
     seconds = {
@@ -136,7 +137,9 @@ def plan_night(
     allowed_s = seconds_within(limits, prices, capacity.watts)
     train_allowed_s = None if allowed_s is None else allowed_s - after_s
     sentences = (
-        [_forecast_sentence(train_s, work, capacity)] if work.train_tokens else ["training was done before"]
+        [_forecast_sentence(train_s, train_flops, work, capacity)]
+        if work.train_tokens
+        else ["training was done before"]
     )
     if train_allowed_s is not None:
         if may_refuse and train_allowed_s < 0.1 * train_s:
@@ -152,32 +155,18 @@ def plan_night(
                 f"{allowed_s:.0f} s, and {after_s:.0f} s are kept for merging, quantising and evaluation"
             )
             seconds["sft"] = train_allowed_s
-    memory = train_bytes(
-        work.parameters,
-        work.trainable,
-        weight_bytes=capacity.weight_bytes,
-        micro_batch_tokens=work.micro_batch_tokens,
-        width=work.width,
-        layers=work.layers,
-        vocabulary=work.vocabulary,
-    )
     total_s = sum(seconds.values())
     total_sentence = (
         f"the night: about {total_s:.0f} s ({', '.join(f'{kind} {s:.0f}' for kind, s in seconds.items())}), "
         f"{total_s * capacity.watts / JOULES_PER_KWH:.3f} kWh, "
-        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory / 2**30:.1f} GiB of memory"
+        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory.bytes / 2**30:.1f} GiB of memory"
     )
-    if memory > capacity.memory_bytes:
-        sentences.append(
-            f"training needs about {memory / 2**30:.1f} GiB and {capacity.memory_bytes / 2**30:.1f} GiB are free: "
-            f"the micro-batch of {work.micro_batch_tokens} tokens will be halved until it fits"
-        )
-    sentences.append(total_sentence)
+    sentences += [*memory.sentences, total_sentence]
     stages = tuple(
         StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
         for kind, s in seconds.items()
     )
-    return Plan(stages, train_allowed_s, memory, tuple(sentences))
+    return Plan(stages, train_allowed_s, memory.bytes, memory.gradient_checkpointing, tuple(sentences))
 
 
 def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None:
@@ -204,8 +193,8 @@ def _compare_seconds(work: Work, capacity: Capacity) -> float:
     return writing + (1 + work.files) * read / capacity.read_tokens_per_s
 
 
-def _forecast_sentence(train_s: float, work: Work, capacity: Capacity) -> str:
+def _forecast_sentence(train_s: float, train_flops: float, work: Work, capacity: Capacity) -> str:
     return (
-        f"training reads {work.train_tokens:,} tokens: {work.train_flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} "
+        f"training reads {work.train_tokens:,} tokens: {train_flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} "
         f"of the {capacity.gflops:.0f} GFLOP/s measured here, about {train_s:.0f} s"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,6 +40,7 @@ def finetune(
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
 ) -> TrainResult:
     """Train and write `out/adapter/` (PEFT layout, method "lora") or `out/model/` (method "full").
 
@@ -67,7 +68,16 @@ def finetune(
     else:
         model = load_model(base, machine, weights=torch.float32)
         model.requires_grad_(True)
-    result = run_training(model, rows, held_out, scratch, keys=keys, machine=machine, hooks=hooks)
+    result = run_training(
+        model,
+        rows,
+        held_out,
+        scratch,
+        keys=keys,
+        machine=machine,
+        hooks=hooks,
+        gradient_checkpointing=gradient_checkpointing,
+    )
     if result.best_step == 0:
         lowest = min(point["loss"] for point in result.curve.held_out[1:])
         raise ModelError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nomoat.data.pack import Head, Rows, StepPlan
 from nomoat.errors import ModelError
@@ -46,6 +46,7 @@ def run_training(
     checkpoints: Path,
     *,
     keys: TrainingKeys,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
     machine: Machine,
     hooks: Hooks,
 ) -> TrainResult:
@@ -85,6 +86,7 @@ def run_training(
             save_steps=keys.save_steps or tenth,
             autocast_bf16=machine.bf16,
             device=machine.device,
+            gradient_checkpointing=gradient_checkpointing,
         ),
         checkpoints=CheckpointFolder(checkpoints, machine.device),
         held_out=lambda batch_tokens: row_losses(
