@@ -218,6 +218,8 @@ def test_every_pattern_has_words() -> None:
          "nomoat.yaml:2: sft: tokens_per_step (2048) must be at least max_seq_len (8192)"),
         ("sft:\n  max_seq_len: 64\n  tokens_per_step: 32",
          "nomoat.yaml:3: sft: tokens_per_step (32) must be at least max_seq_len (64)"),
+        ("sft:\n  method: full\n  load_in_4bit: true",
+         "nomoat.yaml:3: sft: load_in_4bit holds a frozen base, and method full trains it: set method to lora"),
         ("seed: 1\nquantize:\n  types: [F16]",
          "nomoat.yaml:3: quantize: serve (Q8_0) must be one of types (F16)"),
         ("pretrain:\n  train: [t]\n  hidden_size: 10",

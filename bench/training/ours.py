@@ -50,6 +50,7 @@ def train(job: Job, meter: Meter) -> None:
         lora_target_modules="all-linear",
         lora_layers=case.lora_layers,
         frozen_cache=case.lora_layers is not None,
+        load_in_4bit=False,
         keys=TrainingKeys(
             learning_rate=case.learning_rate,
             # one pass more than is measured: at its last step a run evaluates and saves

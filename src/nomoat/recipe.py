@@ -103,6 +103,9 @@ class Sft(Optimiser):
     larger on a narrower one; a tenth of that for all weights. The plan says the number."""
     method: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter on the frozen base, `full` every weight."""
+    load_in_4bit: bool = False
+    """Hold the frozen base in four bits (NF4) while its adapter is trained: a quarter of the memory, more slowly. The
+    adapter is then folded into the base as it is, unquantised. Needs the extra `gpu`."""
     lora_r: Count = 16
     """Rank of the adapter."""
     lora_alpha: Positive = 32.0
@@ -116,6 +119,14 @@ class Sft(Optimiser):
     frozen_cache: bool = True
     """Where `lora_layers` leaves blocks frozen and rows are read more than once: compute those blocks once and keep
     their outputs on the disk while training, two bytes a number."""
+
+    @model_validator(mode="after")
+    def _four_bits_are_frozen(self) -> Sft:
+        if self.load_in_4bit and self.method != "lora":
+            raise ValueError(
+                f"load_in_4bit holds a frozen base, and method {self.method} trains it: set method to lora"
+            )
+        return self
 
 
 class Pretrain(Optimiser):

@@ -53,7 +53,7 @@ _FOREIGN_ROWS = (
     ("lora_target target_modules lora_target_linear", "sft.lora_target_modules", ""),
     ("adapter finetuning_type train_type use_lora use_peft", "sft.method", "lora or full"),
     ("use_dora use_rslora neftune_noise_alpha deepspeed fsdp", "", "this is not offered"),
-    ("load_in_4bit load_in_8bit quantization_bit", "", "the base is not quantised while it is trained"),
+    ("load_in_8bit quantization_bit", "sft.load_in_4bit", "true or false: NF4, or not quantised"),
     (
         "activation_checkpointing use_gradient_checkpointing",
         "sft.gradient_checkpointing",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -275,6 +278,40 @@ def test_too_little_memory_has_blocks_computed_again_and_says_so(
         assert made == known
     run(tmp_path, *first.words, "sft.gradient_checkpointing=false", "seed=1")
     assert told == [True, False]
+
+
+def test_the_base_can_be_held_in_four_bits(first: First, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason='bitsandbytes is not installed: pip install "nomoat[gpu]"')
+    summary = run(tmp_path, *first.words, "sft.load_in_4bit=true")
+    assert how(tmp_path) == [(kind, "done") for kind in STAGES]
+    assert summary.comparison.verdict == "better"
+    said = {stage.kind: stage.said for stage in summary.stages}
+    assert said["merge"].startswith(
+        "merged into the unquantised base (it was trained on the base in 4 bits); logits differ from the adapter's"
+    )
+    assert adapter_bytes(tmp_path) != adapter_bytes(first.workspace)
+    sft = next(stage.artifact_id for stage in summary.stages if stage.kind == "sft")
+    with ledger_of(tmp_path) as ledger:
+        params = ledger.artifact(sft).meta["params"]
+    assert params["load_in_4bit"] is True
+    assert params["bitsandbytes"] == version("bitsandbytes")
+    merged = load_file(tmp_path / summary.model_path / "model.safetensors")
+    untrained = load_file(first.base / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    change = (merged[name] - untrained[name]).float()
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 16, (
+        "the adapter's product and no rounding of the base"
+    )
+
+
+def test_four_bits_without_their_library_are_refused_before_anything_is_done(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.delitem(sys.modules, "bitsandbytes.functional", raising=False)
+    with pytest.raises(ModelError, match=r"^sft.load_in_4bit needs bitsandbytes, which is not installed"):
+        run(tmp_path, *first.words, "sft.load_in_4bit=true")
+    assert not (tmp_path / HOUSE).exists()
 
 
 def write_text(path: Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nomoat.engine.pace import Pace
-from nomoat.model.load import count_parameters, read_shape
+from nomoat.model.bits import NF4_BYTES
+from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
@@ -51,6 +52,13 @@ def keeps_frozen(sft: Sft) -> bool:
     """Whether training keeps the frozen blocks' outputs on the disk."""
     adapts_the_top = sft.method == "lora" and sft.lora_layers is not None
     return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
+
+
+def _weights_bytes(sft: Sft, base: Path, parameters: int, vocabulary: int, profile: MachineProfile) -> float:
+    """The base as training holds it."""
+    number = 2.0 if profile.dtype == "bfloat16" and sft.method == "lora" else 4.0
+    whole = count_vocabulary(base, vocabulary) if sft.load_in_4bit else parameters  # NF4 is for blocks alone
+    return number * whole + NF4_BYTES * (parameters - whole)
 
 
 def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> MemoryPlan:
@@ -125,7 +133,7 @@ def plan_finetuning(
         max_new_tokens=recipe.evaluate.max_new_tokens,
         files=len(recipe.quantize.types) + 1,
         step=StepSize(
-            weights_bytes=parameters * (2.0 if profile.dtype == "bfloat16" and sft.method == "lora" else 4.0),
+            weights_bytes=_weights_bytes(sft, base, parameters, shape.vocabulary, profile),
             trainable=round(parameters * share),
             trained_bytes=TRAINED_BYTES,
             micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),

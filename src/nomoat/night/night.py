@@ -28,7 +28,7 @@ from nomoat.night.forecast import (
 )
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
-from nomoat.night.recipes import resolve_learning_rate
+from nomoat.night.recipes import require_extras, resolve_learning_rate
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
@@ -56,6 +56,7 @@ def run_night(
     threads = set_threads(recipe.threads)
     machine = choose_machine((recipe.sft or recipe.pretrain).dtype)  # type: ignore[union-attr]
     make_deterministic(machine)
+    require_extras(recipe, machine.device)
     base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)
     store = ArtifactStore(workspace)
     with store.lock(), Ledger.open(store.house / "ledger.db") as ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,18 @@ class Orders:
                 "lora_target_modules",
                 "lora_layers",
                 "frozen_cache",
+                "load_in_4bit",
             )
         }
         return Job(
             kind="sft",
-            why=f"{section.method} on {data.meta['rows']['train']} rows",
+            why=f"{section.method} on {data.meta['rows']['train']} rows"
+            + (", the base held in 4 bits" if section.load_in_4bit else ""),
             inputs={"base": base.source, "data": data.id},
             params={
                 "keys": asdict(keys),
                 **lora,
+                **_bitsandbytes(section.load_in_4bit),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(),
@@ -148,9 +152,11 @@ class Orders:
 
     def merge(self, base: Base, data: Artifact, sft: Artifact) -> Job:
         """Fold the adapter into its base."""
+        assert self.recipe.sft is not None
+        in_4bit = self.recipe.sft.load_in_4bit
         return Job(
             kind="merge",
-            why="the adapter folded into its base",
+            why="the adapter folded into its base" + (", unquantised" if in_4bit else ""),
             inputs={
                 "base": base.source,
                 "adapter": sft.id,
@@ -166,6 +172,7 @@ class Orders:
                 data=data.path,
                 chat_template=self.sources.chat_template,
                 machine=self.machine,
+                trained_in_4bit=in_4bit,
             ),
         )
 
@@ -264,6 +271,11 @@ class Orders:
         machine = machine or self.machine
         dtype = str(machine.dtype).removeprefix("torch.")
         return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+
+
+def _bitsandbytes(used: bool) -> dict[str, str]:
+    """Its version, where bytes depend on it."""
+    return {"bitsandbytes": version("bitsandbytes")} if used else {}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:

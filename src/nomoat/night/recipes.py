@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nomoat.model.bits import require_bitsandbytes
 from nomoat.recipe import Optimiser, Recipe, Sft
 from nomoat.train.run import TrainingKeys
 
@@ -23,6 +24,12 @@ def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
     rate = LORA_RATE_WHEN_WIDE * max(1.0, WIDE / width) * (1.0 if section.method == "lora" else FULL_SHARE)
     whom = "an adapter" if section.method == "lora" else "all weights"
     return rate, f"learning rate {rate:g} for {whom} of a base {width} wide (sft.learning_rate)"
+
+
+def require_extras(recipe: Recipe, device: str) -> None:
+    """ModelError where the recipe asks for what an extra would bring, and it is not there: before anything is done."""
+    if recipe.sft is not None and recipe.sft.load_in_4bit:
+        require_bitsandbytes("sft.load_in_4bit", device)
 
 
 def training_keys(section: Optimiser, learning_rate: float, seed: int) -> TrainingKeys:

@@ -37,6 +37,7 @@ def finetune(
     lora_target_modules: str | list[str],
     lora_layers: int | None,
     frozen_cache: bool,
+    load_in_4bit: bool,
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
@@ -51,7 +52,7 @@ def finetune(
     torch.manual_seed(keys.seed)  # for a base with dropout of its own
     if method == "lora":
         model = add_lora(
-            load_model(base, machine),
+            load_model(base, machine, four_bit=load_in_4bit),
             lora_r=lora_r,
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
