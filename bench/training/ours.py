@@ -62,6 +62,7 @@ def train(job: Job, meter: Meter) -> None:
             warmup_ratio=0.0,
             weight_decay=0.0,
             adam_beta2=0.999,
+            optim="adamw_torch",
             max_grad_norm=1.0,
             eval_steps=NEVER,
             save_steps=NEVER,

@@ -73,6 +73,9 @@ class Optimiser(Part):
     """How the learning rate falls after the warm-up."""
     warmup_ratio: Share = 0.05
     """Share of the steps over which the learning rate rises."""
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    """The optimiser. `adamw_8bit` keeps AdamW's moments in a byte each instead of four, `paged_adamw_8bit` also lets
+    them leave a GPU's memory when it is short. Both need the extra `gpu`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's weight decay, on matrices only."""
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999

@@ -44,7 +44,7 @@ _FOREIGN_ROWS = (
     ("bf16 fp16 torch_dtype precision", "sft.dtype", "auto, float32 or bfloat16"),
     ("packing sample_packing padding_free group_by_length", "", "rows are always packed without padding"),
     ("pad_to_max_length pad_to_sequence_len", "", "rows are always packed without padding"),
-    ("optim optimizer", "", "the optimiser is AdamW"),
+    ("optimizer", "sft.optim", "adamw_torch, adamw_8bit or paged_adamw_8bit"),
     ("lr_scheduler scheduler", "sft.lr_scheduler_type", ""),
     ("warmup warmup_steps", "sft.warmup_ratio", "a share of the steps"),
     ("gradient_clipping grad_clip max_norm", "sft.max_grad_norm", ""),

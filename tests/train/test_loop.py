@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.families import tiny_model
 from helpers.rows import counting_rows
@@ -33,6 +34,7 @@ def settings(**changes: Any) -> LoopSettings:
         "max_grad_norm": 1.0,
         "weight_decay": 0.01,
         "adam_betas": (0.9, 0.99),
+        "optim": "adamw_torch",
         "eval_steps": 5,
         "save_steps": 4,
     }
@@ -111,6 +113,27 @@ def test_stopped_and_resumed_is_the_same_bytes(tmp_path: Path, stop_at: int) -> 
     assert_same(weights(whole), weights(resumed))
     assert result.curve == expected.curve
     assert (result.best_step, result.best_loss) == (expected.best_step, expected.best_loss)
+
+
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_8bit"])
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_moments_in_eight_bits_are_resumed_to_the_same_bytes(optim: str, tmp_path: Path) -> None:
+    """On a processor the paged one has nothing to page; the state is the same."""
+    pytest.importorskip("bitsandbytes", reason='bitsandbytes is not installed: pip install "nomoat[gpu]"')
+    whole, expected = run(tmp_path / "whole", optim=optim)
+    assert expected.best_loss < expected.first_loss - 0.5
+    done: list[int] = []
+    with pytest.raises(Interrupted):
+        hooks = Hooks(stop_asked=lambda: len(done) == 6, on_progress=lambda p: done.append(p.step))
+        run(tmp_path / "cut", hooks=hooks, optim=optim)
+    stored = load_file(tmp_path / "cut" / "step-00000007" / "optimizer.safetensors")
+    assert {stored[key].dtype for key in stored if key.startswith("state1/")} == {torch.uint8, torch.float32}
+    resumed, result = run(tmp_path / "cut", optim=optim)
+    assert_same(weights(whole), weights(resumed))
+    assert result.curve == expected.curve
+    plain, _ = run(tmp_path / "plain")
+    with pytest.raises(AssertionError):
+        assert_same(weights(plain), weights(whole))
 
 
 def test_dropout_resumes_with_the_same_random_numbers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
-from nomoat.plan.cost import Prices, adapter_share
+from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
 from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
 from nomoat.plan.probe import MachineProfile
@@ -23,8 +23,7 @@ from nomoat.train.run import COMPASS_TOKENS
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
-TRAINED_BYTES = 12.0
-"""What a trained number has beside itself: its gradient and two moments, in float32."""
+GRADIENT_BYTES = 4.0
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
 
@@ -69,7 +68,7 @@ def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> Memor
     step = StepSize(
         weights_bytes=4.0 * parameters,
         trainable=parameters,
-        trained_bytes=TRAINED_BYTES,
+        trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
         micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
         width=section.hidden_size,
         layers=section.num_hidden_layers,
@@ -135,7 +134,7 @@ def plan_finetuning(
         step=StepSize(
             weights_bytes=_weights_bytes(sft, base, parameters, shape.vocabulary, profile),
             trainable=round(parameters * share),
-            trained_bytes=TRAINED_BYTES,
+            trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[sft.optim],
             micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),
             width=shape.width,
             layers=math.ceil(top * shape.layers),

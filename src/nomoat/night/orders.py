@@ -60,6 +60,7 @@ class Orders:
             params={
                 "keys": asdict(keys),
                 **shape,
+                **_bitsandbytes(section.optim != "adamw_torch"),
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
             },
@@ -129,7 +130,7 @@ class Orders:
             params={
                 "keys": asdict(keys),
                 **lora,
-                **_bitsandbytes(section.load_in_4bit),
+                **_bitsandbytes(section.load_in_4bit or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(),

@@ -17,6 +17,13 @@ GGUF_BYTES = {
 }
 """Bytes of a weight in a GGUF file: blocks with their scales, mixed as in Llama 2 7B (llama.cpp's table)."""
 
+MOMENT_BYTES = {
+    "adamw_torch": 8.0,
+    "adamw_8bit": 2.0 + 8 / 256,
+    "paged_adamw_8bit": 2.0 + 8 / 256,
+}
+"""What AdamW keeps of a trained number: two moments, in float32, or in a byte each with a scale for 256 of them."""
+
 
 @dataclass(frozen=True)
 class Prices:

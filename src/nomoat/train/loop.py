@@ -35,6 +35,7 @@ class LoopSettings:
     max_grad_norm: float
     weight_decay: float
     adam_betas: tuple[float, float]
+    optim: str
     eval_steps: int
     save_steps: int
     autocast_bf16: bool = False
@@ -94,7 +95,9 @@ def train(
     not fit into memory.
     """
     named: Named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = adamw(named, weight_decay=settings.weight_decay, betas=settings.adam_betas)
+    optimizer = adamw(
+        named, weight_decay=settings.weight_decay, betas=settings.adam_betas, optim=settings.optim
+    )
     state = checkpoints.load(named, optimizer) or _begin(named, optimizer, settings, checkpoints, held_out)
     planned = schedule
     step, run, schedule = _go_on(state, planned)

@@ -33,6 +33,7 @@ class TrainingKeys:
     warmup_ratio: float
     weight_decay: float
     adam_beta2: float
+    optim: str
     max_grad_norm: float
     eval_steps: int | None
     save_steps: int | None
@@ -82,6 +83,7 @@ def run_training(
             max_grad_norm=keys.max_grad_norm,
             weight_decay=keys.weight_decay,
             adam_betas=(0.9, keys.adam_beta2),
+            optim=keys.optim,
             eval_steps=keys.eval_steps or tenth,
             save_steps=keys.save_steps or tenth,
             autocast_bf16=machine.bf16,
