@@ -113,6 +113,7 @@ def add_adapter(model: Any, case: Case) -> Any:
         lora_dropout=0.0,
         target_modules="all-linear",
         seed=SEED,
+        lora_layers=case.lora_layers,
     )
 
 

@@ -102,7 +102,7 @@ class Bench:
                 "rows": len(lengths),
                 "real_tokens": int(lengths.sum()),
                 "supervised_tokens": supervised,
-                "flops": asdict(flops),
+                "flops": flops and asdict(flops),
             },
             "gemm_peak_flops_per_second": peak_flops,
             "sides": {

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from nomoat.engine.pace import Pace
-from nomoat.model.load import count_parameters, read_shape
+from nomoat.model.bits import NF4_BYTES
+from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
-from nomoat.night.recipes import adapter_keys, first_training, preference_keys
-from nomoat.plan.cost import Prices, adapter_share
+from nomoat.night.recipes import adapter_keys, preference_keys
+from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
+from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Optimiser, Prefer, Recipe, Sft
+from nomoat.recipe import Budget, Optimiser, Prefer, Pretrain, Recipe, Sft
 from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
+GRADIENT_BYTES = 4.0
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
 
@@ -51,6 +55,34 @@ def keeps_frozen(sft: Sft) -> bool:
     return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
 
 
+def _weights_bytes(
+    adapter: Mapping[str, Any], base: Path, parameters: int, vocabulary: int, profile: MachineProfile
+) -> float:
+    """The base as training holds it."""
+    number = 2.0 if profile.dtype == "bfloat16" and adapter["method"] == "lora" else 4.0
+    whole = (  # NF4 is for blocks alone
+        count_vocabulary(base, vocabulary) if adapter["load_in_4bit"] else parameters
+    )
+    return number * whole + NF4_BYTES * (parameters - whole)
+
+
+def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> MemoryPlan:
+    """What training a base from scratch takes; all of its weights learn, held in float32."""
+    keys = section.hidden_size * section.num_key_value_heads // section.num_attention_heads
+    block = section.hidden_size * (2 * section.hidden_size + 2 * keys + 3 * section.intermediate_size)
+    parameters = section.vocab_size * section.hidden_size + section.num_hidden_layers * block
+    step = StepSize(
+        weights_bytes=4.0 * parameters,
+        trainable=parameters,
+        trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
+        micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+        width=section.hidden_size,
+        layers=section.num_hidden_layers,
+        vocabulary=section.vocab_size,
+    )
+    return plan_memory(step, section.gradient_checkpointing, profile.memory_bytes)
+
+
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
     """How fast a file of a model may answer, before there is one: a token written reads all weights, at about a
     byte each, once; a token of a prompt takes two operations a weight, at a third of the matrix speed."""
@@ -76,22 +108,37 @@ def plan_finetuning(
     lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
     refuses nothing.
     """
-    adapter, first = adapter_keys(recipe), first_training(recipe)
-    shape = read_shape(base)
+    adapter, shape = adapter_keys(recipe), read_shape(base)
     parameters = count_parameters(base)
     is_adapter = adapter["method"] == "lora"
     share = adapter_share(adapter["lora_r"], shape.width) if is_adapter else 1.0
     evaluated = next(iter(data.values()))
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
     top = min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
+    weights_bytes = _weights_bytes(adapter, base, parameters, shape.vocabulary, profile)
+
+    def step_of(section: Optimiser) -> StepSize:
+        return StepSize(
+            weights_bytes=weights_bytes,
+            trainable=round(parameters * share),
+            trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
+            micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+            width=shape.width,
+            layers=math.ceil(top * shape.layers),
+            vocabulary=shape.vocabulary,
+        )
+
     work = Work(
         parameters=parameters,
-        trainable=round(parameters * share),
         frozen=is_adapter,
         trainings=tuple(
-            Training(kind, 0, 0, 0)
-            if trained[kind] == "done"
-            else _training(recipe, kind, report["tokens"], top)
+            Training(
+                kind=kind,
+                top=top,
+                step=step_of(getattr(recipe, kind)),
+                gradient_checkpointing=getattr(recipe, kind).gradient_checkpointing,
+                **_tokens_read(getattr(recipe, kind), report["tokens"], is_done=trained[kind] == "done"),
+            )
             for kind, report in data.items()
         ),
         held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
@@ -100,10 +147,6 @@ def plan_finetuning(
         compared_prompts=COMPARED_PROMPTS,
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
-        micro_batch_tokens=max(first.micro_batch_tokens, first.max_seq_len),
-        width=shape.width,
-        layers=shape.layers,
-        vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
     )
     may_refuse = set(trained.values()) == {"no"} and pace is not None
@@ -112,7 +155,6 @@ def plan_finetuning(
         gflops=profile.gflops,
         read_tokens_per_s=pace.read_tokens_per_s,
         write_tokens_per_s=pace.write_tokens_per_s,
-        weight_bytes=2 if profile.dtype == "bfloat16" and is_adapter else 4,
         memory_bytes=profile.memory_bytes,
         watts=profile.watts,
     )
@@ -120,9 +162,10 @@ def plan_finetuning(
     return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=may_refuse)
 
 
-def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> Training:
-    """What the stage `kind` reads of rows with so many tokens."""
-    section: Optimiser = getattr(recipe, kind)
+def _tokens_read(section: Optimiser, tokens: dict[str, int], *, is_done: bool) -> dict[str, int]:
+    """What a stage reads of rows with so many tokens, under the names of `Training`."""
+    if is_done:
+        return {"train_tokens": 0, "below_tokens": 0, "read_tokens": 0}
     train_tokens = round(tokens["train"] * section.num_train_epochs)
     if section.max_steps is not None:
         train_tokens = min(train_tokens, section.max_steps * section.tokens_per_step)
@@ -136,4 +179,4 @@ def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> 
         times = 2 if loss.needs_kl else 1
         read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
         read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
-    return Training(kind, train_tokens, below_tokens, read_tokens, top)
+    return {"train_tokens": train_tokens, "below_tokens": below_tokens, "read_tokens": read_tokens}

@@ -20,14 +20,27 @@ from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
-from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
+from nomoat.night.forecast import (
+    Trained,
+    budget_left,
+    plan_finetuning,
+    plan_pretraining_memory,
+    prices_of,
+)
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
-from nomoat.night.recipes import adapter_keys, first_training, resolve_learning_rate, resolve_preference_rate
+from nomoat.night.recipes import (
+    adapter_keys,
+    first_training,
+    require_extras,
+    resolve_learning_rate,
+    resolve_preference_rate,
+)
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import MODEL
+from nomoat.plan.memory import Checkpointing
 from nomoat.plan.planner import Plan, seconds_within
 from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import Recipe
@@ -51,6 +64,7 @@ def run_night(
     threads = set_threads(recipe.threads)
     machine = choose_machine(first_training(recipe).dtype)
     make_deterministic(machine)
+    require_extras(recipe, machine.device)
     base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)
     store = ArtifactStore(workspace)
     with store.lock(), Ledger.open(store.house / "ledger.db") as ledger:
@@ -102,7 +116,12 @@ class _Night:
         """The stage `pretrain`: a base of one's own."""
         section = self.recipe.pretrain
         assert section is not None
-        self.pretrained = self.stages.do(self.orders.pretrain(section, self._pretraining_time().left))
+        memory = plan_pretraining_memory(section, self.profile)
+        for sentence in memory.sentences:
+            self.stages.watcher.note(sentence)
+        self.pretrained = self.stages.do(
+            self.orders.pretrain(section, self._pretraining_time().left, memory.gradient_checkpointing)
+        )
         name = f"{self.recipe.name} (pre-trained)"
         return Base.of(self.pretrained.path / MODEL, name, self.pretrained.id)
 
@@ -162,7 +181,7 @@ class _Night:
             if made:  # what the stage before has left of the time
                 plan = forecast(trained=trained, pace=pace)
             time = Countdown(plan.train_seconds[kind])
-            made[kind] = self.stages.do(learner.job(kind, made, time.left))
+            made[kind] = self.stages.do(learner.job(kind, made, time.left, plan.gradient_checkpointing[kind]))
             trained = trained | {kind: "done"}
         last = made[list(made)[-1]]
         evaluated = data or judgements
@@ -202,7 +221,7 @@ class _Night:
         for kind in learner.reports():
             found[kind] = "no"
             if len(made) == len(found) - 1:
-                job = learner.job(kind, made, Countdown(None).left)
+                job = learner.job(kind, made, Countdown(None).left, "auto")
                 artifact = self.stages.store.get(job.kind, job.key)
                 if artifact is not None:
                     found[kind], made[kind] = "done", artifact
@@ -239,14 +258,22 @@ class _Learner:
         """Why their learning rates are what they are."""
         return [self._rate(kind)[1] for kind in self.reports()]
 
-    def job(self, kind: str, made: Mapping[str, Artifact], seconds_left: Callable[[], float | None]) -> Job:
+    def job(
+        self,
+        kind: str,
+        made: Mapping[str, Artifact],
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
         """The job of the stage `kind`, after those that are made."""
         rate, _ = self._rate(kind)
         if kind == "sft":
             assert self.data is not None
-            return self.orders.sft(self.base, self.data, rate, seconds_left)
+            return self.orders.sft(self.base, self.data, rate, seconds_left, checkpointing)
         assert self.judgements is not None
-        return self.orders.prefer(self.base, self.judgements, made.get("sft"), rate, seconds_left)
+        return self.orders.prefer(
+            self.base, self.judgements, made.get("sft"), rate, seconds_left, checkpointing
+        )
 
     def _rate(self, kind: str) -> tuple[float, str]:
         if kind == "sft":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from nomoat.night.stages import (
     run_pretrain,
     run_sft,
 )
+from nomoat.plan.memory import Checkpointing
 from nomoat.recipe import GgufType, Pretrain, Recipe
 
 SMALL_FILE_BYTES = 100_000_000
@@ -49,8 +51,10 @@ class Orders:
     threads: int
     stop_asked: Callable[[], bool]
 
-    def pretrain(self, section: Pretrain, seconds_left: Callable[[], float | None]) -> Job:
-        """A base of one's own. Its key does not depend on the time left."""
+    def pretrain(
+        self, section: Pretrain, seconds_left: Callable[[], float | None], checkpointing: Checkpointing
+    ) -> Job:
+        """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
         machine = choose_machine(section.dtype)
         keys = training_keys(section, section.learning_rate, self.recipe.seed)
         shape: dict[str, Any] = {
@@ -73,6 +77,7 @@ class Orders:
             params={
                 "keys": asdict(keys),
                 **shape,
+                **_bitsandbytes(section.optim != "adamw_torch"),
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
             },
@@ -81,6 +86,7 @@ class Orders:
                 files=list(self.sources.pretrain),
                 machine=machine,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 **shape,
@@ -108,8 +114,15 @@ class Orders:
             ),
         )
 
-    def sft(self, base: Base, data: Artifact, rate: float, seconds_left: Callable[[], float | None]) -> Job:
-        """Fine-tune the base. Its key does not depend on the time left."""
+    def sft(
+        self,
+        base: Base,
+        data: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.sft
         assert section is not None
         keys = training_keys(section, rate, self.recipe.seed)
@@ -123,15 +136,18 @@ class Orders:
                 "lora_target_modules",
                 "lora_layers",
                 "frozen_cache",
+                "load_in_4bit",
             )
         }
         return Job(
             kind="sft",
-            why=f"{section.method} on {data.meta['rows']['train']} rows",
+            why=f"{section.method} on {data.meta['rows']['train']} rows"
+            + (", the base held in 4 bits" if section.load_in_4bit else ""),
             inputs={"base": base.source, "data": data.id},
             params={
                 "keys": asdict(keys),
                 **lora,
+                **_bitsandbytes(section.load_in_4bit or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(),
@@ -147,6 +163,7 @@ class Orders:
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 **lora,
             ),
         )
@@ -179,9 +196,10 @@ class Orders:
         sft: Artifact | None,
         rate: float,
         seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
     ) -> Job:
-        """Learn from judged answers: what `sft` made is trained further, or the base. Its key does not depend on the
-        time left."""
+        """Learn from judged answers: what `sft` made is trained further, or the base. Its key depends neither on the
+        time left nor on what changes memory alone."""
         section = self.recipe.prefer
         assert section is not None
         keys, loss = training_keys(section, rate, self.recipe.seed), preference_keys(section)
@@ -196,6 +214,7 @@ class Orders:
                 "keys": asdict(keys),
                 "loss": asdict(loss),
                 **adapter,
+                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
@@ -214,15 +233,17 @@ class Orders:
                 stop_asked=self.stop_asked,
                 keys=keys,
                 loss=loss,
+                gradient_checkpointing=checkpointing,
                 **adapter,
             ),
         )
 
     def merge(self, base: Base, data: Artifact, trained: Artifact) -> Job:
         """Fold the adapter into its base."""
+        in_4bit = adapter_keys(self.recipe)["load_in_4bit"]
         return Job(
             kind="merge",
-            why="the adapter folded into its base",
+            why="the adapter folded into its base" + (", unquantised" if in_4bit else ""),
             inputs={
                 "base": base.source,
                 "adapter": trained.id,
@@ -238,6 +259,7 @@ class Orders:
                 data=data.path,
                 chat_template=self.sources.chat_template,
                 machine=self.machine,
+                trained_in_4bit=in_4bit,
             ),
         )
 
@@ -334,6 +356,11 @@ class Orders:
         machine = machine or self.machine
         dtype = str(machine.dtype).removeprefix("torch.")
         return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+
+
+def _bitsandbytes(used: bool) -> dict[str, str]:
+    """Its version, where bytes depend on it."""
+    return {"bitsandbytes": version("bitsandbytes")} if used else {}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:

@@ -54,7 +54,7 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         free, _ = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = _available_bytes()
         name = platform.processor() or platform.machine()
     drawn, said = _watts(machine, cores, watts)
     # it counts the processor only, and the owner's own figure goes before it
@@ -79,6 +79,16 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         torch=str(torch.__version__),
         transformers=transformers.__version__,
     )
+
+
+def _available_bytes() -> int:
+    """Memory that can be had: on Linux also what the system fills with copies of files and gives back."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gflops(machine: Machine) -> float:
