@@ -12,7 +12,7 @@ from nomoat.plan.cost import train_flops
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama with tied embeddings."""
+    """A Llama; `tied`: its embeddings are its output layer."""
 
     width: int
     layers: int
@@ -20,6 +20,7 @@ class Shape:
     kv_heads: int
     intermediate: int
     vocabulary: int
+    tied: bool = True
 
     @property
     def linears(self) -> list[tuple[int, int]]:
@@ -36,7 +37,7 @@ class Shape:
 
     @property
     def head(self) -> int:
-        """Weights of the output layer, which are the embeddings."""
+        """Weights of the output layer; embeddings of their own multiply nothing."""
         return self.width * self.vocabulary
 
     def adapter(self, rank: int, layers: int) -> int:
@@ -74,6 +75,10 @@ class Case:
 S = Shape(width=288, layers=6, heads=6, kv_heads=6, intermediate=768, vocabulary=32_000)
 M = Shape(width=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152)
 TINY = Shape(width=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocabulary=2_048)
+# the widths, blocks and vocabularies of Llama 3.2 1B, Llama 3 8B and Llama 2 13B
+B1 = Shape(width=2048, layers=16, heads=32, kv_heads=8, intermediate=8192, vocabulary=128_256)
+B8 = Shape(width=4096, layers=32, heads=32, kv_heads=8, intermediate=14_336, vocabulary=128_256, tied=False)
+B13 = Shape(width=5120, layers=40, heads=40, kv_heads=40, intermediate=13_824, vocabulary=32_000, tied=False)
 
 CASES = {
     case.name: case
@@ -82,13 +87,16 @@ CASES = {
         Case("m-lora", M, "lora", learning_rate=1e-3),
         Case("s-full", S, "full", learning_rate=5e-4),
         Case("m-top", M, "lora", learning_rate=1e-3, lora_layers=6),
+        Case("1b-lora", B1, "lora", learning_rate=1e-4),
+        Case("8b-lora", B8, "lora", learning_rate=1e-4),
+        Case("13b-lora", B13, "lora", learning_rate=1e-4),
         Case("tiny-lora", TINY, "lora", learning_rate=1e-3),
         Case("tiny-full", TINY, "full", learning_rate=5e-4),
         Case("tiny-top", TINY, "lora", learning_rate=1e-3, lora_layers=1),
     )
 }
 MEASURED = ("s-lora", "m-lora", "s-full", "m-top")
-"""The cases of the issue; the tiny ones are there to try the bench itself."""
+"""The cases of the issue on a processor; those of billions are for a GPU, the tiny ones to try the bench itself."""
 
 FLOPS_SAID = (
     "FLOPs: 4 a frozen and 6 a trained weight and real token (nomoat.plan.cost; embeddings count once, as output "
