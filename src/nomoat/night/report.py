@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
-from nomoat.evaluate.stats import mcnemar_exact
+from nomoat.evaluate.stats.intervals import mcnemar_exact
 from nomoat.ledger.files import atomic_write
 from nomoat.night import report_plots, units
 from nomoat.night.result import NightSummary
