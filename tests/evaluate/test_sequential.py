@@ -69,6 +69,14 @@ def test_a_confidence_sequence_holds_the_truth_at_all_looks_at_once() -> None:
     assert 0.005 < outside.any(axis=1).mean() <= 0.05
 
 
+@pytest.mark.parametrize("n", [2, 10, 3000])
+def test_never_and_always_have_an_interval_too(n: int) -> None:
+    never, always = (confidence_sequence(k, n, confidence=0.95) for k in (0, n))
+    assert (never.low, always.high) == (0.0, 1.0)
+    assert never.high == pytest.approx(1 - always.low, abs=1e-8)
+    assert 0 < never.high <= 1
+
+
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (3, 2), (-1, 5)])
 def test_one_vote_has_no_interval(k: int, n: int) -> None:
     with pytest.raises(ValueError, match=f"successes: got {k} of {n}; expected 0 to n, and n at least 2"):

@@ -65,13 +65,15 @@ def plan_finetuning(
     started: datetime,
     *,
     trained: Trained,
+    has_rival: bool,
     pace: Pace | None = None,
 ) -> Plan:
     """Forecast the stages after `data` (its report) and how long training may take.
 
     `trained` says how much of the training an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
-    refuses nothing.
+    lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate, or be
+    measured on the held-out rows where there are none. `pace` is how fast the base's own file answers, once it was
+    measured; a guess refuses nothing.
     """
     sft = recipe.sft
     assert sft is not None
@@ -88,6 +90,8 @@ def plan_finetuning(
     below_tokens = train_tokens
     if keeps_frozen(sft):
         below_tokens = min(train_tokens, data["tokens"]["train"])
+    measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
+    are_checked = bool(recipe.evaluate.prompts) or not recipe.data.train
     work = Work(
         parameters=parameters,
         trainable=round(parameters * share),
@@ -95,7 +99,7 @@ def plan_finetuning(
         top=top,
         below_tokens=below_tokens,
         train_tokens=train_tokens,
-        held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
+        held_out_tokens=measured_tokens,
         compass_tokens=0 if trained == "done" else COMPASS_TIMES * min(held_out_tokens, COMPASS_TOKENS),
         prompts=prompts,
         prompt_tokens=round(held_out_tokens / held_out_rows),
@@ -107,6 +111,8 @@ def plan_finetuning(
         layers=shape.layers,
         vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
+        rival_prompts=prompts if has_rival and are_checked else 0,
+        rival_tokens=measured_tokens if has_rival and not are_checked else 0,
     )
     may_refuse = trained == "no" and pace is not None
     pace = pace or expected_pace(profile, parameters)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from nomoat.engine.pace import Pace, measure_pace
+from nomoat.errors import ArtifactError
+from nomoat.evaluate.gatebook import rival_of
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
 from nomoat.night.base import Base
-from nomoat.night.books import Books
+from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
+from nomoat.night.gate import find_rival
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import resolve_learning_rate
@@ -82,9 +85,10 @@ def run_night(
         with books.closed_on_failure():
             base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
             results = night.finetune(base) if recipe.sft else night.pack_up(base)
-            for warning in store.warnings:
+            warnings = (*store.warnings, *night.warnings)
+            for warning in warnings:
                 watcher.note(warning)
-            return books.close(base.name, base.source, results, warnings=tuple(store.warnings))
+            return books.close(base.name, base.source, results, warnings=warnings)
 
 
 @dataclass
@@ -96,6 +100,7 @@ class _Night:
     profile: MachineProfile
     started: datetime
     pretrained: Artifact | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def pretrain(self) -> Base:
         """The stage `pretrain`: a base of one's own."""
@@ -114,7 +119,7 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, merge, quantize, evaluate. The base is quantised before it is trained, so that what cannot
+        """data, sft, merge, quantize, evaluate, gate. The base is quantised before it is trained, so that what cannot
         be served, or not be asked, is refused while it has cost nothing."""
         assert self.recipe.sft is not None
         data = self.stages.do(self.orders.data(base))
@@ -131,6 +136,7 @@ class _Night:
             self.profile,
             self.started,
             trained=trained,
+            has_rival=self._has_champion(),
         )
         plan = self._say(forecast())
         lack = lack_of_disk(
@@ -159,6 +165,7 @@ class _Night:
         merged = self.stages.do(self.orders.merge(base, data, sft)) if is_adapter else sft
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))
         evaluate = self.stages.do(self.orders.evaluate(base, data, merged, base_files, served))
+        gate, rival_id = self._gate(data, merged, served, evaluate)
         return Results(
             served=served,
             plan=plan.sentences,
@@ -168,7 +175,31 @@ class _Night:
             sft=sft,
             merged=merged,
             evaluate=evaluate,
+            gate=gate,
+            rival_id=rival_id,
         )
+
+    def _has_champion(self) -> bool:
+        champion = self.stages.ledger.judgements.champion()
+        return champion is not None and champion.generation_id is not None
+
+    def _gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact
+    ) -> tuple[Artifact | None, int | None]:
+        """The gate's evidence, and whom the new generation was compared with: the champion, None for the base.
+
+        A night that makes the champion again compares it with whom it had beaten, so that nothing is done anew. Where
+        the champion's files are gone there is no evidence, and a warning: the night itself is none the worse.
+        """
+        ledger = self.stages.ledger
+        served_file = f"{served.relative_path}/{self.recipe.name}-{self.recipe.quantize.serve}.gguf"
+        rival_id = rival_of(ledger, known_generation(ledger, served_file, merged.id))
+        try:
+            rival = None if rival_id is None else find_rival(self.stages.store, ledger, rival_id)
+        except ArtifactError as error:
+            self.warnings.append(str(error))
+            return None, rival_id
+        return self.stages.do(self.orders.gate(data, merged, served, evaluate, rival)), rival_id
 
     def _say(self, plan: Plan, measured: Pace | None = None) -> Plan:
         """Note a plan; of the second one, which knows how fast the base answers here, what may have changed."""

@@ -13,6 +13,7 @@ from nomoat.ledger.files import hash_file
 from nomoat.model.load import Machine, choose_machine
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import data_keys, training_keys
 from nomoat.night.sources import Sources
@@ -209,6 +210,40 @@ class Orders:
                 machine=self.machine,
                 threads=engine_threads(served, self.threads),
                 n_ctx=self.n_ctx(base_files),
+                **keys,
+            ),
+        )
+
+    def gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact, rival: Rival | None
+    ) -> Job:
+        """The file that would be served against the champion's; against the base where there is none."""
+        section, sft = self.recipe.evaluate, self.recipe.sft
+        assert sft is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
+        }
+        keys |= {"n_ctx": self.n_ctx(served), "batch_tokens": sft.micro_batch_tokens}
+        champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
+        return Job(
+            kind="gate",
+            why=f"it or {rival.name if rival else 'the base'}",
+            inputs={"evaluate": evaluate.id, "file": served.id, **champion},
+            params={
+                "rival": rival.name if rival else None,
+                "serve": rival.gguf.name if rival else None,
+                **keys,
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_gate,
+                evaluated=evaluate.path,
+                challenger=merged.path / MODEL,
+                data=data.path,
+                rival=rival,
+                prompt_files=self.sources.prompts,
+                machine=self.machine,
+                threads=engine_threads(served, self.threads),
                 **keys,
             ),
         )

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nomoat.evaluate.comparison import Comparison
+from nomoat.evaluate.gate import GateVerdict
 from nomoat.ledger.artifacts import Artifact
 
 
 @dataclass(frozen=True)
 class Results:
-    """The artifacts of a night; those of stages it had not are None. `plan` is the planner's sentences."""
+    """The artifacts of a night; those of stages it had not are None. `plan` is the planner's sentences,
+    `rival_id` the generation that the gate compared with (None: the base)."""
 
     served: Artifact
     evaluate: Artifact
@@ -21,6 +23,8 @@ class Results:
     data: Artifact | None = None
     sft: Artifact | None = None
     merged: Artifact | None = None
+    gate: Artifact | None = None
+    rival_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class NightSummary:
     training: dict[str, Any]
     """steps, best_step, best_loss, first_loss, tokens, supervised_tokens, seconds"""
     comparison: Comparison
+    gate: GateVerdict | None
+    """None for a night that makes only a base of its own."""
+    champion: str
+    """Who is served after this night: a generation's name, or 'base'; '' where nobody was ever chosen."""
     fidelity: list[dict[str, Any]]
     """One a file: {file, type, bytes, same_greedy_share, mean_kl, same_top_share, said}"""
     stages: list[StageSummary]

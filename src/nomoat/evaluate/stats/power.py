@@ -34,14 +34,22 @@ def sprt_votes(rate: float, *, alpha: float = 0.05, beta: float = 0.05) -> float
 
 
 def votes_still_needed(
-    wins: float, losses: float, *, log_have: float = 0.0, alpha: float, best_at: float = BEST_AT
+    wins: float,
+    losses: float,
+    *,
+    log_have: float = 0.0,
+    alpha: float,
+    rate: float | None = None,
+    best_at: float = BEST_AT,
 ) -> int | None:
     """Further decided votes until the e-value reaches 1/α, if they come as they came so far; None where they
     never would. `log_have` is the logarithm of evidence from elsewhere that multiplies it.
 
-    The rate that goes on is Laplace's (w + 1) / (n + 2): three wins of three do not promise a hundred of a hundred.
+    `rate` is how they come from now on; without it Laplace's (w + 1) / (n + 2): three wins of three do not promise a
+    hundred of a hundred.
     """
-    rate = (wins + 1) / (wins + losses + 2)
+    if rate is None:
+        rate = (wins + 1) / (wins + losses + 2)
     wanted = -math.log(alpha) - log_have
 
     def is_enough(more: int) -> bool:

@@ -81,11 +81,12 @@ def confidence_sequence(successes: float, n: int, *, confidence: float, best_at:
         return float(log_mixture(successes, n, null, best_at=best_at, one_sided=False)) - threshold
 
     edge = 1e-9
+    middle = min(max(rate, edge), 1 - edge)  # the likeliest rate, which no e-value rejects
     low, high = 0.0, 1.0
-    if rate > edge and excess(edge) > 0:
-        low = optimize.brentq(excess, edge, rate, xtol=1e-12)
-    if rate < 1 - edge and excess(1 - edge) > 0:
-        high = optimize.brentq(excess, rate, 1 - edge, xtol=1e-12)
+    if rate > 0 and excess(edge) > 0:
+        low = optimize.brentq(excess, edge, middle, xtol=1e-12)
+    if rate < 1 and excess(1 - edge) > 0:
+        high = optimize.brentq(excess, middle, 1 - edge, xtol=1e-12)
     return Estimate(rate, float(low), float(high), n)
 
 
