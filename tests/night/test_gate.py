@@ -158,3 +158,34 @@ def test_without_prompts_the_loss_of_both_decides(tmp_path: Path) -> None:
     assert (second.gate.rival, weighed.source) == ("gen-0001", "loss")
     assert weighed.wins > weighed.losses
     assert weighed.wins + weighed.losses + weighed.ties == second.comparison.metrics[0].tuned.n
+
+
+def test_what_the_gate_asks_is_not_trained_on(two: Two, tmp_path: Path) -> None:
+    base, rows = two.words[0], write_rows(tmp_path / "rows.jsonl")
+    trained = [json.loads(line)["messages"][0]["content"] for line in rows.read_text().splitlines()]
+    check = [{"kind": "words", "min": 1}]
+    prompts = tmp_path / "mine.jsonl"
+
+    def ask(*texts: str) -> None:
+        lines = [{"messages": [{"role": "user", "content": text}], "checks": check} for text in texts]
+        prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    words = (base, f"data.train={rows}", f"evaluate.prompts={prompts}")
+    ask("What is new?", *(text.upper() for text in trained[:20]))
+    watched = Watched()
+    night = run(tmp_path / "workspace", *words, watcher=watched)
+    assert any(
+        note.endswith("of the held-out prompts are asked in the training rows too: those rows are held out")
+        for note in watched.notes
+    )
+    data = [stage for stage in night.stages if stage.kind == "data"]
+    assert len(data) == 2
+    talks = (
+        tmp_path / "workspace" / HOUSE / "artifacts" / data[1].artifact_id / "held_out.jsonl"
+    ).read_text()
+    assert all(text in talks for text in trained[:20])
+    assert night.data_report["rows"]["train"] <= 40
+
+    ask("What is old?", *trained[:20])  # the rows that are left are the same: no training again
+    again = run(tmp_path / "workspace", *words)
+    assert [stage.kind for stage in again.stages if stage.how == "done"] == ["evaluate", "gate"]

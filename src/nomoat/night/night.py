@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from nomoat.data.split import asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.gatebook import rival_of
+from nomoat.evaluate.prompts import Prompt
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
@@ -123,10 +125,11 @@ class _Night:
         be served, or not be asked, is refused while it has cost nothing."""
         assert self.recipe.sft is not None
         data = self.stages.do(self.orders.data(base))
+        prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
+        data = self._without(prompts, base, data)
         rate, reason = resolve_learning_rate(self.recipe.sft, base.width)
         self.stages.watcher.note(reason)
         trained = self._trained(self.orders.sft(base, data, rate, Countdown(None).left))
-        prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         forecast = partial(
             plan_finetuning,
             self.recipe,
@@ -178,6 +181,18 @@ class _Night:
             gate=gate,
             rival_id=rival_id,
         )
+
+    def _without(self, prompts: Sequence[Prompt], base: Base, data: Artifact) -> Artifact:
+        """The rows without those that ask what the gate asks. Only where there are such rows is anything done again:
+        another prompt in the files must not mean another training."""
+        keys = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
+        found = asked_in_training(data.path, keys)
+        if not found:
+            return data
+        self.stages.watcher.note(
+            f"{len(found)} of the held-out prompts are asked in the training rows too: those rows are held out"
+        )
+        return self.stages.do(self.orders.data(base, keep_out=found))
 
     def _has_champion(self) -> bool:
         champion = self.stages.ledger.judgements.champion()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -71,9 +71,9 @@ class Orders:
             ),
         )
 
-    def data(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's rows."""
-        keys = data_keys(self.recipe)
+    def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
+        keys = data_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="data",
             why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
