@@ -109,7 +109,9 @@ def test_the_verdict_is_computed_from_the_ledger(workspace: Path) -> None:
     (weighed,) = found["weighed"]
     assert (weighed["source"], weighed["wins"], weighed["losses"], weighed["ties"]) == ("checks", 32, 1, 0)
     text = nomoat("gate").stdout
-    assert text.startswith("gen-0001 against base: promote\ngen-0001 replaces base. Evidence 79,634 to 1 ")
+    assert text.startswith(
+        "gen-0001 against base: promote\ngen-0001 replaces the base. Evidence over a million to 1 "
+    )
     assert "held-out prompts" in text
 
 
@@ -161,7 +163,7 @@ def test_votes_that_came_by_day_tip_the_verdict(workspace: Path) -> None:
     with open_here(workspace) as ledger:
         generation(ledger, None, [WON] * 32)
         ledger.judgements.crown(1, by="gate", said="")
-        generation(ledger, 1, [WON] * 8 + [LOST] * 4)
+        generation(ledger, 1, [WON] * 9 + [LOST] * 3)
     before = as_json("gate")
     assert before["verdict"] == "not yet"
     with open_here(workspace) as ledger:

@@ -26,7 +26,7 @@ def test_clear_evidence_promotes() -> None:
     found = of(checks(32, 1, 27))
     assert found.verdict == "promote"
     assert found.said == (
-        "gen-0002 replaces gen-0001. Evidence 79,634 to 1 that it is better, where 20 to 1 are asked: "
+        "gen-0002 replaces gen-0001. Evidence over a million to 1 that it is better, where 20 to 1 are asked: "
         "32 held-out prompts only it passes, 1 only the other."
     )
     (weighed,) = found.weighed

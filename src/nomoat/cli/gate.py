@@ -122,6 +122,8 @@ def _next(verdict: GateVerdict, champion: str) -> tuple[str, ...]:
         return "nomoat", "chat"
     if verdict.verdict == "promote":
         return "nomoat", "promote", verdict.challenger
+    if verdict.verdict == "not yet" and verdict.votes_needed is not None:
+        return "nomoat", "arena", verdict.challenger, verdict.rival
     return "nomoat", "run"
 
 

@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nomoat.evaluate.comparison import Estimate
+from nomoat.evaluate.stats import sequential
 from nomoat.evaluate.stats.intervals import tango
 from nomoat.evaluate.stats.power import votes_still_needed
 from nomoat.evaluate.stats.sequential import confidence_sequence, log_e_value
 
 GateWord = Literal["promote", "keep", "not yet"]
 Source = Literal["checks", "loss", "votes"]
+BASE = "base"
+BEST_AT: dict[Source, float] = {"checks": 20, "loss": 20, "votes": sequential.BEST_AT}
+"""Where each kind's test is strongest: a suite has some tens of prompts that only one of two models passes, and they
+mostly go one way (the Beta is then about flat over win rates from 1/2 to 1); votes are many and nearly even."""
 _MOST_LOG = 600.0  # e^600 still is a float
 _HOPED_RATE = 0.6
 """Win rate that the number of votes still needed is reckoned at where nothing is known of it yet."""
@@ -99,8 +104,8 @@ def decide(
     keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the e-value
     reaches 1/α and every guarded suite holds. not yet: anything else.
     """
-    log_for = sum(float(log_e_value(tally.wins, tally.losses)) for tally in tallies)
-    log_against = sum(float(log_e_value(tally.losses, tally.wins)) for tally in tallies)
+    log_for = sum(_log_e(tally) for tally in tallies)
+    log_against = sum(_log_e(tally, against=True) for tally in tallies)
     threshold = -math.log(alpha)
     weighed = tuple(_weigh(tally, alpha) for tally in tallies)
     guarded = tuple(_guard(guard, alpha) for guard in guards)
@@ -114,16 +119,17 @@ def decide(
     else:
         verdict = "not yet"
     needed = _votes_needed(tallies, log_for, alpha)
-    parts = [_evidence_said(log_for, alpha, weighed)]
+    parts, named = [_evidence_said(log_for, alpha, weighed)], "the base" if rival == BASE else rival
+    begins = named[0].upper() + named[1:] if rival == BASE else rival
     if verdict == "promote":
-        parts.insert(0, f"{challenger} replaces {rival}.")
+        parts.insert(0, f"{challenger} replaces {named}.")
     elif verdict == "keep":
-        parts.insert(0, f"{rival} stays, and {challenger} is not promoted.")
+        parts.insert(0, f"{begins} stays, and {challenger} is not promoted.")
         parts += [_worse_said(guard) for guard in worse]
         if log_against >= threshold:
-            parts.append(f"{rival} is shown to be better: evidence {_odds(log_against)}.")
+            parts.append(f"{begins} is shown to be better: evidence {_odds(log_against)}.")
     else:
-        parts.insert(0, f"Not yet: {rival} stays for now.")
+        parts.insert(0, f"Not yet: {named} stays for now.")
         if log_for < threshold:
             parts.append(_needed_said(tallies, needed))
         parts += [_unclear_said(guard) for guard in unclear]
@@ -141,10 +147,15 @@ def decide(
     )
 
 
+def _log_e(tally: Tally, *, against: bool = False) -> float:
+    won, lost = (tally.losses, tally.wins) if against else (tally.wins, tally.losses)
+    return float(log_e_value(won, lost, best_at=BEST_AT[tally.source]))
+
+
 def _weigh(tally: Tally, alpha: float) -> Weighed:
     n = tally.wins + tally.losses + tally.ties
     rate = confidence_sequence(tally.wins + tally.ties / 2, n, confidence=1 - alpha) if n > 1 else None
-    e_value = _exp(float(log_e_value(tally.wins, tally.losses)))
+    e_value = _exp(_log_e(tally))
     return Weighed(tally.source, tally.wins, tally.losses, tally.ties, e_value, rate)
 
 
@@ -168,7 +179,7 @@ def _votes_needed(tallies: Sequence[Tally], log_for: float, alpha: float) -> int
     votes = next((tally for tally in tallies if tally.source == "votes"), None)
     if votes is None or votes.wins + votes.losses == 0:
         return votes_still_needed(0, 0, log_have=log_for, alpha=alpha, rate=_HOPED_RATE)
-    rest = log_for - float(log_e_value(votes.wins, votes.losses))
+    rest = log_for - _log_e(votes)
     return votes_still_needed(votes.wins, votes.losses, log_have=rest, alpha=alpha)
 
 

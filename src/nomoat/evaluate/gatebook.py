@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nomoat.evaluate.gate import GateVerdict, Guard, Tally, decide
+from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
 from nomoat.ledger.rows import EvidenceRow, GenerationRow, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
-BASE = "base"
 _DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
 
 

@@ -13,7 +13,7 @@ from nomoat.data.pack import Head
 from nomoat.data.store import TokenStore
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.checks import run_checks
-from nomoat.evaluate.gatebook import BASE
+from nomoat.evaluate.gate import BASE
 from nomoat.evaluate.prompts import Prompt
 from nomoat.evaluate.run import answer_all
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
