@@ -56,7 +56,7 @@ def test_nothing_seen_nothing_owned_and_losses_cost() -> None:
 @pytest.mark.parametrize("ties", [0.0, 0.4])
 def test_an_owner_who_looks_after_every_vote_is_misled_no_oftener_than_alpha(ties: float) -> None:
     generator = np.random.default_rng(3)
-    scores = generator.choice([0.0, 0.5, 1.0], p=[(1 - ties) / 2, ties, (1 - ties) / 2], size=(4000, 400))
+    scores = generator.choice([0.0, 0.5, 1.0], p=[(1 - ties) / 2, ties, (1 - ties) / 2], size=(1500, 300))
     wins, losses = ((scores == value).cumsum(axis=1) for value in (1.0, 0.0))
     misled = (log_e_value(wins, losses) >= math.log(1 / 0.05)).any(axis=1).mean()
     assert 0.005 < misled <= 0.05
