@@ -125,6 +125,14 @@ def test_many_votes_of_a_good_judge_narrow_few_human_ones_and_a_useless_judge_do
     assert widths["useless"] < 1.05 * widths["human"]
 
 
+def test_the_judges_weight_by_hand() -> None:
+    # cov(human, judge) = 1/6, the judge's variance over all twelve 12·(2/9)/11, n/N = 4/8: λ = 11/24; the judge is a
+    # quarter higher where it is alone.
+    found = prediction_powered([1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 0, 1, 0, 1, 1], 0.95)
+    assert found.value == pytest.approx(0.75 + 11 / 24 / 4, rel=1e-12)
+    assert found.n == 4
+
+
 def test_alpha_does_not_care_who_said_what_first() -> None:
     rows: list[list[object | None]] = [[1, 2, None, 1, 2, 2], [1, 2, 2, 1, 1, 2], [None, 2, 2, 2, 1, 2]]
     columns = list(zip(*rows, strict=True))
