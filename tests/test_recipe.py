@@ -17,7 +17,7 @@ from nomoat.recipe import Recipe
 from nomoat.recipe_file import LoadedRecipe, load_recipe
 from nomoat.recipe_schema import FOREIGN, PATTERN_WORDS, alternatives, dotted, keys_of, schema_at, sections
 
-TOP = "name, base, seed, threads, data, sft, prefer, pretrain, quantize, evaluate, budget"
+TOP = "name, base, seed, threads, data, sft, prefer, pretrain, quantize, evaluate, gate, budget"
 GGUF = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M or Q4_K_M"
 FORMATS = "auto, alpaca, sharegpt, messages, prompt-completion, preference, rating or text"
 
@@ -202,9 +202,9 @@ def test_the_names_of_other_tools_lead_to_the_key_here(names: str, here: str) ->
 
 
 def test_every_foreign_name_leads_to_a_key_that_exists_and_is_none_itself() -> None:
-    everywhere = {key for section in ((), *((name,) for name in sections())) for key in keys_of(section)}
+    trained = {key for section in ((), ("data",), ("sft",), ("pretrain",)) for key in keys_of(section)}
     for name, (key, note) in FOREIGN.items():
-        assert name not in everywhere
+        assert name not in {*trained, *keys_of(tuple(key.split("."))[:-1])}, name
         assert schema_at(tuple(key.split("."))) if key else note, name
 
 
@@ -232,6 +232,10 @@ def test_every_pattern_has_words() -> None:
          "simpo"),
         ("seed: 1\nsft: null",
          "nomoat.yaml:2: sft is null and there is no prefer and no pretrain: the night would have nothing to train"),
+        ("evaluate:\n  prompts: [mine.jsonl, more/safe.jsonl]\ngate:\n  guard: [safety]",
+         'nomoat.yaml:3: gate.guard: got "safety"; expected a suite of evaluate.prompts (mine, safe)'),
+        ("data:\n  train: [a.jsonl]\ngate:\n  guard: [heldout]",
+         'nomoat.yaml:3: gate.guard: got "heldout"; expected files in evaluate.prompts'),
     ],
 )  # fmt: skip
 def test_a_rule_between_keys_is_told_at_a_line_that_was_written(text: str, message: str) -> None:

@@ -7,6 +7,7 @@ from, and the comments that `nomoat init` writes. Reading a file, line numbers a
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +19,9 @@ GgufType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 DataFormat = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt-completion", "preference", "rating", "text"
 ]
+
+STARTER_SUITE = "heldout"
+"""The suite of held-out prompts that comes with the starter data."""
 
 
 class Part(BaseModel):
@@ -279,6 +283,18 @@ class Evaluate(Part):
     """Resamples of the paired bootstrap."""
 
 
+class Gate(Part):
+    """When a new generation replaces the champion, which is the one that is served."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """How often a generation that is no better may replace the champion, however often one looks."""
+    guard: list[str] = []
+    """Suites that guard: names of files of `evaluate.prompts`, without their ending. They do not speak for the new
+    generation, but it must be shown to lose no more than `margin` on each."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Largest loss of pass rate, as a share of prompts, that a guarded suite allows."""
+
+
 class Budget(Part):
     """What the night may take, and the prices its cost is reported at."""
 
@@ -315,6 +331,7 @@ class Recipe(Part):
     pretrain: Pretrain | None = None
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
     budget: Budget = Budget()
 
     @model_validator(mode="after")
@@ -334,4 +351,19 @@ class Recipe(Part):
                     f"prefer.{key} ({mine}) must be left out, or be as in sft ({first}), whose result is trained "
                     "further"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _guards_are_suites(self) -> Recipe:
+        suites = [PurePath(file).stem for file in self.evaluate.prompts]
+        if not self.data.train and not suites:
+            suites = [STARTER_SUITE]
+        for name in self.gate.guard:
+            if name not in suites:
+                known = (
+                    f"a suite of evaluate.prompts ({', '.join(suites)})"
+                    if suites
+                    else "files in evaluate.prompts"
+                )
+                raise ValueError(f'gate.guard: got "{name}"; expected {known}')
         return self

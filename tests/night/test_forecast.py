@@ -40,7 +40,9 @@ BASE = resolve_base("embedded", Path())
 
 def plan(**sft: Any) -> Plan:
     recipe = Recipe(sft=Sft(**sft))
-    return plan_finetuning(recipe, BASE, {"sft": DATA}, 10, ROOMY, datetime.now(), trained={"sft": "no"})
+    return plan_finetuning(
+        recipe, BASE, {"sft": DATA}, 10, ROOMY, datetime.now(), trained={"sft": "no"}, has_rival=False
+    )
 
 
 def test_four_bits_hold_the_blocks_alone() -> None:

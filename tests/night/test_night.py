@@ -29,7 +29,7 @@ from nomoat.train import finetune as finetune_module
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("data", "quantize", "sft", "merge", "quantize", "evaluate")
+STAGES = ("data", "quantize", "sft", "merge", "quantize", "evaluate", "gate")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 MODEL = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
 
@@ -116,6 +116,7 @@ def test_the_ledger_tells_the_night(first: First) -> None:
         "verdict": "better",
         "said": first.summary.comparison.said,
         "generation": "gen-0001",
+        "gate": "not yet",
     }
 
 
@@ -569,7 +570,7 @@ def test_a_renamed_file_of_prompts_is_evaluated_under_its_new_name(first: First,
     renamed = prompts.rename(tmp_path / "yours.jsonl")
     again = run(tmp_path, *first.words, f"evaluate.prompts={renamed}")
     assert again.comparison.metrics[0].suite == "yours"
-    assert [kind for kind, status in how(tmp_path) if status == "done"] == ["evaluate"]
+    assert [kind for kind, status in how(tmp_path) if status == "done"] == ["evaluate", "gate"]
 
 
 def test_prompts_that_cannot_be_asked_are_refused_before_training(first: First, tmp_path: Path) -> None:

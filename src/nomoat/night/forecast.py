@@ -99,14 +99,16 @@ def plan_finetuning(
     started: datetime,
     *,
     trained: Mapping[str, Trained],
+    has_rival: bool,
     pace: Pace | None = None,
 ) -> Plan:
     """Forecast the stages after those that read `data`, and how long training may take. `data` holds the reports of
     these by the stage that learns from them, in the order of training.
 
     `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
-    refuses nothing.
+    lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate, or be
+    measured on the held-out rows where there are none. `pace` is how fast the base's own file answers, once it was
+    measured; a guess refuses nothing.
     """
     adapter, shape = adapter_keys(recipe), read_shape(base)
     parameters = count_parameters(base)
@@ -115,6 +117,8 @@ def plan_finetuning(
     evaluated = next(iter(data.values()))
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
     top = min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
+    measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
+    are_checked = bool(recipe.evaluate.prompts) or not recipe.data.train
     weights_bytes = _weights_bytes(adapter, base, parameters, shape.vocabulary, profile)
 
     def step_of(section: Optimiser) -> StepSize:
@@ -141,13 +145,15 @@ def plan_finetuning(
             )
             for kind, report in data.items()
         ),
-        held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
+        held_out_tokens=measured_tokens,
         prompts=prompts,
         prompt_tokens=round(held_out_tokens / held_out_rows),
         compared_prompts=COMPARED_PROMPTS,
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
         files=len(recipe.quantize.types) + 1,
+        rival_prompts=prompts if has_rival and are_checked else 0,
+        rival_tokens=measured_tokens if has_rival and not are_checked else 0,
     )
     may_refuse = set(trained.values()) == {"no"} and pace is not None
     pace = pace or expected_pace(profile, parameters)

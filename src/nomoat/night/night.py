@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nomoat.data.split import asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
+from nomoat.errors import ArtifactError
+from nomoat.evaluate.gatebook import rival_of
+from nomoat.evaluate.prompts import Prompt
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
 from nomoat.night.base import Base
-from nomoat.night.books import Books
+from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
@@ -27,6 +31,7 @@ from nomoat.night.forecast import (
     plan_pretraining_memory,
     prices_of,
 )
+from nomoat.night.gate import find_rival
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import (
@@ -97,9 +102,10 @@ def run_night(
         with books.closed_on_failure():
             base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
             results = night.finetune(base) if recipe.sft or recipe.prefer else night.pack_up(base)
-            for warning in store.warnings:
+            warnings = (*store.warnings, *night.warnings)
+            for warning in warnings:
                 watcher.note(warning)
-            return books.close(base.name, base.source, results, warnings=tuple(store.warnings))
+            return books.close(base.name, base.source, results, warnings=warnings)
 
 
 @dataclass
@@ -111,6 +117,7 @@ class _Night:
     profile: MachineProfile
     started: datetime
     pretrained: Artifact | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def pretrain(self) -> Base:
         """The stage `pretrain`: a base of one's own."""
@@ -134,15 +141,21 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, judgements, prefer, merge, quantize, evaluate: those that the recipe has. The base is quantised
-        before it is trained, so that what cannot be served, or not be asked, is refused while it has cost nothing."""
-        data = self.stages.do(self.orders.data(base)) if self.recipe.sft else None
-        judgements = self.stages.do(self.orders.judgements(base)) if self.recipe.prefer else None
+        """data, sft, judgements, prefer, merge, quantize, evaluate, gate: those that the recipe has. The base is
+        quantised before it is trained, so that what cannot be served, or not be asked, is refused while it has cost
+        nothing."""
+        prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
+        data, judgements = (
+            self._without(prompts, partial(order, base)) if section else None
+            for section, order in (
+                (self.recipe.sft, self.orders.data),
+                (self.recipe.prefer, self.orders.judgements),
+            )
+        )
         learner = _Learner(self.recipe, self.orders, base, data, judgements)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
-        prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         forecast = partial(
             plan_finetuning,
             self.recipe,
@@ -151,6 +164,7 @@ class _Night:
             len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
             self.profile,
             self.started,
+            has_rival=self._has_champion(),
         )
         plan = self._say(forecast(trained=trained))
         lack = lack_of_disk(
@@ -190,6 +204,7 @@ class _Night:
         merged = self.stages.do(self.orders.merge(base, evaluated, last)) if is_adapter else last
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))
         evaluate = self.stages.do(self.orders.evaluate(base, evaluated, merged, base_files, served))
+        gate, rival_id = self._gate(evaluated, merged, served, evaluate)
         return Results(
             served=served,
             plan=plan.sentences,
@@ -200,7 +215,44 @@ class _Night:
             trained=made,
             merged=merged,
             evaluate=evaluate,
+            gate=gate,
+            rival_id=rival_id,
         )
+
+    def _without(self, prompts: Sequence[Prompt], order: Callable[..., Job]) -> Artifact:
+        """The rows without those that ask what the gate asks. Only where there are such rows is anything done again:
+        another prompt in the files must not mean another training."""
+        made = self.stages.do(order())
+        keys = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
+        found = asked_in_training(made.path, keys)
+        if not found:
+            return made
+        self.stages.watcher.note(
+            f"{len(found)} of the held-out prompts are asked in the training rows too: those rows are held out"
+        )
+        return self.stages.do(order(keep_out=found))
+
+    def _has_champion(self) -> bool:
+        champion = self.stages.ledger.judgements.champion()
+        return champion is not None and champion.generation_id is not None
+
+    def _gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact
+    ) -> tuple[Artifact | None, int | None]:
+        """The gate's evidence, and whom the new generation was compared with: the champion, None for the base.
+
+        A night that makes the champion again compares it with whom it had beaten, so that nothing is done anew. Where
+        the champion's files are gone there is no evidence, and a warning: the night itself is none the worse.
+        """
+        ledger = self.stages.ledger
+        served_file = f"{served.relative_path}/{self.recipe.name}-{self.recipe.quantize.serve}.gguf"
+        rival_id = rival_of(ledger, known_generation(ledger, served_file, merged.id))
+        try:
+            rival = None if rival_id is None else find_rival(self.stages.store, ledger, rival_id)
+        except ArtifactError as error:
+            self.warnings.append(str(error))
+            return None, rival_id
+        return self.stages.do(self.orders.gate(data, merged, served, evaluate, rival)), rival_id
 
     def _say(self, plan: Plan, measured: Pace | None = None) -> Plan:
         """Note a plan; of the second one, which knows how fast the base answers here, what may have changed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from nomoat.ledger.files import hash_file
 from nomoat.model.load import Machine, choose_machine
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
     adapter_keys,
@@ -93,9 +94,9 @@ class Orders:
             ),
         )
 
-    def data(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's rows."""
-        keys = data_keys(self.recipe)
+    def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
+        keys = data_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="data",
             why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
@@ -168,9 +169,10 @@ class Orders:
             ),
         )
 
-    def judgements(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's judged answers."""
-        files, keys = self.sources.prefer, judgement_keys(self.recipe)
+    def judgements(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's judged answers; those to one of `keep_out` are held out."""
+        files = self.sources.prefer
+        keys = judgement_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
@@ -314,6 +316,40 @@ class Orders:
                 machine=self.machine,
                 threads=engine_threads(served, self.threads),
                 n_ctx=self.n_ctx(base_files),
+                **keys,
+            ),
+        )
+
+    def gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact, rival: Rival | None
+    ) -> Job:
+        """The file that would be served against the champion's; against the base where there is none."""
+        section, sft = self.recipe.evaluate, self.recipe.sft
+        assert sft is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
+        }
+        keys |= {"n_ctx": self.n_ctx(served), "batch_tokens": sft.micro_batch_tokens}
+        champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
+        return Job(
+            kind="gate",
+            why=f"it or {rival.name if rival else 'the base'}",
+            inputs={"evaluate": evaluate.id, "file": served.id, **champion},
+            params={
+                "rival": rival.name if rival else None,
+                "serve": rival.gguf.name if rival else None,
+                **keys,
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_gate,
+                evaluated=evaluate.path,
+                challenger=merged.path / MODEL,
+                data=data.path,
+                rival=rival,
+                prompt_files=self.sources.prompts,
+                machine=self.machine,
+                threads=engine_threads(served, self.threads),
                 **keys,
             ),
         )

@@ -38,7 +38,8 @@ class Work:
 
     `trainings` are the stages that train, in order; those that are done already train on nothing. `held_out_tokens`
     are read for each model's loss after them. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
-    comparison of every file with its folder: how many prompts, and greedy tokens of each.
+    comparison of every file with its folder: how many prompts, and greedy tokens of each; `rival_prompts` are answered
+    by the champion for the gate, or `rival_tokens` read.
     """
 
     parameters: int
@@ -51,6 +52,8 @@ class Work:
     compared_prompts: int
     compared_tokens: int
     files: int
+    rival_prompts: int = 0
+    rival_tokens: int = 0
 
     def flops(self, training: Training, *, recomputed: bool) -> float:
         """Of one of the trainings; `recomputed`: with blocks computed again in backward."""
@@ -142,8 +145,12 @@ def plan_night(
         "evaluate": FIXED_SECONDS
         + read_s
         + _compare_seconds(work, capacity)
-        + _answer_seconds(work, capacity),
+        + _answer_seconds(work, capacity, 2 * work.prompts),
     }
+
+    if work.rival_prompts or work.rival_tokens:
+        loss_s = forward_flops(work.parameters, work.rival_tokens) / (flops_per_second * TRAINING_SHARE)
+        seconds["gate"] = FIXED_SECONDS + loss_s + _answer_seconds(work, capacity, work.rival_prompts)
 
     after_s = RESERVE * (sum(seconds.values()) - train_s)
     allowed_s = seconds_within(limits, prices, capacity.watts)
@@ -201,10 +208,10 @@ def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None
     return min((s for s in (by_time, by_money) if s is not None), default=None)
 
 
-def _answer_seconds(work: Work, capacity: Capacity) -> float:
-    """Both models answer every prompt, at most at full length."""
+def _answer_seconds(work: Work, capacity: Capacity, answers: int) -> float:
+    """So many answers, each at most at full length."""
     reading = work.prompt_tokens / capacity.read_tokens_per_s
-    return 2 * work.prompts * (reading + work.max_new_tokens / capacity.write_tokens_per_s)
+    return answers * (reading + work.max_new_tokens / capacity.write_tokens_per_s)
 
 
 def _compare_seconds(work: Work, capacity: Capacity) -> float:
