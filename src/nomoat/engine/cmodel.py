@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import c_int32
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,17 +86,18 @@ class CModel:
     def logits(self, tokens: Sequence[int], *, n_threads: int = 1) -> np.ndarray:
         """Logits after each token of one sequence: float32 [T, V]. Attention and its cache are float32, so
         that the only rounding is that of the weights' own type."""
+        return np.concatenate(list(self.logits_in_parts(tokens, n_threads=n_threads)))
+
+    def logits_in_parts(self, tokens: Sequence[int], *, n_threads: int = 1) -> Iterator[np.ndarray]:
+        """As `logits`, some rows after the other, for vocabularies and texts that would fill the memory."""
         n_batch = max(1, min(512, len(tokens), _LOGITS_AT_ONCE // self.n_vocab))
-        result = np.empty((len(tokens), self.n_vocab), dtype=np.float32)
         with Context(
             self, n_ctx=len(tokens), n_batch=n_batch, n_outputs=n_batch, n_threads=n_threads, exact=True
         ) as context:
             for start in range(0, len(tokens), n_batch):
                 part = tokens[start : start + n_batch]
                 context.decode([Row(token, start + i, 0, True) for i, token in enumerate(part)])
-                for i in range(len(part)):
-                    result[start + i] = context.logits(i)
-        return result
+                yield np.stack([context.logits(i) for i in range(len(part))])
 
     def _meta(self, key: str) -> str:
         value = ctypes.create_string_buffer(64)
