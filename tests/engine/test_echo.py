@@ -42,7 +42,7 @@ def test_pieces_tokens_and_ends() -> None:
 def test_scores_vectors_and_refusals() -> None:
     engine = EchoEngine(n_ctx=32)
     assert engine.score(TALK, ["Guten", "Good"]) == [0.0, -math.inf]
-    assert engine.token_logprobs([1, 2, 3]) == [None, 0.0, 0.0]
+    assert [w.chosen.logprob for w in engine.weigh([1, 2, 3], 1)] == [None, 0.0, 0.0]
     a, b, c = engine.embed(["a", "b", "a"])
     assert a == c != b
     assert math.hypot(*a) == pytest.approx(1.0)

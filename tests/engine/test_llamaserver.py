@@ -186,9 +186,15 @@ def test_scores_are_log_probabilities_of_whole_answers(
     assert unlikely < likely < 0
     assert plain.score(TALKS[0], [greedy.text, "zzz qqq"]) == pytest.approx([likely, unlikely])
     tokens = engine.encode(TALKS[0]) + engine.tokenize("zzz qqq")
-    per_token = engine.token_logprobs(tokens)
-    assert per_token[0] is None
-    assert sum(per_token[len(engine.encode(TALKS[0])) :]) == pytest.approx(unlikely)
+    weighed = engine.weigh(tokens, 2)
+    assert weighed[0].chosen.logprob is None
+    assert b"".join(w.chosen.raw for w in weighed[-5:]).endswith(b"qqq")
+    assert sum(w.chosen.logprob or 0 for w in weighed[len(engine.encode(TALKS[0])) :]) == pytest.approx(
+        unlikely
+    )
+    assert all(
+        w.top[0].logprob >= w.top[1].logprob >= w.chosen.logprob or w.chosen in w.top for w in weighed[1:]
+    )
 
 
 def test_embeddings_have_length_one_and_tell_texts_apart(engine: LlamaServerEngine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import final
 
 from nomoat.chat.conversation import Conversation
@@ -49,11 +50,12 @@ class EchoEngine:
     def encode(self, conversation: Conversation) -> list[int]:
         return self.tokenize(self.render(conversation))
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
         return list(text.encode())
 
-    def stop_texts(self) -> tuple[str, ...]:
-        return ()
+    @property
+    def call_form(self) -> None:
+        return None
 
     def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
         """The prompt's text word by word; see `ServingEngine.answer`. The grammar is not heeded."""
@@ -80,8 +82,12 @@ class EchoEngine:
         prompt = self.render(conversation)
         return [0.0 if prompt.startswith(answer) else -math.inf for answer in answers]
 
-    def token_logprobs(self, tokens: Sequence[int]) -> list[float | None]:
-        return [None, *[0.0] * (len(tokens) - 1)]
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+    def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
+        certain = [_certain(token) for token in tokens]
+        return [Written(replace(certain[0].chosen, logprob=None), ()), *certain[1:]]
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Vectors that are equal for equal texts and mean nothing else."""

@@ -5,6 +5,7 @@ that nobody is told, so nothing on this machine or beyond reaches the model past
 
 from __future__ import annotations
 
+import functools
 import queue
 import secrets
 import shutil
@@ -18,13 +19,14 @@ from types import TracebackType
 from typing import Any, final
 
 from nomoat.chat.conversation import Conversation
-from nomoat.chat.template import ChatTemplate
+from nomoat.chat.template import ChatTemplate, adds_bos
+from nomoat.chat.tools import CallForm
 from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.cmodel import CModel
 from nomoat.engine.gguf_file import check_gguf, load_failure
 from nomoat.engine.library import library
 from nomoat.engine.request import Ending, Likely, Piece, Request, Written
-from nomoat.engine.weigh import score_answers, token_logprobs
+from nomoat.engine.weigh import score_answers, weigh_tokens
 from nomoat.errors import EngineError
 from nomoat.model.load import load_tokenizer
 
@@ -74,6 +76,7 @@ class LlamaServerEngine:
         if n_ctx is not None and not 0 < n_ctx <= largest:
             raise EngineError(f"{gguf}: n_ctx: got {n_ctx}; this model's context has 1 to {largest} tokens")
         self.template = ChatTemplate.of(load_tokenizer(tokenizer_dir))
+        self._adds_bos = adds_bos(self.template.tokenizer)
         self._gguf = gguf
         self._n_ctx = n_ctx or min(largest, DEFAULT_CONTEXT)
         self._n_parallel = n_parallel
@@ -121,12 +124,23 @@ class LlamaServerEngine:
     def encode(self, conversation: Conversation) -> list[int]:
         return self.tokenize(self.render(conversation))
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
         with self._tokenizing:
-            return self.template.encode_texts([text])[0]
+            first = [self.template.tokenizer.bos_token_id] if begins and self._adds_bos else []
+            return first + self.template.encode_texts([text])[0]
 
-    def stop_texts(self) -> tuple[str, ...]:
-        return self.template.stop_texts
+    @functools.cached_property
+    def call_form(self) -> CallForm | None:
+        """See `ServingEngine.call_form`. None as well where special tokens announce a call, which llama.cpp
+        does not show."""
+        form = CallForm.of(
+            lambda talk, answers: self.template.render(talk, add_generation_prompt=answers),
+            self.template.stop_texts,
+        )
+        hidden = [t.content for t in self.template.tokenizer.added_tokens_decoder.values() if t.special]
+        if form is not None and any(t in form.opening + form.between + form.closing for t in hidden):
+            return None
+        return form
 
     # ---- answers
 
@@ -215,10 +229,22 @@ class LlamaServerEngine:
                 n_threads=self._n_threads,
             )
 
-    def token_logprobs(self, tokens: Sequence[int]) -> list[float | None]:
-        """See `ServingEngine.token_logprobs`; in float32 attention, one call at a time."""
+    def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
+        """See `ServingEngine.weigh`; in float32 attention, one call at a time."""
         with self._weighing:
-            return token_logprobs(self._open_weigher(), tokens, n_threads=self._n_threads)
+            weighed = weigh_tokens(self._open_weigher(), tokens, top, n_threads=self._n_threads)
+        return [
+            Written(self._named(token, w.logprob), tuple(self._named(*pair) for pair in w.top))
+            for token, w in zip(tokens, weighed, strict=True)
+        ]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        text: str = self.template.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text
+
+    def _named(self, token: int, logprob: float | None) -> Likely:
+        raw = self._open_weigher().text_of(token)
+        return Likely(token, raw.decode(errors="replace"), raw, logprob)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """See `Engine.embed`. The first call opens the file a second time; the weights are shared.

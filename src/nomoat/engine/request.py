@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nomoat.chat.conversation import Conversation
+from nomoat.chat.tools import CallForm
 from nomoat.engine.base import Engine, FinishReason, Sampling
 
 
@@ -36,12 +37,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Likely:
-    """A token that could come, with the natural logarithm of its probability before any sampling setting."""
+    """A token that could come, with the natural logarithm of its probability before any sampling setting;
+    None for the first token of a given text, before which nothing stands."""
 
     token: int
     text: str
     raw: bytes
-    logprob: float
+    logprob: float | None
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,26 @@ class ServingEngine(Engine, Protocol):
     def n_parallel(self) -> int:
         """How many threads may be inside `answer` at once without one waiting for another."""
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of rendered text; nothing is added in front or behind."""
+    @property
+    def call_form(self) -> CallForm | None:
+        """How the model was taught to call tools; None where it was not."""
+
+    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
+        """Token ids of text; nothing is added but, where the text `begins`, the token that the model has seen
+        before every plain text."""
 
     def encode(self, conversation: Conversation) -> list[int]:
         """Token ids of what `render` gives."""
 
-    def stop_texts(self) -> tuple[str, ...]:
-        """The model's own stop tokens, as the template writes them."""
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
 
-    def token_logprobs(self, tokens: Sequence[int]) -> list[float | None]:
-        """The natural logarithm of each given token's probability; None for the first, which has none."""
+    def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
+        """How likely each token of a given text was, and the `top` likeliest at its place.
+
+        Raises:
+            EngineError: the text has no tokens, or more than the context holds.
+        """
 
     def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
         """Write an answer in the calling thread, giving each piece to `take`, which says whether to go on.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,13 +26,21 @@ def score_answers(
         shared = next(
             (i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), len(prompt)
         )
-        logprobs = token_logprobs(model, tokens, n_threads=n_threads)
-        found.append(float(sum(logprob or 0.0 for logprob in logprobs[shared:])))
+        weighed = weigh_tokens(model, tokens, 0, n_threads=n_threads)
+        found.append(sum(token.logprob or 0.0 for token in weighed[shared:]))
     return found
 
 
-def token_logprobs(model: CModel, tokens: Sequence[int], *, n_threads: int) -> list[float | None]:
-    """log p of each token of a sequence given those before it; None for the first.
+@dataclass(frozen=True)
+class Weighed:
+    """log p of a token, None for the first, and (token, log p) of the likeliest at its place."""
+
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def weigh_tokens(model: CModel, tokens: Sequence[int], top: int, *, n_threads: int) -> list[Weighed]:
+    """How likely each token of a sequence was, given those before it.
 
     Raises:
         EngineError: there are more tokens than the model's context holds, or none.
@@ -40,11 +49,13 @@ def token_logprobs(model: CModel, tokens: Sequence[int], *, n_threads: int) -> l
         raise EngineError(
             f"the text has {len(tokens)} tokens; this model weighs 1 to {model.context_length} at once"
         )
-    found: list[float | None] = [None]
+    found = [Weighed(None)]
     for logits_PV in model.logits_in_parts(tokens, n_threads=n_threads):
-        following = tokens[len(found) : len(found) + len(logits_PV)]
-        wide_PV = logits_PV[: len(following)].astype(np.float64)
-        peak_P = wide_PV.max(axis=1, initial=-np.inf)
-        log_sum_P = peak_P + np.log(np.exp(wide_PV - peak_P[:, None]).sum(axis=1))
-        found += (wide_PV[np.arange(len(following)), following] - log_sum_P).tolist()
+        for logits_V in logits_PV[: len(tokens) - len(found)]:
+            wide_V = logits_V.astype(np.float64)
+            logp_V = wide_V - wide_V.max()
+            logp_V -= np.log(np.exp(logp_V).sum())
+            likeliest = np.argsort(-logp_V, kind="stable")[:top]
+            pairs = tuple((int(token), float(logp_V[token])) for token in likeliest)
+            found.append(Weighed(float(logp_V[tokens[len(found)]]), pairs))
     return found
