@@ -12,7 +12,7 @@ from pathlib import Path
 import typer.main
 from typer.core import TyperGroup
 
-from nomoat.cli import chat, check_view, init_verb, log, night_view, status
+from nomoat.cli import chat, check_view, init_verb, keys, log, night_view, serve, status
 from nomoat.cli.main import app
 
 WIDTH_COLUMNS = 100
@@ -45,6 +45,8 @@ JSON_KEYS: dict[str, dict[str, Mapping[str, str]]] = {
     "status": {"nomoat status --json": status.KEYS},
     "log": {"nomoat log --json": log.KEYS, "nomoat log NIGHT --json": log.NIGHT_KEYS},
     "chat": {"nomoat chat --json": chat.KEYS},
+    "serve": {"nomoat serve --json": serve.KEYS},
+    "keys": {"nomoat keys --json": keys.KEYS},
     "init": {"nomoat init --json": init_verb.KEYS},
 }
 """verb -> command -> key -> meaning."""
@@ -55,8 +57,8 @@ def cli_page() -> str:
     parts = [INTRO.format(help=help_of())]
     for verb, commands in JSON_KEYS.items():
         parts.append(f"## nomoat {verb}\n\n```\n{help_of(verb)}\n```\n")
-        for command, keys in commands.items():
-            rows = [f"| `{key}` | {meaning.replace('|', '&#124;')} |" for key, meaning in keys.items()]
+        for command, meanings in commands.items():
+            rows = [f"| `{key}` | {meaning.replace('|', '&#124;')} |" for key, meaning in meanings.items()]
             parts.append("\n".join([f"`{command}`:\n", "| key | meaning |", "| --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 

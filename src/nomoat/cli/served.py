@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomoat.cli.ledgers import open_ledger
 from nomoat.errors import ArtifactError, LedgerError
+from nomoat.serve.models import ServedModel
 
 if TYPE_CHECKING:
     from nomoat.ledger.artifacts import Artifact, ArtifactStore
@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
 BASE, LATEST = "base", "latest"
 _NONE_YET = "Make a model: nomoat run. Or talk to the embedded base: nomoat chat base"
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A GGUF file, the folder its tokenizer and chat template come from, and the context it was made for."""
-
-    name: str
-    gguf: Path
-    tokenizer_dir: Path
-    context_length: int
-    verdict: str | None = None
 
 
 def find_generation(workspace: Path, which: str) -> ServedModel:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import queue
 import secrets
-import shutil
 import socket
 import tempfile
 import threading
@@ -34,6 +33,16 @@ DEFAULT_CONTEXT = 4096
 # transformers' order, which `nomoat.engine.choose` has too; llama.cpp's own begins with top_k.
 _SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
 _LARGEST_SEED = 2**32 - 2  # the next one means "a new seed each time" to llama.cpp
+
+
+def footprint_bytes(gguf: Path, *, n_tokens: int) -> int:
+    """About what a file takes in memory with a context of so many tokens.
+
+    Raises:
+        EngineError: the file is missing, truncated or not GGUF.
+    """
+    with CModel(gguf, vocab_only=True) as model:
+        return gguf.stat().st_size + n_tokens * model.cache_bytes_per_token
 
 
 @final
@@ -85,7 +94,8 @@ class LlamaServerEngine:
         self._weighing = threading.Lock()
         self._embedder: Any = None
         self._weigher: CModel | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="nomoat-"))  # mode 0700
+        self._temporary = tempfile.TemporaryDirectory(prefix="nomoat-")  # mode 0700
+        self._folder = Path(self._temporary.name)
         try:
             self._server = self._start(exact=exact, embeds=False)
         except BaseException:
@@ -106,7 +116,7 @@ class LlamaServerEngine:
         if self._weigher is not None:
             self._weigher.close()
             self._weigher = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._temporary.cleanup()
 
     @property
     def n_ctx(self) -> int:

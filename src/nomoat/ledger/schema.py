@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -147,6 +147,19 @@ samples = Table(
     Column("base_passed", Boolean),
     Column("tuned_passed", Boolean),
     Column("checks", _JSON),
+)
+
+# Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.
+keys = Table(
+    "keys",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False, index=True),
+    Column("ends_with", Text, nullable=False),
+    Column("scopes", _JSON, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("revoked_at", Text),
 )
 
 schema_history = Table(
