@@ -84,8 +84,12 @@ class Pool:
                 return self._leased(resolved)
         return self._leased(resolved)
 
+    def hold(self, loaded: Loaded) -> None:
+        """It is needed once more, until another `release`."""
+        loaded.leases += 1
+
     def release(self, loaded: Loaded) -> None:
-        """One request fewer needs it."""
+        """It is needed once less."""
         loaded.leases -= 1
         loaded.last_used = time.monotonic()
         self._released.set()
@@ -107,7 +111,7 @@ class Pool:
 
     def _leased(self, resolved: str) -> Loaded:
         loaded = self._loaded[resolved]
-        loaded.leases += 1
+        self.hold(loaded)
         return loaded
 
     async def _load(self, resolved: str) -> None:

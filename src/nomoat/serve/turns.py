@@ -100,7 +100,7 @@ class Desk:
             await loaded.slots.acquire()
         finally:
             self._wait(-1)
-        slot = Slot(loaded)
+        slot = Slot(self.pool, loaded)
         reader = Reader(prepared.form, prepared.names)
         started, first = time.monotonic(), None
         self._metrics.running.inc()
@@ -151,7 +151,8 @@ class Desk:
 class Slot:
     """A place in an engine. It is free again only when the engine's thread has left, not when we have."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, pool: Pool, loaded: Loaded) -> None:
+        self._pool = pool
         self._loaded = loaded
         self._cancelled = threading.Event()
         self._thread: asyncio.Future[None] | None = None
@@ -174,7 +175,7 @@ class Slot:
             except BaseException as error:
                 tell(error)
 
-        self._loaded.leases += 1  # the model may not be closed under a thread that nobody waits for
+        self._pool.hold(self._loaded)  # not to be closed under a thread that nobody waits for
         self._thread = loop.run_in_executor(self._loaded.threads, write)
         while True:
             event = await events.get()
@@ -195,7 +196,7 @@ class Slot:
             self._thread.add_done_callback(lambda _: self._free())
 
     def _free(self) -> None:
-        self._loaded.leases -= 1
+        self._pool.release(self._loaded)
         self._loaded.slots.release()
 
 
