@@ -183,7 +183,7 @@ def test_the_migrations_are_sql_that_postgresql_can_be_given() -> None:
         assert f"CREATE TABLE {table} (" in text
     assert "CREATE VIEW v_nights AS" in text
     assert "CREATE VIEW v_lineage AS" in text
-    assert text.count("id SERIAL NOT NULL") == 9
+    assert text.count("id SERIAL NOT NULL") == 10
     assert f"INSERT INTO {REVISION_TABLE} (version_num) VALUES ('{REVISIONS[0]}')" in text
     assert "PRAGMA" not in text
 

@@ -16,13 +16,14 @@ from nomoat.cli.gate import gate_json, generation_of
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, CHAMPION, LATEST, ServedModel, find_base, find_generation
+from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
 from nomoat.errors import LedgerError
 
 if TYPE_CHECKING:
     from nomoat.cli.match import Match, Question
     from nomoat.ledger.rows import GenerationRow
     from nomoat.ledger.store import Ledger
+    from nomoat.serve.models import ServedModel
 
 EPILOG = """
 \b

@@ -10,7 +10,7 @@ import typer
 
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, visible
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, CHAMPION, LATEST, ServedModel, find_base, find_generation
+from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
 from nomoat.cli.session import ChatSession
 from nomoat.cli.terminal import TerminalChat
 from nomoat.errors import EngineError
@@ -18,6 +18,7 @@ from nomoat.errors import EngineError
 if TYPE_CHECKING:
     from nomoat.cli.talkers import Talker
     from nomoat.engine.base import Sampling
+    from nomoat.serve.models import ServedModel
 
 EPILOG = """
 \b

@@ -9,7 +9,22 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
-from nomoat.cli import arena, chat, check, gate, init_verb, log, promote, rollback, run, status, votes
+from nomoat.cli import (
+    arena,
+    chat,
+    check,
+    export,
+    gate,
+    init_verb,
+    keys,
+    log,
+    promote,
+    rollback,
+    run,
+    serve,
+    status,
+    votes,
+)
 from nomoat.cli.errors import Verb
 from nomoat.cli.output import survive_encoding
 
@@ -59,6 +74,9 @@ for _name, _verb, _epilog in (
     ("gate", gate.gate, gate.EPILOG),
     ("promote", promote.promote, promote.EPILOG),
     ("rollback", rollback.rollback, rollback.EPILOG),
+    ("serve", serve.serve, serve.EPILOG),
+    ("keys", keys.keys, keys.EPILOG),
+    ("export", export.export, export.EPILOG),
     ("init", init_verb.init, init_verb.EPILOG),
 ):
     app.command(_name, cls=Verb, epilog=_epilog)(_verb)

@@ -16,12 +16,15 @@ from nomoat.cli import (
     arena,
     chat,
     check_view,
+    export,
     gate,
     init_verb,
+    keys,
     log,
     night_view,
     promote,
     rollback,
+    serve,
     status,
     votes,
 )
@@ -62,6 +65,9 @@ JSON_KEYS: dict[str, dict[str, Mapping[str, str]]] = {
     "gate": {"nomoat gate --json": gate.KEYS},
     "promote": {"nomoat promote --json": promote.KEYS},
     "rollback": {"nomoat rollback --json": rollback.KEYS},
+    "serve": {"nomoat serve --json": serve.KEYS},
+    "keys": {"nomoat keys --json": keys.KEYS},
+    "export": {"nomoat export --json": export.KEYS},
     "init": {"nomoat init --json": init_verb.KEYS},
 }
 """verb -> command -> key -> meaning."""
@@ -72,8 +78,8 @@ def cli_page() -> str:
     parts = [INTRO.format(help=help_of())]
     for verb, commands in JSON_KEYS.items():
         parts.append(f"## nomoat {verb}\n\n```\n{help_of(verb)}\n```\n")
-        for command, keys in commands.items():
-            rows = [f"| `{key}` | {meaning.replace('|', '&#124;')} |" for key, meaning in keys.items()]
+        for command, meanings in commands.items():
+            rows = [f"| `{key}` | {meaning.replace('|', '&#124;')} |" for key, meaning in meanings.items()]
             parts.append("\n".join([f"`{command}`:\n", "| key | meaning |", "| --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomoat.cli.ledgers import open_ledger
 from nomoat.errors import ArtifactError, LedgerError
+from nomoat.serve.models import ServedModel
 
 if TYPE_CHECKING:
     from nomoat.ledger.artifacts import Artifact, ArtifactStore
@@ -16,26 +17,6 @@ if TYPE_CHECKING:
 
 BASE, LATEST, CHAMPION = "base", "latest", "champion"
 _NONE_YET = "Make a model: nomoat run. Or talk to the embedded base: nomoat chat base"
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A GGUF file, the folder its tokenizer and chat template come from, and the context it was made for. `model` is
-    how votes name the file."""
-
-    name: str
-    gguf: Path
-    tokenizer_dir: Path
-    context_length: int
-    verdict: str | None = None
-    is_champion: bool = False
-
-    @property
-    def model(self) -> str:
-        """How votes name the file, in every workspace."""
-        from nomoat.ledger.rows import model_key
-
-        return model_key(self.gguf.as_posix())
 
 
 def find_generation(workspace: Path, which: str) -> ServedModel:
@@ -114,7 +95,7 @@ def _embedded(workspace: Path) -> ServedModel:
 
 def _base_of(files: Artifact, name: str, tokenizer_dir: Path) -> ServedModel:
     (file,) = files.meta["files"]
-    return ServedModel(name, files.path / file["file"], tokenizer_dir, file["context_length"])
+    return ServedModel(name, files.path / file["file"], tokenizer_dir, file["context_length"], is_base=True)
 
 
 def _context_length(files: Artifact, name: str) -> int:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -206,6 +206,19 @@ votes = Table(
     Column("imported_at", Text),
     CheckConstraint("verdict IN ('left', 'right', 'tie', 'both bad')", name="verdict"),
     CheckConstraint("source IN ('pool', 'typed')", name="source"),
+)
+
+# Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.
+keys = Table(
+    "keys",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False, index=True),
+    Column("ends_with", Text, nullable=False),
+    Column("scopes", _JSON, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("revoked_at", Text),
 )
 
 schema_history = Table(

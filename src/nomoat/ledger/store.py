@@ -6,7 +6,7 @@ Each call is one transaction, and gives frozen dataclasses. A second process may
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -351,6 +351,10 @@ class Ledger:
             return read_lineage(connection, root.id, root.kind, depth=depth)
 
     # ---- transactions
+
+    def transaction(self, *, writes: bool) -> AbstractContextManager[Connection]:
+        """One for tables that have a module of their own. What is refused is told as LedgerError."""
+        return self._write() if writes else self._read_only()
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
