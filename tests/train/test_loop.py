@@ -62,7 +62,7 @@ def run(
         model,
         rows,
         plan,
-        objective,
+        lambda *_: objective,
         schedule=Schedule("cosine", learning_rate, total_steps=len(plan), warmup_steps=2),
         settings=settings(**changes),
         checkpoints=CheckpointFolder(folder),

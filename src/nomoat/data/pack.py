@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,17 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tokens, Trained]: ...
+
+
+@runtime_checkable
+class PacksItself(Protocol):
+    """Rows that a pack holds more of than their tokens."""
+
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def pack(self, which: Sequence[int], device: torch.device | str) -> Packed: ...
 
 
 class Head:
@@ -65,12 +76,22 @@ class Segments:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What is known of each of the N answers of `pack_groups`: whether it was found good (bool), and its log p under
+    the reference, summed over its trained tokens (float32; zeros where the objective needs none)."""
+
+    good_N: torch.Tensor
+    reference_N: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Packed:
     """Rows laid end to end. All tensors are int64 on one device, but `weights_S` (float32).
 
     `source_S` is the index in T whose output predicts `targets_S`; `row_S` says to which row, or which answer of
     `pack_groups`, a supervised position belongs, counted from 0. `below_TH` is what a model's frozen lower blocks
-    make of the tokens, where that is known already: the model then begins above them.
+    make of the tokens, where that is known already: the model then begins above them. `judged` is there where answers
+    are learned from that somebody has judged.
     """
 
     tokens_T: torch.Tensor
@@ -81,6 +102,7 @@ class Packed:
     weights_S: torch.Tensor
     row_S: torch.Tensor
     below_TH: torch.Tensor | None = None
+    judged: Judged | None = None
 
 
 class RowsBelow:
@@ -102,14 +124,18 @@ class RowsBelow:
         end = int(self._ends[index])
         return self._below[end - int(self.lengths[index]) : end]
 
+    def pack(self, which: Sequence[int], device: torch.device | str) -> Packed:
+        """Some of the rows, with what is known of them."""
+        bits = np.concatenate([self.below(row) for row in which])
+        below_TH = torch.from_numpy(bits).view(torch.bfloat16).to(device)
+        return replace(pack([self[row] for row in which], device), below_TH=below_TH)
 
-def pack_rows(rows: Rows, which: Sequence[int], device: torch.device | str = "cpu") -> Packed:
+
+def pack_rows(rows: Rows | PacksItself, which: Sequence[int], device: torch.device | str = "cpu") -> Packed:
     """Some of `rows` laid end to end, with what is known of them."""
-    packed = pack([rows[row] for row in which], device)
-    if not isinstance(rows, RowsBelow):
-        return packed
-    bits = np.concatenate([rows.below(row) for row in which])
-    return replace(packed, below_TH=torch.from_numpy(bits).view(torch.bfloat16).to(device))
+    if isinstance(rows, PacksItself):
+        return rows.pack(which, device)
+    return pack([rows[row] for row in which], device)
 
 
 def pack(rows: Sequence[tuple[Tokens, Trained]], device: torch.device | str = "cpu") -> Packed:
@@ -131,6 +157,13 @@ def pack(rows: Sequence[tuple[Tokens, Trained]], device: torch.device | str = "c
         row_S=row_S,
         device=device,
     )
+
+
+def only(packed: Packed, kept_S: NDArray[np.bool_]) -> Packed:
+    """The pack with some of its targets: what its tokens see does not change."""
+    kept = torch.from_numpy(kept_S).to(packed.targets_S.device)
+    names = ("source_S", "targets_S", "weights_S", "row_S")
+    return replace(packed, **{name: getattr(packed, name)[kept] for name in names})
 
 
 def pack_groups(

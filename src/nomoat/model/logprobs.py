@@ -56,6 +56,11 @@ class RowLosses:
         """Mean over all supervised tokens, nats a token."""
         return float(self.nll_N.sum() / max(1, self.tokens_N.sum()))
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Nothing more to tell."""
+        return {}
+
 
 @torch.no_grad()
 def row_losses(

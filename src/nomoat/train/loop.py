@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from nomoat.data.pack import Rows, StepPlan, fill, pack_rows
+from nomoat.data.pack import PacksItself, Rows, StepPlan, fill, pack_rows
 from nomoat.errors import ModelError
-from nomoat.model.logprobs import RowLosses, token_logprobs
+from nomoat.model.logprobs import token_logprobs
 from nomoat.model.memory import smaller_batch
 from nomoat.train.checkpoint import CheckpointFolder, Named, State
 from nomoat.train.hooks import Hooks, Interrupted, Progress
@@ -63,15 +63,31 @@ class TrainResult:
     curve: Curve
 
 
-HeldOut = Callable[[int], RowLosses]
+class HeldOutLoss(Protocol):
+    """A mean loss, the batch in tokens that it was computed in, and what else there is to tell of it."""
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def batch_tokens(self) -> int: ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+HeldOut = Callable[[int], HeldOutLoss]
 """The loss of the held-out rows, in batches of so many tokens."""
+
+ObjectiveOf = Callable[[Sequence[int], int], Objective]
+"""The objective of a step: of these rows, in micro-batches of so many tokens. It may first look at the model."""
 
 
 def train(
     model: torch.nn.Module,
-    rows: Rows,
+    rows: Rows | PacksItself,
     plan: StepPlan,
-    objective: Objective,
+    objective_of: ObjectiveOf,
     *,
     schedule: Schedule,
     settings: LoopSettings,
@@ -102,6 +118,7 @@ def train(
             group["lr"] = schedule(step)
         longest = int(rows.lengths[plan[step]].max())
         try:
+            objective = objective_of(plan[step], run.micro_tokens)
             outcome = _gradients(model, rows, plan[step], objective, run.micro_tokens, settings, named)
         except RuntimeError as error:
             run.shrink(step, smaller_batch(error, run.micro_tokens, longest))
@@ -170,12 +187,14 @@ def _go_on(state: State | None, planned: Schedule) -> tuple[int, _Run, Schedule]
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Mean loss of a step's supervised tokens, their number, and the norm of the gradient before clipping."""
+    """Mean loss of a step, tokens read and supervised, the norm of the gradient before clipping, and the means of
+    what else the objective tells."""
 
     loss: float
-    weight: float
     tokens: int
+    supervised: int
     grad_norm: float
+    metrics: dict[str, float]
 
     @property
     def finite(self) -> bool:
@@ -184,7 +203,7 @@ class _Outcome:
 
 def _gradients(
     model: torch.nn.Module,
-    rows: Rows,
+    rows: Rows | PacksItself,
     step_rows: Sequence[int],
     objective: Objective,
     micro_tokens: int,
@@ -193,24 +212,30 @@ def _gradients(
 ) -> _Outcome:
     """Leave the clipped gradient of a whole step in the weights, computed `micro_tokens` at a time."""
     total = weight = 0.0
-    tokens = 0
-    autocast: Any = (
-        torch.autocast(torch.device(settings.device).type, torch.bfloat16)
-        if settings.autocast_bf16
-        else nullcontext()
-    )
+    tokens = supervised = 0
+    sums: dict[str, float] = {}
     for micro in fill(step_rows, rows.lengths, micro_tokens):
         packed = pack_rows(rows, micro, settings.device)
         tokens += len(packed.tokens_T)
         if not len(packed.targets_S):
             continue
-        with autocast:
+        with autocast(settings.device, settings.autocast_bf16):
             loss = objective(token_logprobs(model, packed), packed)
         loss.total.backward()
         total += loss.total.item()
         weight += loss.weight.item()
+        supervised += len(packed.targets_S)
+        for name, value in loss.metrics.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
     weight = max(weight, 1e-12)
-    return _Outcome(total / weight, weight, tokens, _scale_and_clip(named, weight, settings.max_grad_norm))
+    norm = _scale_and_clip(named, weight, settings.max_grad_norm)
+    means = {name: value / weight for name, value in sums.items()}
+    return _Outcome(total / weight, tokens, supervised, norm, means)
+
+
+def autocast(device: str, bf16: bool) -> AbstractContextManager[Any]:
+    """The precision that a step computes in."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
@@ -263,7 +288,7 @@ class _Run:
 
     def stepped(self, step: int, rate: float, outcome: _Outcome) -> None:
         self.tokens += outcome.tokens
-        self.supervised += round(outcome.weight)
+        self.supervised += outcome.supervised
         self.curve.train.append(
             {
                 "step": step,
@@ -271,6 +296,7 @@ class _Run:
                 "grad_norm": outcome.grad_norm,
                 "learning_rate": rate,
                 "tokens": outcome.tokens,
+                **outcome.metrics,
             }
         )
 
@@ -282,7 +308,7 @@ class _Run:
         if losses.batch_tokens < self.micro_tokens:
             self.shrink(step, losses.batch_tokens, " in the held-out loss")
         loss = losses.mean
-        self.curve.held_out.append({"step": step, "loss": loss})
+        self.curve.held_out.append({"step": step, "loss": loss, **losses.metrics})
         if not loss < self.best_loss:
             return False
         self.best_step, self.best_loss = step, loss

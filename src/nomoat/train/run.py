@@ -69,7 +69,7 @@ def run_training(
         model,
         rows,
         plan,
-        sft,
+        lambda *_: sft,
         schedule=Schedule(
             kind=keys.lr_scheduler_type,
             learning_rate=keys.learning_rate,
