@@ -17,7 +17,7 @@ from nomoat.recipe import Recipe
 from nomoat.recipe_file import LoadedRecipe, load_recipe
 from nomoat.recipe_schema import FOREIGN, PATTERN_WORDS, alternatives, dotted, keys_of, schema_at, sections
 
-TOP = "name, base, seed, threads, data, sft, pretrain, quantize, evaluate, budget"
+TOP = "name, base, seed, threads, data, sft, prefer, pretrain, quantize, evaluate, budget"
 GGUF = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M or Q4_K_M"
 FORMATS = "auto, alpaca, sharegpt, messages, prompt-completion, preference, rating or text"
 
@@ -152,8 +152,8 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
         ("sft:\n  Max-Seq-Len: 64",
          'nomoat.yaml:2: sft.Max-Seq-Len: unknown key. Did you mean "max_seq_len"?'),
         ("max_seq_len: 64",
-         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or pretrain"),
-        ("data:\n  lora_r: 8", "nomoat.yaml:2: data.lora_r: unknown key here. lora_r belongs under sft"),
+         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or prefer or pretrain"),
+        ("data:\n  lora_r: 8", "nomoat.yaml:2: data.lora_r: unknown key here. lora_r belongs under sft or prefer"),
         ("sft:\n  base: x",
          "nomoat.yaml:2: sft.base: unknown key here. base belongs at the left margin, under no other key"),
         ("zzz: 1", f"nomoat.yaml:1: zzz: unknown key. Keys here: {TOP}"),
@@ -162,6 +162,9 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
         ("lr: 1", 'nomoat.yaml:1: lr: unknown key. Here it is "sft.learning_rate"'),
         ("pretrain:\n  train: [t.txt]\n  lr: 1",
          'nomoat.yaml:3: pretrain.lr: unknown key. Here it is "pretrain.learning_rate"'),
+        ("prefer:\n  lr: 1", 'nomoat.yaml:2: prefer.lr: unknown key. Here it is "prefer.learning_rate"'),
+        ("ref_model: x", "nomoat.yaml:1: ref_model: unknown key. Take the line out: the reference is the model before "
+         "the stage prefer"),
         ("sft:\n  val_set_size: 1",
          'nomoat.yaml:2: sft.val_set_size: unknown key. Here it is "data.held_out" (a share of the rows)'),
         ("gradient_accumulation_steps: 4",
@@ -218,8 +221,11 @@ def test_every_pattern_has_words() -> None:
          "nomoat.yaml:3: quantize: serve (Q8_0) must be one of types (F16)"),
         ("pretrain:\n  train: [t]\n  hidden_size: 10",
          "nomoat.yaml:3: pretrain: hidden_size (10) must be a multiple of num_attention_heads (4)"),
+        ("prefer:\n  loss_type: hinge\n  label_smoothing: 0.1",
+         "nomoat.yaml:3: prefer: label_smoothing (0.1) means nothing to loss_type hinge; it is of sigmoid, robust and "
+         "simpo"),
         ("seed: 1\nsft: null",
-         "nomoat.yaml:2: sft is null and there is no pretrain: the night would have nothing to train"),
+         "nomoat.yaml:2: sft is null and there is no prefer and no pretrain: the night would have nothing to train"),
     ],
 )  # fmt: skip
 def test_a_rule_between_keys_is_told_at_a_line_that_was_written(text: str, message: str) -> None:

@@ -115,6 +115,62 @@ class Sft(Optimiser):
     their outputs on the disk while training, two bytes a number."""
 
 
+class Prefer(Optimiser):
+    """Learning from judged answers, after `sft` on its adapter (or on its model), or straight on a base. The
+    reference is the model as this stage finds it."""
+
+    train: list[str] = []
+    """Files of preference rows {prompt, chosen, rejected}, or with `loss_type: kto` also rated ones {prompt,
+    completion, label}. Empty: those of `data.train`. Split, checked and rendered as `data` says, so that a prompt is
+    held out of this stage and of `sft` alike."""
+    loss_type: Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo", "kto"] = "sigmoid"
+    """What is minimised: `sigmoid` is DPO, `robust`, `hinge` and `ipo` its variants; `simpo` and `orpo` need no
+    reference; `kto` learns from single answers rated good or bad, and takes pairs as two of them."""
+    beta: Positive | None = None
+    """How strongly the model is held to the reference; in `orpo` the weight of the comparison. Default: 0.1, and 2.0
+    for `simpo`."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the judgements taken to be wrong; of `sigmoid`, `robust` and `simpo`."""
+    simpo_gamma: Annotated[float, Field(ge=0)] = 1.0
+    """By how much the preferred answer should win; of `simpo`."""
+    desirable_weight: Positive = 1.0
+    """Weight of an answer that was found good; of `kto`."""
+    undesirable_weight: Positive = 1.0
+    """Weight of an answer that was found bad; of `kto`."""
+    learning_rate: Positive | None = None
+    """Peak learning rate of AdamW. Default: a tenth of what `sft` would take. The plan says the number."""
+    num_train_epochs: Positive = 1.0
+    """Passes over the judged rows; may be a fraction."""
+    max_seq_len: Annotated[int, Field(ge=8)] = 512
+    """Longest prompt with an answer, in tokens; a longer answer is cut at its end."""
+    method: Literal["lora", "full"] | None = None
+    """`lora` or `full`. Default for this and the next five: as in `sft`, whose adapter is trained further; without
+    `sft` as there by default."""
+    lora_r: Count | None = None
+    """Rank of the adapter, where there is no `sft`."""
+    lora_alpha: Positive | None = None
+    """Scale of the adapter, where there is no `sft`."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout before the adapter, where there is no `sft`."""
+    lora_target_modules: str | list[str] | None = None
+    """Layers that get an adapter, where there is no `sft`."""
+    lora_layers: Count | None = None
+    """Adapt only this many blocks, from the top, where there is no `sft`."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_used(self) -> Prefer:
+        if self.label_smoothing and self.loss_type not in ("sigmoid", "robust", "simpo"):
+            raise ValueError(
+                f"label_smoothing ({self.label_smoothing:g}) means nothing to loss_type {self.loss_type}; it is of "
+                "sigmoid, robust and simpo"
+            )
+        return self
+
+
+ADAPTER_KEYS = ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_layers")
+"""What says how weights are adapted; `prefer` has these from `sft`."""
+
+
 class Pretrain(Optimiser):
     """A base of one's own from plain text: tokenizer and Llama-architecture model from scratch."""
 
@@ -219,7 +275,9 @@ class Recipe(Part):
     """CPU threads. Default: every core. The bytes of the result depend on it."""
     data: Data = Data()
     sft: Sft | None = Sft()
-    """Set to null for a night without fine-tuning (pre-training only)."""
+    """Set to null for a night without it."""
+    prefer: Prefer | None = None
+    """Without it, nothing is learned from judgements."""
     pretrain: Pretrain | None = None
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
@@ -227,6 +285,19 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Recipe:
-        if self.sft is None and self.pretrain is None:
-            raise ValueError("sft is null and there is no pretrain: the night would have nothing to train")
+        if self.sft is None and self.prefer is None and self.pretrain is None:
+            raise ValueError(
+                "sft is null and there is no prefer and no pretrain: the night would have nothing to train"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_adapter(self) -> Recipe:
+        for key in ADAPTER_KEYS if self.sft and self.prefer else ():
+            mine, first = getattr(self.prefer, key), getattr(self.sft, key)
+            if mine is not None and mine != first:
+                raise ValueError(
+                    f"prefer.{key} ({mine}) must be left out, or be as in sft ({first}), whose result is trained "
+                    "further"
+                )
         return self

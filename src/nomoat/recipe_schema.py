@@ -55,6 +55,14 @@ _FOREIGN_ROWS = (
     ("use_dora use_rslora neftune_noise_alpha deepspeed fsdp", "", "this is not offered"),
     ("load_in_4bit load_in_8bit quantization_bit", "", "the base is not quantised while it is trained"),
     ("gradient_checkpointing", "", "sft.micro_batch_tokens decides how much memory is used"),
+    ("rl rlhf_type pref_loss", "prefer.loss_type", "sigmoid is DPO"),
+    ("dpo_beta pref_beta kto_beta orpo_beta", "prefer.beta", ""),
+    ("gamma gamma_beta_ratio", "prefer.simpo_gamma", ""),
+    (
+        "ref_model reference_model precompute_ref_log_probs",
+        "",
+        "the reference is the model before the stage prefer",
+    ),
     ("eval_strategy evaluation_strategy", "sft.eval_steps", "a number of steps"),
     ("save_strategy", "sft.save_steps", "a number of steps"),
     ("logging_steps save_total_limit", "", "the night sees to it"),
@@ -176,8 +184,8 @@ def unknown_key(path: KeyPath) -> str:
         if not key:
             return f"unknown key. Take the line out: {note}"
         home, _, last = key.rpartition(".")
-        if home == "sft" and section == ("pretrain",) and last in keys_of(section):
-            key = f"pretrain.{last}"
+        if home == "sft" and section in (("pretrain",), ("prefer",)) and last in keys_of(section):
+            key = f"{section[0]}.{last}"
         return f'unknown key. Here it is "{key}"' + (f" ({note})" if note else "")
     here = keys_of(section)
     homes = [home for home in sections() if name in keys_of((home,))]

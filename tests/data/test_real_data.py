@@ -10,6 +10,8 @@ import pytest
 
 from helpers.tiny_tokenizers import qwen, shared
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.judged import JudgedStore
+from nomoat.data.judgements import prepare_judgements
 from nomoat.data.prepare import prepare
 from nomoat.data.readers import open_rows
 from nomoat.data.rows import BadRow, ChatRow, PreferenceRow
@@ -116,3 +118,32 @@ def test_with_qwens_tokenizer_every_answer_is_trained_to_its_stop_token(
     assert answers == sum(
         message.role == "assistant" for row in kept for message in row.conversation.messages
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "bad"),
+    [
+        ("hh_rlhf/harmless_base_test_split_a.jsonl.gz", 2, 2),
+        ("llamafactory_demo/dpo_en_demo.json.gz", 2, 0),
+        ("llamafactory_demo/kto_en_demo.json.gz", 1, 0),
+    ],
+)
+def test_judged_answers_share_their_prompts_tokens(tmp_path: Path, name: str, answers: int, bad: int) -> None:
+    tokenizer = qwen(tmp_path)
+    template = ChatTemplate.of(tokenizer)
+    report = prepare_judgements(
+        [shared(name)],
+        tokenizer=tokenizer,
+        template=template,
+        out=tmp_path / "out",
+        wanted="any",
+        max_seq_len=16_384,
+    )
+    assert (report.rows.bad, report.rows.truncated) == (bad, 0)
+    (stop,) = template.stop_token_ids
+    store = JudgedStore(tmp_path / "out" / "judged" / "train")
+    assert (len(store), store.answers) == (report.rows.train, answers)
+    for i in range(len(store)):
+        for tokens, trained in store[i].answers:
+            assert tokens[trained][-1] == stop
+            assert trained[0]

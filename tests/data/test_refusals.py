@@ -28,10 +28,9 @@ def test_judged_rows_are_refused_until_asked_for(tmp_path: Path) -> None:
     rows = [preference(i) for i in range(40)]
     error = refused(tmp_path, rows)
     assert str(error) == (
-        f"{tmp_path}/rows.jsonl: holds preference rows. Learning from judgements is a stage that is yet to "
-        f"come; "
-        "this one learns from answers alone.\n  To train on the chosen answers as they stand: "
-        "data.use_preferred: true"
+        f"{tmp_path}/rows.jsonl: holds preference rows, and the stage `sft` learns from answers alone.\n"
+        "  To train on the chosen answers as they stand: data.use_preferred: true. To learn from the judgements "
+        "themselves: name the file in prefer.train, and take it out here or set sft: null."
     )
     template = chatml()
     run(tmp_path, rows, template, use_preferred=True)
@@ -41,8 +40,10 @@ def test_judged_rows_are_refused_until_asked_for(tmp_path: Path) -> None:
 
 def test_of_rated_rows_the_good_ones_are_trained_on(tmp_path: Path) -> None:
     rows = [pair(i) | {"label": i % 2 == 0} for i in range(80)]
-    assert refused(tmp_path, rows).hint == (
-        "To train on the answers that were rated good as they stand: data.use_preferred: true"
+    hint = refused(tmp_path, rows).hint
+    assert hint is not None
+    assert hint.startswith(
+        "To train on the answers that were rated good as they stand: data.use_preferred: true. To learn"
     )
     report = run(tmp_path, rows, use_preferred=True)
     assert report.rows.not_preferred == 40

@@ -14,7 +14,7 @@ import numpy as np
 from nomoat.data.report import DataReport, RowCounts, lengths_of
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
 from nomoat.evaluate.comparison import Answer, Comparison
-from nomoat.night.result import NightSummary, StageSummary
+from nomoat.night.result import NightSummary, StageSummary, TrainingSummary
 
 NAMES = ("Mia", "Tom", "Ada", "Ben", "Lily", "Omar")
 WORDS = ("river", "lantern", "biscuit", "owl", "ladder", "pebble", "kite")
@@ -186,17 +186,22 @@ def summary(**changes: Any) -> NightSummary:
             "micro-batch 1024 tokens (of 4096 asked): 4096 needs 7.9 GiB, 6.3 GiB are free",
         ],
         recipe_yaml="name: storyteller\nseed: 0\nbase: embedded\nsft:\n  lora_r: 16\n  learning_rate: 0.001\n",
-        data_report=data_report(),
-        curve=curve(),
-        training={
-            "steps": 300,
-            "best_step": 240,
-            "best_loss": 1.9,
-            "first_loss": 2.44,
-            "tokens": 614_400,
-            "supervised_tokens": 482_110,
-            "seconds": 311.7,
-        },
+        data_reports=[data_report()],
+        trainings=[
+            TrainingSummary(
+                "sft",
+                curve(),
+                {
+                    "steps": 300,
+                    "best_step": 240,
+                    "best_loss": 1.9,
+                    "first_loss": 2.44,
+                    "tokens": 614_400,
+                    "supervised_tokens": 482_110,
+                    "seconds": 311.7,
+                },
+            )
+        ],
         comparison=comparison(),
         fidelity=[
             {

@@ -123,13 +123,17 @@ def test_the_summary_agrees_with_itself_and_with_the_disk(first: First) -> None:
     assert "gen-0001" in page
     assert night.served_file.endswith("/night-F16.gguf")
     assert (night.name, night.base, night.seed) == ("night", str(first.base), 0)
-    assert night.data_report["rows"]["read"] == 60
-    assert night.training["steps"] == night.curve["train"][-1]["step"] == 8
-    losses = {point["step"]: point["loss"] for point in night.curve["held_out"]}
-    assert night.training["best_loss"] == losses[night.training["best_step"]] == min(losses.values())
-    assert night.training["first_loss"] == losses[0]
+    assert night.data_reports[0]["rows"]["read"] == 60
+    assert night.trainings[0].facts["steps"] == night.trainings[0].curve["train"][-1]["step"] == 8
+    losses = {point["step"]: point["loss"] for point in night.trainings[0].curve["held_out"]}
+    assert (
+        night.trainings[0].facts["best_loss"]
+        == losses[night.trainings[0].facts["best_step"]]
+        == min(losses.values())
+    )
+    assert night.trainings[0].facts["first_loss"] == losses[0]
     (metric,) = night.comparison.metrics
-    assert metric.tuned.value == pytest.approx(night.training["best_loss"], rel=1e-5)
+    assert metric.tuned.value == pytest.approx(night.trainings[0].facts["best_loss"], rel=1e-5)
     assert [(row["type"], row["file"]) for row in night.fidelity] == [
         ("F16", "night-F16.gguf"),
         ("Q4_K_M", "night-Q4_K_M.gguf"),
@@ -151,7 +155,7 @@ def test_a_second_run_does_nothing_again(first: First, tmp_path: Path) -> None:
     assert how(workspace) == [(kind, "reused") for kind in STAGES]
     assert (again.night_id, again.generation) == (2, "gen-0001")
     assert again.comparison == first.summary.comparison
-    assert again.curve == first.summary.curve
+    assert again.trainings[0].curve == first.summary.trainings[0].curve
     assert {stage.seconds for stage in again.stages} == {0.0}
     with ledger_of(workspace) as ledger:
         assert len(ledger.generations()) == 1
@@ -231,7 +235,9 @@ def test_the_top_blocks_alone_can_be_adapted(first: First, tmp_path: Path) -> No
     anew = run(tmp_path, *first.words, "sft.lora_layers=1", "sft.frozen_cache=false")
     assert how(tmp_path)[:3] == [("data", "reused"), ("quantize", "reused"), ("sft", "done")]
     assert kept.comparison.verdict == anew.comparison.verdict == "better"
-    assert kept.training["best_loss"] == pytest.approx(anew.training["best_loss"], rel=0.02)
+    assert kept.trainings[0].facts["best_loss"] == pytest.approx(
+        anew.trainings[0].facts["best_loss"], rel=0.02
+    )
     assert adapter_bytes(tmp_path)[0] != adapter_bytes(tmp_path)[1], "outputs kept in bfloat16 are rounded"
     for folder in (tmp_path / HOUSE / "artifacts").glob("sft-*/adapter"):
         names = load_file(folder / "adapter_model.safetensors").keys()
@@ -271,10 +277,10 @@ def test_a_night_can_make_a_base_and_nothing_else(tmp_path: Path) -> None:
     assert {file["type"] for file in summary.fidelity} == {"F16", "Q4_K_M"}
     assert all(file["mean_kl"] < 0.1 for file in summary.fidelity)
     assert summary.comparison.said == (
-        f"A new base was trained from scratch: held-out loss {summary.training['best_loss']:.3f} nats a token. "
-        "It has no rival yet."
+        "A new base was trained from scratch: held-out loss "
+        f"{summary.trainings[0].facts['best_loss']:.3f} nats a token. It has no rival yet."
     )
-    assert summary.training["best_loss"] < summary.training["first_loss"] - 0.5
+    assert summary.trainings[0].facts["best_loss"] < summary.trainings[0].facts["first_loss"] - 0.5
     assert set(MODEL) <= {path.name for path in (tmp_path / summary.model_path).iterdir()}
     assert (tmp_path / summary.served_file).exists()
     assert (tmp_path / summary.report_path).exists()
@@ -329,12 +335,12 @@ def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
         f"budget.hours={hours}",
     )
     assert summary.seconds < 56
-    assert 5 < summary.training["steps"] < steps
-    (event, *_) = summary.curve["events"]
+    assert 5 < summary.trainings[0].facts["steps"] < steps
+    (event, *_) = summary.trainings[0].curve["events"]
     assert re.fullmatch(r"step \d+: \d+ steps would take \d+ s, \d+ s are left: ending after \d+ more", event)
-    rates = [point["learning_rate"] for point in summary.curve["train"]]
+    rates = [point["learning_rate"] for point in summary.trainings[0].curve["train"]]
     assert rates[-1] < 0.05 * max(rates)  # it lands: the rate falls to nothing at the new end
-    assert summary.training["seconds"] < 20
+    assert summary.trainings[0].facts["seconds"] < 20
 
 
 def test_a_disk_that_is_too_small_is_said_before_training_and_not_after(
@@ -406,7 +412,7 @@ def test_the_machine_is_settled_before_it_computes_anything(
 def test_an_adapter_that_changes_nothing_is_refused(first: First, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         run(tmp_path, *first.words, "sft.learning_rate=1e-30")
-    loss = first.summary.training["first_loss"]
+    loss = first.summary.trainings[0].facts["first_loss"]
     assert caught.value.message == (
         f"training changed nothing for the better: the held-out loss was {loss:.4f} before the first step and "
         f"never lower after it (best {loss:.4f})"
@@ -520,8 +526,8 @@ def test_conversations_longer_than_the_context_are_asked_up_to_where_they_fit(
     file = tmp_path / "talks.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = run(tmp_path, f"base={first.base}", f"data.train={file}", "data.max_truncated=1")
-    assert summary.data_report["rows"]["truncated"] == 30
-    assert summary.data_report["lengths"]["p50"] > 144
+    assert summary.data_reports[0]["rows"]["truncated"] == 30
+    assert summary.data_reports[0]["lengths"]["p50"] > 144
     answers = summary.comparison.answers
     assert len(answers) == 2
     for answer in answers:

@@ -30,8 +30,8 @@ def test_a_model_trained_elsewhere_goes_through_a_night_and_answers(
         "quantize.types=[F16,Q8_0,Q4_K_M]",
     )  # fmt: skip
     assert last_night(tmp_path)[0].status == "done"
-    assert summary.data_report["template"]["origin"] == "default"  # this tokenizer has no chat template
-    assert summary.training["best_loss"] < summary.training["first_loss"]
+    assert summary.data_reports[0]["template"]["origin"] == "default"  # this tokenizer has no chat template
+    assert summary.trainings[0].facts["best_loss"] < summary.trainings[0].facts["first_loss"]
     fidelity = {row["type"]: row for row in summary.fidelity}
     assert fidelity["F16"]["same_greedy_share"] == 1.0
     assert fidelity["Q8_0"]["same_top_share"] > 0.95
@@ -56,12 +56,12 @@ def test_two_thousand_real_instructions_lower_the_held_out_loss(shared_data: Pat
         "sft.max_steps=15", "sft.eval_steps=5", "data.held_out=0.03",
     )  # fmt: skip
     assert last_night(tmp_path)[0].status == "done"
-    counts = summary.data_report["rows"]
+    counts = summary.data_reports[0]["rows"]
     assert counts["read"] == 2000
     assert (
         sum(counts[key] for key in ("train", "held_out", "bad", "cut_to_nothing", "without_answer")) == 2000
     )
-    assert summary.training["best_loss"] < summary.training["first_loss"] - 0.2
+    assert summary.trainings[0].facts["best_loss"] < summary.trainings[0].facts["first_loss"] - 0.2
     (loss,) = summary.comparison.metrics
     assert loss.difference.high < 0
     assert summary.comparison.verdict == "better"

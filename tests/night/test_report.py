@@ -203,13 +203,12 @@ def test_a_night_of_pretraining_alone_has_less_to_say() -> None:
     said = "A new base was trained from scratch: held-out loss 1.612 nats a token. It has no rival yet."
     night = summary(
         comparison=Comparison([], [], "not compared", "", said),
-        data_report={},
+        data_reports=[],
         fidelity=[],
         plan=[],
         licences=[],
         warnings=[],
-        curve={},
-        training={},
+        trainings=[],
     )
     page = assert_inert(render(night))
     assert page.headings == [

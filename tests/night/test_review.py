@@ -68,7 +68,7 @@ def test_a_budget_that_has_run_out_lands_what_has_begun(
         run(tmp_path / "w", *words, *budget, watcher=watcher, stop_asked=lambda: steps[0] >= 9)
     monkeypatch.setattr(forecast, "seconds_allowed", lambda *_: 1.0)
     summary = run(tmp_path / "w", *words, *budget)
-    assert 9 < summary.training["steps"] < 40
+    assert 9 < summary.trainings[0].facts["steps"] < 40
 
 
 def test_a_file_that_is_renamed_to_another_format_is_another_file(tmp_path: Path) -> None:

@@ -6,16 +6,13 @@ import pytest
 
 from nomoat.errors import BudgetError
 from nomoat.plan.cost import Prices, train_bytes, train_flops
-from nomoat.plan.planner import Capacity, Limits, Work, plan_night
+from nomoat.plan.planner import Capacity, Limits, Training, Work, plan_night
 
 WORK = Work(
     parameters=100_000_000,
     trainable=2_000_000,
     frozen=True,
-    top=1.0,
-    below_tokens=3_000_000,
-    train_tokens=3_000_000,
-    compass_tokens=0,
+    trainings=(Training("sft", train_tokens=3_000_000, below_tokens=3_000_000, read_tokens=0),),
     held_out_tokens=100_000,
     prompts=100,
     prompt_tokens=50,
@@ -59,7 +56,7 @@ def test_bytes_grow_with_what_is_trained_and_with_the_micro_batch() -> None:
 
 def test_without_a_budget_training_takes_what_it_needs() -> None:
     plan = plan_night(WORK, CAPACITY, FREE, Limits(None, None))
-    assert plan.train_seconds is None
+    assert plan.train_seconds == {"sft": None}
     by_kind = {stage.kind: stage.seconds for stage in plan.stages}
     assert by_kind["sft"] == pytest.approx(4 * 1e8 * 3e6 / (200e9 * 0.45))
     assert plan.energy_joules == pytest.approx(plan.seconds * 50.0)
@@ -71,11 +68,30 @@ def test_without_a_budget_training_takes_what_it_needs() -> None:
 def test_training_gives_way_and_evaluation_does_not() -> None:
     free = plan_night(WORK, CAPACITY, FREE, Limits(None, None))
     tight = plan_night(WORK, CAPACITY, FREE, Limits(free.seconds * 0.7, None))
-    assert tight.train_seconds is not None
-    assert tight.train_seconds < free.stages[0].seconds
+    assert tight.train_seconds["sft"] is not None
+    assert tight.train_seconds["sft"] < free.stages[0].seconds
     assert tight.stages[1:] == free.stages[1:]
     assert tight.seconds <= free.seconds * 0.7
     assert "are kept for merging, quantising and evaluation" in tight.sentences[1]
+
+
+def test_two_trainings_share_the_time_as_the_forecast_says() -> None:
+    second = Training("prefer", train_tokens=1_000_000, below_tokens=1_000_000, read_tokens=4_000_000)
+    work = replace(WORK, trainings=(*WORK.trainings, second))
+    free = plan_night(work, CAPACITY, FREE, Limits(None, None))
+    seconds = {stage.kind: stage.seconds for stage in free.stages}
+    assert list(seconds) == ["sft", "prefer", "merge", "quantize", "evaluate"]
+    # a token read takes half of a token trained on: 4 operations a weight against 2
+    assert seconds["prefer"] == pytest.approx(seconds["sft"])
+    assert free.train_seconds == {"sft": None, "prefer": None}
+    tight = plan_night(work, CAPACITY, FREE, Limits(free.seconds * 0.7, None))
+    assert tight.train_seconds["sft"] == pytest.approx(tight.train_seconds["prefer"])
+    assert sum(stage.seconds for stage in tight.stages) <= free.seconds * 0.7
+    # what is done leaves its time to the other
+    rest = replace(work, trainings=(Training("sft", 0, 0, 0), second))
+    later = plan_night(rest, CAPACITY, FREE, Limits(free.seconds * 0.7, None))
+    assert later.train_seconds["sft"] == 0.0
+    assert later.train_seconds["prefer"] == pytest.approx(2 * (tight.train_seconds["prefer"] or 0.0))
 
 
 def test_evaluation_takes_as_long_as_the_files_take_to_answer() -> None:
@@ -95,7 +111,7 @@ def test_evaluation_takes_as_long_as_the_files_take_to_answer() -> None:
 def test_money_is_time_at_the_price() -> None:
     prices = Prices(dollars_per_hour=1.0, dollars_per_kwh=0.0)
     plan = plan_night(WORK, CAPACITY, prices, Limits(None, 3.0))
-    assert plan.train_seconds is not None
+    assert plan.train_seconds["sft"] is not None
     assert plan.dollars <= 3.0
     by_clock = plan_night(WORK, CAPACITY, prices, Limits(3 * 3600.0, None))
     assert plan.train_seconds == pytest.approx(by_clock.train_seconds)
@@ -123,6 +139,7 @@ def test_the_whole_night_is_said_before_it_begins() -> None:
 
 def test_what_is_trained_already_is_not_refused_for_lack_of_time() -> None:
     plan = plan_night(WORK, CAPACITY, FREE, Limits(10.0, None), may_refuse=False)
-    assert plan.train_seconds == 0.0
-    done = plan_night(replace(WORK, train_tokens=0), CAPACITY, FREE, Limits(10.0, None), may_refuse=False)
+    assert plan.train_seconds == {"sft": 0.0}
+    nothing = replace(WORK, trainings=(Training("sft", 0, 0, 0),))
+    done = plan_night(nothing, CAPACITY, FREE, Limits(10.0, None), may_refuse=False)
     assert done.sentences[0] == "training was done before"

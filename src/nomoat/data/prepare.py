@@ -128,7 +128,7 @@ def _read(
     """The rows to train on, of all files in order; the others are counted."""
     sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for file in files]
     for i, file in enumerate(files):
-        on_bytes = None if progress is None else partial(_onwards, progress, sum(sizes[:i]), sum(sizes))
+        on_bytes = None if progress is None else partial(onwards, progress, sum(sizes[:i]), sum(sizes))
         detected, rows = open_rows(file, format=format, on_bytes=on_bytes)
         said.append(detected.said)
         if detected.format in ("preference", "rating") and not use_preferred:
@@ -141,23 +141,23 @@ def _read(
             elif isinstance(row, RatingRow) and not row.label:
                 tally.counts["not_preferred"] += 1
             else:
-                yield _answered(row)
+                yield answered(row)
 
 
-def _onwards(progress: Progress, done_before: int, total: int, done: int) -> None:
+def onwards(progress: Progress, done_before: int, total: int, done: int) -> None:
     progress(done_before + done, total)
 
 
 def _judged(file: str, format: str) -> DataError:
     what = "the chosen answers" if format == "preference" else "the answers that were rated good"
     return DataError(
-        f"{file}: holds {format} rows. Learning from judgements is a stage that is yet to come; this one learns "
-        "from answers alone.",
-        hint=f"To train on {what} as they stand: data.use_preferred: true",
+        f"{file}: holds {format} rows, and the stage `sft` learns from answers alone.",
+        hint=f"To train on {what} as they stand: data.use_preferred: true. To learn from the judgements "
+        "themselves: name the file in prefer.train, and take it out here or set sft: null.",
     )
 
 
-def _answered(row: Row) -> ChatRow | TextRow:
+def answered(row: Row) -> ChatRow | TextRow:
     """A judged row as a conversation that is trained on its good answer only."""
     if isinstance(row, ChatRow | TextRow):
         return row

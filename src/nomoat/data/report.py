@@ -114,16 +114,23 @@ def check_bad(tally: Tally, max_bad_rows: float, *, so_far: bool = False) -> Non
 
 
 def check_kept(
-    tally: Tally, *, share: float, max_seq_len: int, max_truncated: float, context: int | None
+    tally: Tally,
+    *,
+    share: float,
+    max_seq_len: int,
+    max_truncated: float,
+    context: int | None,
+    section: str = "sft",
 ) -> None:
     """DataError where the rows that are left cannot make a night. `context` is the longest row that the base
-    can read, in tokens; None where that is not known."""
+    can read, in tokens; None where that is not known. `section` is where the recipe says `max_seq_len`."""
+    length_key = f"{section}.max_seq_len"
     rows = tally.rows()
     if rows.truncated > max_truncated * tally.chats:
         raise DataError(
             f"{rows.truncated} of {tally.chats} rows are longer than {max_seq_len} tokens and would be cut "
             f"({rows.truncated / tally.chats:.0%}); data.max_truncated allows {max_truncated:.0%}.",
-            hint=_more_room(tally.lengths, max_seq_len, context),
+            hint=_more_room(tally.lengths, max_seq_len, context, length_key),
         )
     if rows.train + rows.held_out == 0:
         raise DataError(
@@ -140,23 +147,23 @@ def check_kept(
         raise DataError(
             f"The stop token is never trained: every row is longer than {max_seq_len} tokens and loses its end, "
             "so the model would never stop.",
-            hint=_more_room(tally.lengths, max_seq_len, context),
+            hint=_more_room(tally.lengths, max_seq_len, context, length_key),
         )
 
 
-def _more_room(lengths: Counter[int], max_seq_len: int, context: int | None) -> str:
+def _more_room(lengths: Counter[int], max_seq_len: int, context: int | None, length_key: str) -> str:
     """What to do about rows that are cut, within what the base can read."""
     fits, held = percentile(lengths, 0.95), "95 of 100 rows"
     if fits <= max_seq_len:
         fits, held = max(lengths), "every row"
     if context is None or fits <= context:
-        return f"Raise sft.max_seq_len: {fits} tokens would hold {held} whole."
+        return f"Raise {length_key}: {fits} tokens would hold {held} whole."
     otherwise = f"choose a base with a longer context ({fits} tokens would hold {held} whole)."
     if max_seq_len >= context:
         return f"The base reads no more than that. Shorten or split the longer rows, or {otherwise}"
     whole = sum(count for length, count in lengths.items() if length <= context) / lengths.total()
     return (
-        f"Raise sft.max_seq_len to {context}, which is all that the base reads and would hold {whole:.0%} of the "
+        f"Raise {length_key} to {context}, which is all that the base reads and would hold {whole:.0%} of the "
         f"rows whole; beyond that, shorten or split rows, or {otherwise}"
     )
 

@@ -37,7 +37,12 @@ class TokenStoreWriter:
         self._files["offsets.bin"].write(np.uint64(0).tobytes())
         self.rows = self.tokens = self.supervised_tokens = 0
 
-    def append(self, tokens: Sequence[int], trained: Sequence[bool] | None, row_hash: str) -> None:
+    def append(
+        self,
+        tokens: Sequence[int] | NDArray[np.uint32],
+        trained: Sequence[bool] | NDArray[np.bool_] | None,
+        row_hash: str,
+    ) -> None:
         """Add a row. `trained` None: every token is a target, but the first, which nothing predicts."""
         tokens_T = np.asarray(tokens, dtype="<u4")
         trained_T = (

@@ -101,8 +101,9 @@ def _ordered(stored: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + stored[8 + length :]
 
 
-def load_adapter(model: Any, folder: Path, *, base_sha256: str) -> Any:
-    """Put a saved adapter on its base; ModelError if it was trained on another one."""
+def load_adapter(model: Any, folder: Path, *, base_sha256: str, trainable: bool = False) -> Any:
+    """Put a saved adapter on its base, frozen, or to be trained further; ModelError if it was trained on another
+    base."""
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     weights = folder / "adapter_model.safetensors"
@@ -115,6 +116,7 @@ def load_adapter(model: Any, folder: Path, *, base_sha256: str) -> Any:
             hint="Give the base it was trained on, or train a new adapter.",
         )
     config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = not trainable
     config.base_model_name_or_path = None  # the fingerprint has said which base it is; a path says nothing
     peft_model = get_peft_model(model, config)
     set_peft_model_state_dict(peft_model, load_file(weights))

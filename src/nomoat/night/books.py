@@ -16,7 +16,7 @@ from nomoat.ledger.rows import GenerationRow, NightRow, Sample, Score, Subject
 from nomoat.ledger.store import Ledger
 from nomoat.night.code import code_version
 from nomoat.night.report import write_report
-from nomoat.night.result import NightSummary, Results
+from nomoat.night.result import NightSummary, Results, TrainingSummary
 from nomoat.night.runner import NightInterrupted, Stages
 from nomoat.night.stages import MODEL
 from nomoat.recipe_file import LoadedRecipe
@@ -64,7 +64,6 @@ class Books:
 
         night, cost = self.night, self._cost()
         report_path = self.workspace / HOUSE / "reports" / f"night-{night.id:04d}.html"
-        trained = results.sft or results.pretrain
         summary = NightSummary(
             night_id=night.id,
             generation=generation.name,
@@ -77,11 +76,8 @@ class Books:
             machine=night.machine,
             plan=list(results.plan),
             recipe_yaml=self.loaded.resolved_yaml(),
-            data_report=dict(results.data.meta) if results.data else {},
-            curve=_read_json(trained, "training.json").get("curve", {}),
-            training={
-                k: v for k, v in (trained.meta if trained else {}).items() if k not in ("params", "events")
-            },
+            data_reports=[dict(made.meta) for made in (results.data, results.judgements) if made],
+            trainings=_trainings(results),
             comparison=comparison,
             fidelity=_read_json(results.evaluate, "fidelity.json").get("files", []),
             stages=self.stages.summaries,
@@ -113,10 +109,11 @@ class Books:
             if known.served_file == served_file and known.merged_artifact == model.id:
                 self.ledger.set_verdict(known.id, verdict)
                 return known
+        adapter = list(results.trained.values())[-1] if results.trained else None
         return self.ledger.add_generation(
             self.night.id,
             base=base,
-            adapter_artifact=results.sft.id if results.sft and results.sft is not results.merged else None,
+            adapter_artifact=adapter.id if adapter and adapter is not results.merged else None,
             merged_artifact=model.id,
             gguf_artifact=results.served.id,
             served_file=served_file,
@@ -145,6 +142,19 @@ def read_comparison(results: Results) -> Comparison:
     ]
     answers = [Answer(**answer) for answer in raw["answers"]]
     return Comparison(metrics, answers, raw["verdict"], raw["decided_by"], raw["said"])
+
+
+def _trainings(results: Results) -> list[TrainingSummary]:
+    """Each stage that trained: those on the base, or else the one that made it."""
+    made = results.trained or ({"pretrain": results.pretrain} if results.pretrain else {})
+    return [
+        TrainingSummary(
+            kind,
+            _read_json(artifact, "training.json")["curve"],
+            {key: value for key, value in artifact.meta.items() if key not in ("params", "events")},
+        )
+        for kind, artifact in made.items()
+    ]
 
 
 def _read_json(artifact: Artifact | None, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +12,11 @@ from nomoat.model.load import count_parameters, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
+from nomoat.night.recipes import adapter_keys, first_training, preference_keys
 from nomoat.plan.cost import Prices, adapter_share
-from nomoat.plan.planner import Capacity, Limits, Plan, Work, plan_night
+from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Recipe, Sft
+from nomoat.recipe import Budget, Optimiser, Prefer, Recipe, Sft
 from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
@@ -59,64 +61,79 @@ def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
 def plan_finetuning(
     recipe: Recipe,
     base: Path,
-    data: dict[str, Any],
+    data: dict[str, dict[str, Any]],
     prompts: int,
     profile: MachineProfile,
     started: datetime,
     *,
-    trained: Trained,
+    trained: Mapping[str, Trained],
     pace: Pace | None = None,
 ) -> Plan:
-    """Forecast the stages after `data` (its report) and how long training may take.
+    """Forecast the stages after those that read `data`, and how long training may take. `data` holds the reports of
+    these by the stage that learns from them, in the order of training.
 
-    `trained` says how much of the training an earlier run has done: work that is there is never refused for
+    `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
     lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
     refuses nothing.
     """
-    sft = recipe.sft
-    assert sft is not None
+    adapter, first = adapter_keys(recipe), first_training(recipe)
     shape = read_shape(base)
     parameters = count_parameters(base)
-    share = adapter_share(sft.lora_r, shape.width) if sft.method == "lora" else 1.0
-    train_tokens = round(data["tokens"]["train"] * sft.num_train_epochs)
-    if sft.max_steps is not None:
-        train_tokens = min(train_tokens, sft.max_steps * sft.tokens_per_step)
-    if trained == "done":
-        train_tokens = 0
-    held_out_tokens, held_out_rows = data["tokens"]["held_out"], max(1, data["rows"]["held_out"])
-    top = min(1.0, sft.lora_layers / shape.layers) if sft.method == "lora" and sft.lora_layers else 1.0
-    below_tokens = train_tokens
-    if keeps_frozen(sft):
-        below_tokens = min(train_tokens, data["tokens"]["train"])
+    is_adapter = adapter["method"] == "lora"
+    share = adapter_share(adapter["lora_r"], shape.width) if is_adapter else 1.0
+    evaluated = next(iter(data.values()))
+    held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
+    top = min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
     work = Work(
         parameters=parameters,
         trainable=round(parameters * share),
-        frozen=sft.method == "lora",
-        top=top,
-        below_tokens=below_tokens,
-        train_tokens=train_tokens,
+        frozen=is_adapter,
+        trainings=tuple(
+            Training(kind, 0, 0, 0)
+            if trained[kind] == "done"
+            else _training(recipe, kind, report["tokens"], top)
+            for kind, report in data.items()
+        ),
         held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
-        compass_tokens=0 if trained == "done" else COMPASS_TIMES * min(held_out_tokens, COMPASS_TOKENS),
         prompts=prompts,
         prompt_tokens=round(held_out_tokens / held_out_rows),
         compared_prompts=COMPARED_PROMPTS,
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
-        micro_batch_tokens=max(sft.micro_batch_tokens, sft.max_seq_len),
+        micro_batch_tokens=max(first.micro_batch_tokens, first.max_seq_len),
         width=shape.width,
         layers=shape.layers,
         vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
     )
-    may_refuse = trained == "no" and pace is not None
+    may_refuse = set(trained.values()) == {"no"} and pace is not None
     pace = pace or expected_pace(profile, parameters)
     capacity = Capacity(
         gflops=profile.gflops,
         read_tokens_per_s=pace.read_tokens_per_s,
         write_tokens_per_s=pace.write_tokens_per_s,
-        weight_bytes=2 if profile.dtype == "bfloat16" and sft.method == "lora" else 4,
+        weight_bytes=2 if profile.dtype == "bfloat16" and is_adapter else 4,
         memory_bytes=profile.memory_bytes,
         watts=profile.watts,
     )
     limits = budget_left(recipe.budget, profile, started)
     return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=may_refuse)
+
+
+def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> Training:
+    """What the stage `kind` reads of rows with so many tokens."""
+    section: Optimiser = getattr(recipe, kind)
+    train_tokens = round(tokens["train"] * section.num_train_epochs)
+    if section.max_steps is not None:
+        train_tokens = min(train_tokens, section.max_steps * section.tokens_per_step)
+    compass_tokens = min(tokens["held_out"], COMPASS_TOKENS)
+    read_tokens, below_tokens = COMPASS_TIMES * compass_tokens, train_tokens
+    if isinstance(section, Sft) and keeps_frozen(section):
+        below_tokens = min(train_tokens, tokens["train"])
+    if isinstance(section, Prefer):
+        loss = preference_keys(section)
+        # KTO reads every prompt with the answer to another as well: once for the reference, and in every step
+        times = 2 if loss.needs_kl else 1
+        read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
+        read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
+    return Training(kind, train_tokens, below_tokens, read_tokens, top)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
@@ -22,7 +23,7 @@ from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
-from nomoat.night.recipes import resolve_learning_rate
+from nomoat.night.recipes import adapter_keys, first_training, resolve_learning_rate, resolve_preference_rate
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
@@ -48,7 +49,7 @@ def run_night(
     recipe = loaded.recipe
     sources = find_sources(recipe, loaded.folder)
     threads = set_threads(recipe.threads)
-    machine = choose_machine((recipe.sft or recipe.pretrain).dtype)  # type: ignore[union-attr]
+    machine = choose_machine(first_training(recipe).dtype)
     make_deterministic(machine)
     base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)
     store = ArtifactStore(workspace)
@@ -81,7 +82,7 @@ def run_night(
         books = Books(ledger, opened.night, loaded, workspace, stages)
         with books.closed_on_failure():
             base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
-            results = night.finetune(base) if recipe.sft else night.pack_up(base)
+            results = night.finetune(base) if recipe.sft or recipe.prefer else night.pack_up(base)
             for warning in store.warnings:
                 watcher.note(warning)
             return books.close(base.name, base.source, results, warnings=tuple(store.warnings))
@@ -114,33 +115,33 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, merge, quantize, evaluate. The base is quantised before it is trained, so that what cannot
-        be served, or not be asked, is refused while it has cost nothing."""
-        assert self.recipe.sft is not None
-        data = self.stages.do(self.orders.data(base))
-        rate, reason = resolve_learning_rate(self.recipe.sft, base.width)
-        self.stages.watcher.note(reason)
-        trained = self._trained(self.orders.sft(base, data, rate, Countdown(None).left))
+        """data, sft, judgements, prefer, merge, quantize, evaluate: those that the recipe has. The base is quantised
+        before it is trained, so that what cannot be served, or not be asked, is refused while it has cost nothing."""
+        data = self.stages.do(self.orders.data(base)) if self.recipe.sft else None
+        judgements = self.stages.do(self.orders.judgements(base)) if self.recipe.prefer else None
+        learner = _Learner(self.recipe, self.orders, base, data, judgements)
+        for reason in learner.reasons():
+            self.stages.watcher.note(reason)
+        trained = self._trained(learner)
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         forecast = partial(
             plan_finetuning,
             self.recipe,
             base.folder,
-            data.meta,
+            learner.reports(),
             len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
             self.profile,
             self.started,
-            trained=trained,
         )
-        plan = self._say(forecast())
+        plan = self._say(forecast(trained=trained))
         lack = lack_of_disk(
             self.recipe,
             base.folder,
             self.orders.machine,
-            data.meta["tokens"]["train"],
+            data.meta["tokens"]["train"] if data else 0,
             self.profile.disk_free_bytes,
         )
-        if lack and trained == "no":
+        if lack and set(trained.values()) == {"no"}:
             self.stages.watcher.note(lack)
         serve, types = self.recipe.quantize.serve, tuple(self.recipe.quantize.types)
         base_files = self.stages.do(self.orders.quantize(base.folder, base.source, "base", (serve,)))
@@ -150,22 +151,34 @@ class _Night:
             chat_template=self.sources.chat_template,
             n_ctx=self.orders.n_ctx(base_files),
         )
-        if trained != "done":
+        pace = None
+        if set(trained.values()) != {"done"}:
             threads = engine_threads(base_files, self.orders.threads)
             pace = measure_pace(self.orders.base_gguf(base_files), n_threads=threads)
-            plan = self._say(forecast(pace=pace), measured=pace)
-        sft = self.stages.do(self.orders.sft(base, data, rate, Countdown(plan.train_seconds).left))
-        is_adapter = self.recipe.sft.method == "lora"
-        merged = self.stages.do(self.orders.merge(base, data, sft)) if is_adapter else sft
+            plan = self._say(forecast(trained=trained, pace=pace), measured=pace)
+
+        made: dict[str, Artifact] = {}
+        for kind in learner.reports():
+            if made:  # what the stage before has left of the time
+                plan = forecast(trained=trained, pace=pace)
+            time = Countdown(plan.train_seconds[kind])
+            made[kind] = self.stages.do(learner.job(kind, made, time.left))
+            trained = trained | {kind: "done"}
+        last = made[list(made)[-1]]
+        evaluated = data or judgements
+        assert evaluated is not None
+        is_adapter = adapter_keys(self.recipe)["method"] == "lora"
+        merged = self.stages.do(self.orders.merge(base, evaluated, last)) if is_adapter else last
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))
-        evaluate = self.stages.do(self.orders.evaluate(base, data, merged, base_files, served))
+        evaluate = self.stages.do(self.orders.evaluate(base, evaluated, merged, base_files, served))
         return Results(
             served=served,
             plan=plan.sentences,
             licences=licences_of(base.folder, self.sources),
             pretrain=self.pretrained,
             data=data,
-            sft=sft,
+            judgements=judgements,
+            trained=made,
             merged=merged,
             evaluate=evaluate,
         )
@@ -182,12 +195,20 @@ class _Night:
             self.stages.watcher.note(sentence)
         return plan
 
-    def _trained(self, job: Job) -> Trained:
-        """How much of a training job an earlier run has done."""
-        store = self.stages.store
-        if store.get(job.kind, job.key) is not None:
-            return "done"
-        return "begun" if store.has_begun(job.kind, job.key) else "no"
+    def _trained(self, learner: _Learner) -> dict[str, Trained]:
+        """How much of each training an earlier run has done. Of a stage whose forerunner is not done nothing is."""
+        found: dict[str, Trained] = {}
+        made: dict[str, Artifact] = {}
+        for kind in learner.reports():
+            found[kind] = "no"
+            if len(made) == len(found) - 1:
+                job = learner.job(kind, made, Countdown(None).left)
+                artifact = self.stages.store.get(job.kind, job.key)
+                if artifact is not None:
+                    found[kind], made[kind] = "done", artifact
+                elif self.stages.store.has_begun(job.kind, job.key):
+                    found[kind] = "begun"
+        return found
 
     def _pretraining_time(self) -> Countdown:
         """Half of the budget where fine-tuning follows, else all but a tenth for the files: what comes after
@@ -195,5 +216,40 @@ class _Night:
         budget = self.recipe.budget
         left = budget_left(budget, self.profile, self.started)
         seconds = seconds_within(left, prices_of(budget), self.profile.watts)
-        share = PRETRAIN_SHARE_BEFORE_SFT if self.recipe.sft else PRETRAIN_SHARE_ALONE
+        share = PRETRAIN_SHARE_BEFORE_SFT if self.recipe.sft or self.recipe.prefer else PRETRAIN_SHARE_ALONE
         return Countdown(None if seconds is None else share * seconds)
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """The stages that train, in order: each goes on from what the one before it has made."""
+
+    recipe: Recipe
+    orders: Orders
+    base: Base
+    data: Artifact | None
+    judgements: Artifact | None
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """The report on the rows that each of them learns from."""
+        rows = {"sft": self.data, "prefer": self.judgements}
+        return {kind: artifact.meta for kind, artifact in rows.items() if artifact is not None}
+
+    def reasons(self) -> list[str]:
+        """Why their learning rates are what they are."""
+        return [self._rate(kind)[1] for kind in self.reports()]
+
+    def job(self, kind: str, made: Mapping[str, Artifact], seconds_left: Callable[[], float | None]) -> Job:
+        """The job of the stage `kind`, after those that are made."""
+        rate, _ = self._rate(kind)
+        if kind == "sft":
+            assert self.data is not None
+            return self.orders.sft(self.base, self.data, rate, seconds_left)
+        assert self.judgements is not None
+        return self.orders.prefer(self.base, self.judgements, made.get("sft"), rate, seconds_left)
+
+    def _rate(self, kind: str) -> tuple[float, str]:
+        if kind == "sft":
+            assert self.recipe.sft is not None
+            return resolve_learning_rate(self.recipe.sft, self.base.width)
+        return resolve_preference_rate(self.recipe, self.base.width)

@@ -14,9 +14,26 @@ from nomoat.model.load import Machine, choose_machine
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
 from nomoat.night.jobs import Job
-from nomoat.night.recipes import data_keys, training_keys
+from nomoat.night.recipes import (
+    adapter_keys,
+    data_keys,
+    first_training,
+    judgement_keys,
+    preference_keys,
+    training_keys,
+)
 from nomoat.night.sources import Sources
-from nomoat.night.stages import ADAPTER, HELD_OUT, MODEL, run_data, run_merge, run_pretrain, run_sft
+from nomoat.night.stages import (
+    ADAPTER,
+    HELD_OUT,
+    MODEL,
+    run_data,
+    run_judgements,
+    run_merge,
+    run_prefer,
+    run_pretrain,
+    run_sft,
+)
 from nomoat.recipe import GgufType, Pretrain, Recipe
 
 SMALL_FILE_BYTES = 100_000_000
@@ -134,14 +151,81 @@ class Orders:
             ),
         )
 
-    def merge(self, base: Base, data: Artifact, sft: Artifact) -> Job:
+    def judgements(self, base: Base) -> Job:
+        """Read, check, split and tokenise the owner's judged answers."""
+        files, keys = self.sources.prefer, judgement_keys(self.recipe)
+        return Job(
+            kind="judgements",
+            why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
+            inputs={
+                "base": base.source,
+                **self.sources.fingerprints(files),
+                **template_input(self.sources.chat_template),
+            },
+            params=keys,
+            run=partial(
+                run_judgements,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=list(files),
+                **keys,
+            ),
+        )
+
+    def prefer(
+        self,
+        base: Base,
+        judgements: Artifact,
+        sft: Artifact | None,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+    ) -> Job:
+        """Learn from judged answers: what `sft` made is trained further, or the base. Its key does not depend on the
+        time left."""
+        section = self.recipe.prefer
+        assert section is not None
+        keys, loss = training_keys(section, rate, self.recipe.seed), preference_keys(section)
+        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
+        tuned = {} if sft is None else {"sft": sft.id}
+        is_adapter = adapter["method"] == "lora"
+        return Job(
+            kind="prefer",
+            why=f"{section.loss_type} on {judgements.meta['rows']['train']} judged rows",
+            inputs={"base": base.source, "judgements": judgements.id, **tuned},
+            params={
+                "keys": asdict(keys),
+                "loss": asdict(loss),
+                **adapter,
+                "base_name": base.name,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_prefer,
+                base=sft.path / MODEL if sft and not is_adapter else base.folder,
+                adapter=sft.path / ADAPTER if sft and is_adapter else None,
+                after_sft=sft is not None,
+                base_name=base.name,
+                base_sha256=base.sha256,
+                judgements=judgements.path,
+                chat_template=self.sources.chat_template,
+                machine=machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                keys=keys,
+                loss=loss,
+                **adapter,
+            ),
+        )
+
+    def merge(self, base: Base, data: Artifact, trained: Artifact) -> Job:
         """Fold the adapter into its base."""
         return Job(
             kind="merge",
             why="the adapter folded into its base",
             inputs={
                 "base": base.source,
-                "adapter": sft.id,
+                "adapter": trained.id,
                 "data": data.id,
                 **template_input(self.sources.chat_template),
             },
@@ -150,7 +234,7 @@ class Orders:
                 run_merge,
                 base=base.folder,
                 base_sha256=base.sha256,
-                adapter=sft.path / ADAPTER,
+                adapter=trained.path / ADAPTER,
                 data=data.path,
                 chat_template=self.sources.chat_template,
                 machine=self.machine,
@@ -165,8 +249,7 @@ class Orders:
         self, base: Base, data: Artifact, merged: Artifact, base_files: Artifact, served: Artifact
     ) -> Job:
         """Base against tuned model, with the files that answer for them."""
-        section, sft, serve = self.recipe.evaluate, self.recipe.sft, self.recipe.quantize.serve
-        assert sft is not None
+        section, serve = self.recipe.evaluate, self.recipe.quantize.serve
         keys: dict[str, Any] = {
             key: getattr(section, key)
             for key in (
@@ -178,7 +261,7 @@ class Orders:
                 "bootstrap_samples",
             )
         }
-        keys |= {"seed": self.recipe.seed, "batch_tokens": sft.micro_batch_tokens}
+        keys |= {"seed": self.recipe.seed, "batch_tokens": first_training(self.recipe).micro_batch_tokens}
         prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.prompts)}
         return Job(
             kind="evaluate",
@@ -237,9 +320,8 @@ class Orders:
 
     def n_ctx(self, files: Artifact) -> int:
         """Tokens of the longest conversation that evaluation makes room for."""
-        sft = self.recipe.sft
-        assert sft is not None
-        wanted = sft.max_seq_len + self.recipe.evaluate.max_new_tokens
+        longest = max(section.max_seq_len for section in (self.recipe.sft, self.recipe.prefer) if section)
+        wanted = longest + self.recipe.evaluate.max_new_tokens
         return min(int(files.meta["files"][0]["context_length"]), wanted)
 
     def _limits(self) -> dict[str, Any]:

@@ -4,12 +4,67 @@ from __future__ import annotations
 
 from typing import Any
 
-from nomoat.recipe import Optimiser, Recipe, Sft
+from nomoat.recipe import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Recipe, Sft
+from nomoat.train.prefer import PreferenceKeys
 from nomoat.train.run import TrainingKeys
 
 WIDE = 2048
 LORA_RATE_WHEN_WIDE = 2e-4
 FULL_SHARE = 0.1
+PREFER_SHARE = 0.1
+BETA, SIMPO_BETA = 0.1, 2.0
+
+
+def first_training(recipe: Recipe) -> Sft | Prefer | Pretrain:
+    """The section of the first stage that trains on a base, or that makes one."""
+    section = recipe.sft or recipe.prefer or recipe.pretrain
+    assert section is not None
+    return section
+
+
+def adapter_keys(recipe: Recipe) -> dict[str, Any]:
+    """How the weights of the base are adapted: `sft`'s keys, or else `prefer`'s, with `sft`'s defaults."""
+    first = recipe.sft or Sft()
+    own = {} if recipe.sft or not recipe.prefer else recipe.prefer.model_dump(include=set(ADAPTER_KEYS))
+    return {key: getattr(first, key) for key in ADAPTER_KEYS} | {
+        k: v for k, v in own.items() if v is not None
+    }
+
+
+def resolve_preference_rate(recipe: Recipe, width: int) -> tuple[float, str]:
+    """The learning rate of `prefer` and a sentence that gives its reason.
+
+    A tenth of `sft`'s: what it teaches is a direction, not new text, and the rates of the papers on preferences are
+    about a tenth of those for instructions, for adapters and for all weights (as TRL's defaults are: 1e-6, 2e-5)."""
+    section = recipe.prefer
+    assert section is not None
+    if section.learning_rate is not None:
+        return section.learning_rate, f"prefer: learning rate {section.learning_rate:g}, as the recipe says"
+    first = (recipe.sft or Sft()).model_copy(update={"method": adapter_keys(recipe)["method"]})
+    rate = PREFER_SHARE * resolve_learning_rate(first, width)[0]
+    return rate, f"prefer: learning rate {rate:g}, a tenth of that of sft (prefer.learning_rate)"
+
+
+def preference_keys(section: Prefer) -> PreferenceKeys:
+    """The keys of the loss."""
+    beta = section.beta or (SIMPO_BETA if section.loss_type == "simpo" else BETA)
+    names = ("loss_type", "label_smoothing", "simpo_gamma", "desirable_weight", "undesirable_weight")
+    return PreferenceKeys(beta=beta, **{name: getattr(section, name) for name in names})
+
+
+def judgement_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that the stage `judgements` depends on, as `prepare_judgements` takes them."""
+    section, prefer = recipe.data, recipe.prefer
+    assert prefer is not None
+    return {
+        "wanted": "any" if prefer.loss_type == "kto" else "pairs",
+        "held_out_share": section.held_out,
+        "split_by": section.split_by,
+        "max_seq_len": prefer.max_seq_len,
+        "max_bad_rows": section.max_bad_rows,
+        "max_truncated": section.max_truncated,
+        "dedup": section.dedup,
+    }
 
 
 def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
@@ -26,7 +81,7 @@ def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
 
 
 def training_keys(section: Optimiser, learning_rate: float, seed: int) -> TrainingKeys:
-    """The training keys of `sft` or `pretrain`."""
+    """The training keys of a section that trains."""
     return TrainingKeys(
         learning_rate=learning_rate,
         num_train_epochs=section.num_train_epochs,

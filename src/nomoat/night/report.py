@@ -22,7 +22,7 @@ from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
 from nomoat.evaluate.stats import mcnemar_exact
 from nomoat.ledger.files import atomic_write
 from nomoat.night import report_plots, units
-from nomoat.night.result import NightSummary
+from nomoat.night.result import NightSummary, TrainingSummary
 
 MOST_CHARS = 10_000
 """Longest text the page shows of any one value; what is cut is counted, and whole in the ledger."""
@@ -41,10 +41,14 @@ _TRAINING = {
     "best_step": "best step, kept",
     "first_loss": "held-out loss before",
     "best_loss": "held-out loss after",
+    "best_accuracy": "held-out judgements followed, as a share",
+    "best_margin": "held-out margin of the preferred, nats × beta",
     "tokens": "tokens read",
     "supervised_tokens": "tokens trained on",
     "seconds": "time",
 }
+_LOSS_PER = {"prefer": "judgement"}
+"""What the loss of a stage is a mean over, where that is not tokens."""
 _ROWS = {
     "read": "rows read",
     "train": "rows to train on",
@@ -113,7 +117,7 @@ def _short(text: object) -> str:
 
 def _view(summary: NightSummary) -> dict[str, Any]:
     """What the template needs beyond the summary itself, ready to print."""
-    comparison, curve = summary.comparison, summary.curve
+    comparison = summary.comparison
     answers = comparison.answers[:MOST_ANSWERS]
     lineage, lineage_left_out = _flatten(summary.lineage)
     return {
@@ -124,15 +128,11 @@ def _view(summary: NightSummary) -> dict[str, Any]:
         "metrics": [_metric(metric, metric.name == comparison.decided_by) for metric in comparison.metrics],
         "interval_figures": _interval_figures(comparison.metrics),
         "mcnemar": _mcnemar(comparison),
-        "curve_figure": _figure(report_plots.loss_curve(curve, summary.training.get("best_step"))),
-        "training": _facts(
-            {key: summary.training[key] for key in _TRAINING if key in summary.training}, _TRAINING
-        ),
-        "events": curve.get("events", [])[:50],
+        "trainings": [_training(training, str(i or "")) for i, training in enumerate(summary.trainings)],
         "answers": [_answer(answer) for answer in answers],
         "answer_count": len(comparison.answers),
         "open_answers": OPEN_ANSWERS,
-        "data": _data(summary.data_report),
+        "datas": [_data(report, str(i or "")) for i, report in enumerate(summary.data_reports)],
         "fidelity": [_file(entry) for entry in summary.fidelity],
         "lineage": lineage,
         "lineage_left_out": lineage_left_out,
@@ -221,10 +221,25 @@ def _content(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
-def _data(report: dict[str, Any]) -> dict[str, Any] | None:
-    """The numbers, histogram and examples of a DataReport; None for a night that read no rows."""
-    if not report:
-        return None
+def _training(training: TrainingSummary, name: str) -> dict[str, Any]:
+    """Curves, numbers and events of one stage; what a unit is of, its kind says."""
+    kind, curve, facts = training.kind, training.curve, training.facts
+    per = _LOSS_PER.get(kind, "token")
+    figures = [
+        report_plots.loss_curve(curve, facts.get("best_step"), name=name, per=per),
+        report_plots.metric_curve(curve, "accuracy", "judgements followed", name=name),
+        report_plots.metric_curve(curve, "margin", "margin of the preferred, nats × beta", name=name),
+    ]
+    return {
+        "kind": kind,
+        "figures": [figure for figure in map(_figure, figures) if figure is not None],
+        "facts": _facts({key: facts[key] for key in _TRAINING if key in facts}, _TRAINING),
+        "events": curve.get("events", [])[:50],
+    }
+
+
+def _data(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """The numbers, histogram and examples of a DataReport."""
     rows, lengths = report["rows"], report["lengths"]
     seen = {_ROWS[key]: rows[key] for key in _ROWS if rows[key] or key in ("train", "held_out")}
     sizes = {_TOKENS[key]: report["tokens"][key] for key in _TOKENS}
@@ -238,7 +253,7 @@ def _data(report: dict[str, Any]) -> dict[str, Any] | None:
         "said": report["said"],
         "files": report["files"],
         "facts": _facts({**seen, **sizes, **spread, **template}, {}),
-        "figure": _figure(report_plots.lengths(lengths["histogram"])),
+        "figure": _figure(report_plots.lengths(lengths["histogram"], name=name)),
         "bad": report["bad"],
         "examples": [_cut_pieces(pieces) for pieces in report["examples"][:MOST_EXAMPLES]],
     }

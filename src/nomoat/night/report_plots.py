@@ -41,7 +41,9 @@ _STYLE = {
 }
 
 
-def loss_curve(curve: dict[str, Any], best_step: int | None) -> str | None:
+def loss_curve(
+    curve: dict[str, Any], best_step: int | None, *, name: str = "", per: str = "token"
+) -> str | None:
     """Training loss (faint each step, bold smoothed) and held-out loss by step, the best step marked.
 
     None where there is not a single finite point.
@@ -69,11 +71,33 @@ def loss_curve(curve: dict[str, Any], best_step: int | None) -> str | None:
                 [step], [loss], color=_INK, marker="D", markersize=6, linestyle="none", label="best, kept"
             )
         axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats per token")
+        axes.set_ylabel(f"loss, nats per {per}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(loc="upper right", fontsize=10)
 
-    return _svg("curve", "Loss by step, training and held-out", 2.6, draw)
+    return _svg(f"curve{name}", "Loss by step, training and held-out", 2.6, draw)
+
+
+def metric_curve(curve: dict[str, Any], key: str, label: str, *, name: str) -> str | None:
+    """What an objective tells besides its loss, by step: smoothed in training, and held-out. None where it does not."""
+    train, held_out = (_points(curve.get(side, []), key) for side in ("train", "held_out"))
+    if not held_out:
+        return None
+
+    def draw(axes: Axes) -> None:
+        if train:
+            steps, values = zip(*train, strict=True)
+            axes.plot(
+                steps, smooth(values), color=_BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
+            )
+        steps, values = zip(*held_out, strict=True)
+        axes.plot(steps, values, color=_TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out")
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(loc="lower right", fontsize=10)
+
+    return _svg(f"{key}{name}", f"{label} by step, training and held-out", 2.0, draw)
 
 
 def intervals(metrics: Sequence[Metric]) -> str | None:
@@ -105,7 +129,7 @@ def intervals(metrics: Sequence[Metric]) -> str | None:
     )
 
 
-def lengths(histogram: Sequence[Sequence[int]]) -> str | None:
+def lengths(histogram: Sequence[Sequence[int]], *, name: str = "") -> str | None:
     """Rows by their length: [[n, rows], ...], rows of at most n tokens but more than the n before. None where
     there are no rows. Bars are equally wide although n doubles, since lengths spread over decades."""
     if not any(rows for _, rows in histogram):
@@ -122,7 +146,7 @@ def lengths(histogram: Sequence[Sequence[int]]) -> str | None:
         axes.set_ylabel("rows")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
-    return _svg("lengths", "Rows by their length in tokens", 1.9, draw)
+    return _svg(f"lengths{name}", "Rows by their length in tokens", 1.9, draw)
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -135,8 +159,8 @@ def smooth(values: Sequence[float]) -> list[float]:
     return smoothed
 
 
-def _points(curve: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
-    return [(point["step"], point["loss"]) for point in curve if math.isfinite(point["loss"])]
+def _points(curve: Sequence[dict[str, Any]], key: str = "loss") -> list[tuple[int, float]]:
+    return [(point["step"], point[key]) for point in curve if key in point and math.isfinite(point[key])]
 
 
 def _shorten(text: str, most: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nomoat.evaluate.comparison import Comparison
@@ -11,7 +11,8 @@ from nomoat.ledger.artifacts import Artifact
 
 @dataclass(frozen=True)
 class Results:
-    """The artifacts of a night; those of stages it had not are None. `plan` is the planner's sentences."""
+    """The artifacts of a night; those of stages it had not are None. `trained` holds those of the stages that trained
+    on the base, in order, by kind; `plan` is the planner's sentences."""
 
     served: Artifact
     evaluate: Artifact
@@ -19,7 +20,8 @@ class Results:
     licences: tuple[str, ...] = ()
     pretrain: Artifact | None = None
     data: Artifact | None = None
-    sft: Artifact | None = None
+    judgements: Artifact | None = None
+    trained: dict[str, Artifact] = field(default_factory=dict)
     merged: Artifact | None = None
 
 
@@ -34,6 +36,18 @@ class StageSummary:
     dollars: float
     artifact_id: str
     said: str
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """One stage that trained."""
+
+    kind: str
+    curve: dict[str, Any]
+    """{'train': [{step, loss, learning_rate, grad_norm, tokens}], 'held_out': [{step, loss}], 'events': [str]};
+    learning from judgements adds margin and accuracy to each step"""
+    facts: dict[str, Any]
+    """steps, best_step, best_loss, first_loss, tokens, supervised_tokens, seconds, best_margin, best_accuracy"""
 
 
 @dataclass(frozen=True)
@@ -53,12 +67,10 @@ class NightSummary:
     plan: list[str]
     """The planner's sentences: each number chosen, with its reason."""
     recipe_yaml: str
-    data_report: dict[str, Any]
-    """DataReport.to_dict() of the data stage."""
-    curve: dict[str, Any]
-    """{'train': [{step, loss, learning_rate, grad_norm, tokens}], 'held_out': [{step, loss}], 'events': [str]}"""
-    training: dict[str, Any]
-    """steps, best_step, best_loss, first_loss, tokens, supervised_tokens, seconds"""
+    data_reports: list[dict[str, Any]]
+    """DataReport.to_dict() of the stages `data` and `judgements`, where there were any."""
+    trainings: list[TrainingSummary]
+    """In order; none where all was reused from elsewhere."""
     comparison: Comparison
     fidelity: list[dict[str, Any]]
     """One a file: {file, type, bytes, same_greedy_share, mean_kl, same_top_share, said}"""

@@ -19,6 +19,7 @@ class Sources:
     """Paths as the readers take them, and `file:<sha256>` (or `hub:<id>`) of each, in the same order."""
 
     train: tuple[str, ...]
+    prefer: tuple[str, ...]
     prompts: tuple[Path, ...]
     pretrain: tuple[str, ...]
     chat_template: Path | None
@@ -39,11 +40,35 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
         prompts = [STARTER / "heldout.jsonl"]
     template = recipe.data.chat_template
     return Sources(
-        train=(str(STARTER / "train.jsonl"),) if starter else _files(folder, recipe.data.train, "data.train"),
+        train=_train(recipe, folder),
+        prefer=_judged(recipe, folder),
         prompts=tuple(prompts),
         pretrain=_files(folder, recipe.pretrain.train, "pretrain.train") if recipe.pretrain else (),
         chat_template=None if template is None else _template(folder, template),
     )
+
+
+def _train(recipe: Recipe, folder: Path) -> tuple[str, ...]:
+    if recipe.sft is None:
+        return ()
+    return (
+        _files(folder, recipe.data.train, "data.train")
+        if recipe.data.train
+        else (str(STARTER / "train.jsonl"),)
+    )
+
+
+def _judged(recipe: Recipe, folder: Path) -> tuple[str, ...]:
+    """The files of `prefer`, which are those of `data` where it names none."""
+    if recipe.prefer is None:
+        return ()
+    if not recipe.prefer.train and not recipe.data.train:
+        raise RecipeError(
+            "prefer: names no files to learn from, and neither does data.train",
+            hint="Name files of preference rows: prefer.train: [preferences.jsonl]",
+        )
+    key = "prefer.train" if recipe.prefer.train else "data.train"
+    return _files(folder, recipe.prefer.train or recipe.data.train, key)
 
 
 def _files(folder: Path, names: list[str], key: str) -> tuple[str, ...]:
@@ -93,7 +118,7 @@ def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:
     """The licence of the base as its model card states it, and of the starter data; what nobody stated is
     said to be unknown, never guessed."""
     found = [f"base: {_card_licence(base / 'README.md')}"]
-    for name in sources.train:
+    for name in dict.fromkeys((*sources.train, *sources.prefer)):
         own = Path(name).parent == STARTER
         found.append(
             f"{Path(name).name}: {_card_licence(STARTER / 'README.md') if own else 'yours; not stated'}"

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.judged import JudgedStore
+from nomoat.data.judgements import prepare_judgements
 from nomoat.data.prepare import prepare
+from nomoat.data.report import DataReport
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError, RecipeError
 from nomoat.model.adapters import load_adapter
@@ -27,6 +30,7 @@ from nomoat.quantize.mixture import GgufType
 from nomoat.train.finetune import finetune
 from nomoat.train.hooks import Hooks, Progress
 from nomoat.train.loop import TrainResult
+from nomoat.train.prefer import prefer
 from nomoat.train.pretrain import pretrain
 from nomoat.train.run import TrainingKeys
 
@@ -47,12 +51,7 @@ def run_data(
     folders: Folders, report: Report, *, base: Path, chat_template: Path | None, max_seq_len: int, **keys: Any
 ) -> Outcome:
     """Read, check, split, render and tokenise the owner's rows."""
-    context = read_shape(base).context
-    if max_seq_len > context:
-        raise RecipeError(
-            f"sft.max_seq_len: {max_seq_len} tokens are more than the base's context of {context}",
-            hint=f"Set sft.max_seq_len to {context} or less.",
-        )
+    context = _context(base, max_seq_len, "sft")
     tokenizer, template = tokenizer_with_template(base, chat_template)
     result = prepare(
         max_seq_len=max_seq_len,
@@ -63,14 +62,49 @@ def run_data(
         progress=lambda done, total: report(done / max(1, total), None, "reading"),
         **keys,
     )
-    held_out, kept = result.sequences["held_out"], result.rows.train + result.rows.held_out
+    _check_held_out(result.sequences["held_out"], result, keys["held_out_share"])
+    return Outcome(result.to_dict(), result.said)
+
+
+def run_judgements(
+    folders: Folders, report: Report, *, base: Path, chat_template: Path | None, max_seq_len: int, **keys: Any
+) -> Outcome:
+    """Read, check, split, render and tokenise judged answers."""
+    context = _context(base, max_seq_len, "prefer")
+    tokenizer, template = tokenizer_with_template(base, chat_template)
+    result = prepare_judgements(
+        max_seq_len=max_seq_len,
+        context=context,
+        tokenizer=tokenizer,
+        template=template,
+        out=folders.out,
+        progress=lambda done, total: report(done / max(1, total), None, "reading"),
+        **keys,
+    )
+    good = len(TokenStore.open(folders.out / HELD_OUT))
+    _check_held_out(good, result, keys["held_out_share"])
+    return Outcome(result.to_dict(), result.said)
+
+
+def _context(base: Path, max_seq_len: int, section: str) -> int:
+    """The longest row that the base can read; RecipeError where the recipe wants longer ones."""
+    context = read_shape(base).context
+    if max_seq_len > context:
+        raise RecipeError(
+            f"{section}.max_seq_len: {max_seq_len} tokens are more than the base's context of {context}",
+            hint=f"Set {section}.max_seq_len to {context} or less.",
+        )
+    return context
+
+
+def _check_held_out(held_out: int, result: DataReport, share: float) -> None:
+    kept = result.rows.train + result.rows.held_out
     if held_out < LEAST_HELD_OUT:
         raise DataError(
-            f"{held_out} of {kept} rows is held out with data.held_out: {keys['held_out_share']:g}; expected at "
+            f"{held_out} of {kept} rows is held out with data.held_out: {share:g}; expected at "
             f"least {LEAST_HELD_OUT}, so that the two models can be compared on them.",
             hint="Raise data.held_out, or add rows.",
         )
-    return Outcome(result.to_dict(), result.said)
 
 
 def run_pretrain(
@@ -124,14 +158,48 @@ def run_sft(
     return _trained(folders.out, result)
 
 
-def _hooks(report: Report, seconds_left: Callable[[], float | None], stop_asked: Callable[[], bool]) -> Hooks:
+def run_prefer(
+    folders: Folders,
+    report: Report,
+    *,
+    base: Path,
+    judgements: Path,
+    chat_template: Path | None,
+    machine: Machine,
+    seconds_left: Callable[[], float | None],
+    stop_asked: Callable[[], bool],
+    **keys: Any,
+) -> Outcome:
+    """Learn from judged answers: `adapter/` in PEFT's layout, or `model/` for full weights."""
+    tokenizer, _ = tokenizer_with_template(base, chat_template)
+    result = prefer(
+        base,
+        tokenizer,
+        JudgedStore(judgements / "judged" / "train"),
+        JudgedStore(judgements / "judged" / HELD_OUT),
+        TokenStore.open(judgements / HELD_OUT),
+        folders.out,
+        folders.scratch,
+        machine=machine,
+        hooks=_hooks(report, seconds_left, stop_asked, preparing="the reference"),
+        **keys,
+    )
+    return _trained(folders.out, result)
+
+
+def _hooks(
+    report: Report,
+    seconds_left: Callable[[], float | None],
+    stop_asked: Callable[[], bool],
+    preparing: str = "frozen blocks, once for all passes",
+) -> Hooks:
     def on_progress(p: Progress) -> None:
         report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, loss {p.loss:.3f}")
 
     return Hooks(
         seconds_left=seconds_left,
         stop_asked=stop_asked,
-        on_preparation=lambda share: report(0.0, None, f"frozen blocks, once for all passes: {share:.0%}"),
+        on_preparation=lambda share: report(0.0, None, f"{preparing}: {share:.0%}"),
         on_progress=on_progress,
     )
 
@@ -143,7 +211,11 @@ def _trained(out: Path, result: TrainResult) -> Outcome:
         f"held-out loss {result.first_loss:.3f} → {result.best_loss:.3f}, best at step {result.best_step} "
         f"of {result.steps}"
     )
-    return Outcome(meta | {"events": result.curve.events}, said)
+    told = {f"best_{name}": value for name, value in result.best_metrics.items()}
+    if "accuracy" in result.best_metrics:
+        first, best = result.curve.held_out[0]["accuracy"], result.best_metrics["accuracy"]
+        said += f"; judgements followed {first:.0%} → {best:.0%}"
+    return Outcome(meta | told | {"events": result.curve.events}, said)
 
 
 def run_merge(

@@ -17,22 +17,30 @@ RESERVE = 1.5
 
 
 @dataclass(frozen=True)
+class Training:
+    """One stage that trains, counted in tokens: trained on, read by the blocks below those that train (`top` is the
+    share of the blocks that does), and read besides, for held-out losses and references."""
+
+    kind: str
+    train_tokens: int
+    below_tokens: int
+    read_tokens: int
+    top: float = 1.0
+
+
+@dataclass(frozen=True)
 class Work:
     """What is to be done, counted.
 
-    `top` is the share of the blocks that trains, and `below_tokens` what those below read; `compass_tokens` are read
-    for held-out losses while training, `held_out_tokens` for each model's loss after it. `prompt_tokens` is a
-    prompt's mean length; `compared_*` are of the comparison of every file with its folder: how many prompts, and
-    greedy tokens of each.
+    `trainings` are the stages that train, in order; those that are done already train on nothing. `held_out_tokens`
+    are read for each model's loss after them. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
+    comparison of every file with its folder: how many prompts, and greedy tokens of each.
     """
 
     parameters: int
     trainable: int
     frozen: bool
-    top: float
-    below_tokens: int
-    train_tokens: int
-    compass_tokens: int
+    trainings: tuple[Training, ...]
     held_out_tokens: int
     prompts: int
     prompt_tokens: int
@@ -45,17 +53,16 @@ class Work:
     vocabulary: int
     files: int
 
-    @property
-    def train_flops(self) -> float:
-        """Of all of training."""
+    def flops(self, training: Training) -> float:
+        """Of one of the trainings."""
         steps = train_flops(
             self.parameters,
-            self.train_tokens,
+            training.train_tokens,
             frozen=self.frozen,
-            top=self.top,
-            below_tokens=self.below_tokens,
+            top=training.top,
+            below_tokens=training.below_tokens,
         )
-        return steps + forward_flops(self.parameters, self.compass_tokens)
+        return steps + forward_flops(self.parameters, training.read_tokens)
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,11 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Plan:
-    """`train_seconds` is how long training may take (None: as long as it needs); `sentences` say every
-    number that was chosen, with its reason."""
+    """`train_seconds` is how long each stage that trains may take (None: as long as it needs); `sentences` say
+    every number that was chosen, with its reason."""
 
     stages: tuple[StageForecast, ...]
-    train_seconds: float | None
+    train_seconds: dict[str, float | None]
     memory_bytes: float
     sentences: tuple[str, ...]
 
@@ -115,15 +122,17 @@ def plan_night(
 ) -> Plan:
     """Forecast every stage and say how long training may take.
 
-    Training gives way, evaluation never does. Raises BudgetError when not even a tenth of the training
-    would fit; with `may_refuse` false (some of it is done already) training then gets what there is, if nothing.
+    Training gives way, evaluation never does; what there is of time for it is shared as the forecast says. Raises
+    BudgetError when not even a tenth of the training would fit; with `may_refuse` false (some of it is done already)
+    training then gets what there is, if nothing.
     """
     flops_per_second = capacity.gflops * 1e9
-    train_s = work.train_flops / (flops_per_second * TRAINING_SHARE)
+    training = {t.kind: work.flops(t) / (flops_per_second * TRAINING_SHARE) for t in work.trainings}
+    train_s = sum(training.values())
     convert_s = FIXED_SECONDS * work.files + 4.0 * work.parameters * work.files / 50e6
     read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
     seconds = {
-        "sft": train_s,
+        **training,
         "merge": FIXED_SECONDS,
         "quantize": convert_s,
         "evaluate": FIXED_SECONDS
@@ -136,8 +145,11 @@ def plan_night(
     allowed_s = seconds_within(limits, prices, capacity.watts)
     train_allowed_s = None if allowed_s is None else allowed_s - after_s
     sentences = (
-        [_forecast_sentence(train_s, work, capacity)] if work.train_tokens else ["training was done before"]
+        [_forecast_sentence(train_s, work, capacity)]
+        if any(t.train_tokens for t in work.trainings)
+        else ["training was done before"]
     )
+    allowed: dict[str, float | None] = dict.fromkeys(training)
     if train_allowed_s is not None:
         if may_refuse and train_allowed_s < 0.1 * train_s:
             raise BudgetError(
@@ -151,7 +163,9 @@ def plan_night(
                 f"training ends after about {train_allowed_s:.0f} s instead of {train_s:.0f} s: the budget allows "
                 f"{allowed_s:.0f} s, and {after_s:.0f} s are kept for merging, quantising and evaluation"
             )
-            seconds["sft"] = train_allowed_s
+            seconds |= {kind: s * train_allowed_s / train_s for kind, s in training.items()}
+        if train_s:
+            allowed = {kind: s * train_allowed_s / train_s for kind, s in training.items()}
     memory = train_bytes(
         work.parameters,
         work.trainable,
@@ -177,7 +191,7 @@ def plan_night(
         StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
         for kind, s in seconds.items()
     )
-    return Plan(stages, train_allowed_s, memory, tuple(sentences))
+    return Plan(stages, allowed, memory, tuple(sentences))
 
 
 def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None:
@@ -205,7 +219,8 @@ def _compare_seconds(work: Work, capacity: Capacity) -> float:
 
 
 def _forecast_sentence(train_s: float, work: Work, capacity: Capacity) -> str:
+    tokens, flops = sum(t.train_tokens for t in work.trainings), sum(map(work.flops, work.trainings))
     return (
-        f"training reads {work.train_tokens:,} tokens: {work.train_flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} "
+        f"training reads {tokens:,} tokens: {flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} "
         f"of the {capacity.gflops:.0f} GFLOP/s measured here, about {train_s:.0f} s"
     )

@@ -76,10 +76,7 @@ def finetune(
             hint="Lower sft.learning_rate, look at the rows with `nomoat check`, or give more of them.",
         )
     if method == "lora":
-        folder = out / "adapter"
-        folder.mkdir(exist_ok=True)
-        save_adapter(model, folder, base=base_name, base_sha256=base_sha256)
-        tokenizer.save_pretrained(folder)
+        keep_adapter(model, tokenizer, out / "adapter", base_name=base_name, base_sha256=base_sha256)
     else:
         probes = probe_rows(held_out)
         trained_TV = probe_logits(model.eval(), probes, machine.device)
@@ -87,3 +84,10 @@ def finetune(
         del model
         check_saved(trained_TV, out / "model", probes, machine, torch.float32)
     return result
+
+
+def keep_adapter(model: Any, tokenizer: Any, folder: Path, *, base_name: str, base_sha256: str) -> None:
+    """Write an adapter in PEFT's layout, with the tokenizer and its template."""
+    folder.mkdir(exist_ok=True)
+    save_adapter(model, folder, base=base_name, base_sha256=base_sha256)
+    tokenizer.save_pretrained(folder)

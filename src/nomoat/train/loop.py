@@ -62,6 +62,12 @@ class TrainResult:
     seconds: float
     curve: Curve
 
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """What else there was to tell of the held-out rows at the best step."""
+        (best,) = (point for point in self.curve.held_out if point["step"] == self.best_step)
+        return {name: value for name, value in best.items() if name not in ("step", "loss")}
+
 
 class HeldOutLoss(Protocol):
     """A mean loss, the batch in tokens that it was computed in, and what else there is to tell of it."""

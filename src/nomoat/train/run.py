@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat.data.pack import Head, Rows, StepPlan
+from nomoat.data.pack import Head, PacksItself, Rows, StepPlan
 from nomoat.errors import ModelError
 from nomoat.model.load import Machine
 from nomoat.model.logprobs import row_losses
 from nomoat.train.checkpoint import CheckpointFolder
 from nomoat.train.hooks import Hooks
-from nomoat.train.loop import LoopSettings, TrainResult, train
+from nomoat.train.loop import HeldOut, LoopSettings, ObjectiveOf, TrainResult, train
 from nomoat.train.objectives.sft import sft
 from nomoat.train.schedule import Schedule
 
@@ -49,7 +49,32 @@ def run_training(
     machine: Machine,
     hooks: Hooks,
 ) -> TrainResult:
-    """Train `model` on `rows` by maximum likelihood and leave its best weights in it.
+    """Train `model` on `rows` by maximum likelihood and leave its best weights in it, as `run_loop` does."""
+    compass = compass_rows(held_out)
+    return run_loop(
+        model,
+        rows,
+        lambda *_: sft,
+        lambda tokens: row_losses(model, compass, batch_tokens=tokens, device=machine.device),
+        checkpoints,
+        keys=keys,
+        machine=machine,
+        hooks=hooks,
+    )
+
+
+def run_loop(
+    model: Any,
+    rows: Rows | PacksItself,
+    objective_of: ObjectiveOf,
+    held_out: HeldOut,
+    checkpoints: Path,
+    *,
+    keys: TrainingKeys,
+    machine: Machine,
+    hooks: Hooks,
+) -> TrainResult:
+    """Train `model` on `rows` and leave the weights of the lowest held-out loss in it.
 
     `checkpoints` is a folder that the caller removes once the result is safe. Raises ModelError when there
     is not one step to make.
@@ -63,13 +88,12 @@ def run_training(
     )
     if not len(plan):
         raise ModelError("there are no rows to train on")
-    compass = compass_rows(held_out)
     tenth = max(1, len(plan) // 10)
     return train(
         model,
         rows,
         plan,
-        lambda *_: sft,
+        objective_of,
         schedule=Schedule(
             kind=keys.lr_scheduler_type,
             learning_rate=keys.learning_rate,
@@ -87,9 +111,7 @@ def run_training(
             device=machine.device,
         ),
         checkpoints=CheckpointFolder(checkpoints, machine.device),
-        held_out=lambda batch_tokens: row_losses(
-            model, compass, batch_tokens=batch_tokens, device=machine.device
-        ),
+        held_out=held_out,
         hooks=hooks,
     )
 
