@@ -54,7 +54,7 @@ def printed(report: Report, *, colour: bool = False) -> str:
         force_terminal=colour,
         color_system="standard" if colour else None,
     )
-    print_check(report, "embedded", "nomoat run", console)
+    print_check({"sft": report}, "embedded", "nomoat run", console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -128,7 +128,7 @@ def test_rows_cannot_steer_the_terminal(report: Report) -> None:
 
 
 def test_json_has_the_documented_keys(report: Report) -> None:
-    found = check_json(report, "embedded", "nomoat run")
+    found = check_json({"sft": report}, "embedded", "nomoat run")
     assert found.keys() == check_view.KEYS.keys()
     assert (found["base"], found["next"], found["rows"]["read"]) == ("embedded", "nomoat run", 43)
 
@@ -167,3 +167,17 @@ def test_what_a_night_would_refuse_is_refused_with_the_reason(folder: Path) -> N
     assert (result.exit_code, result.stdout) == (2, "")
     assert "1 of 2 rows cannot be used (50.0%); data.max_bad_rows allows 2.0%." in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_judged_answers_are_shown_after_the_rows_of_sft(report: Report) -> None:
+    console = Console(file=io.StringIO(), width=160, markup=False, highlight=False)
+    print_check({"sft": report, "prefer": report}, "embedded", "nomoat run", console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    first, second = text.split("For the stage prefer\n")
+    assert first.startswith("Base: embedded\nFor the stage sft\n")
+    assert "  1 cut at the end to sft.max_seq_len\n" in first
+    assert "  1 cut at the end to prefer.max_seq_len\n" in second
+    found = check_json({"sft": report, "prefer": report}, "embedded", "nomoat run")
+    assert found["judgements"]["rows"] == found["rows"] == report["rows"]
+    assert check_json({"sft": report}, "embedded", "nomoat run")["judgements"] is None

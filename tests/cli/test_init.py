@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -66,7 +67,7 @@ def test_every_key_stands_under_its_docstring() -> None:
     lines = Path("nomoat.yaml").read_text().splitlines()
     words = " ".join(line.strip().removeprefix("# ") for line in lines)
     for path in init.KEYS:
-        if path != ("data", "use_preferred"):
+        if path not in init.JUDGED:
             docstring = " ".join(schema_at(path)["description"].split())
             assert f"{docstring} {path[-1]}:" in words, path
     assert max(map(len, lines)) <= 100
@@ -182,9 +183,32 @@ def test_judged_answers_turn_on_the_preferred_ones() -> None:
     assert load_recipe(Path("nomoat.yaml")).recipe.data.use_preferred
     assert (
         "  # Train on the chosen answers of preference rows and the good ones of rated rows.\n"
-        "  # The rows are judged answers, of which the preferred ones are trained on.\n"
+        "  # The rows are judged answers, of which the preferred ones are trained on first.\n"
         "  use_preferred: true\n"
     ) in Path("nomoat.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "loss_type", "kind"),
+    [
+        ({"chosen": "yes", "rejected": "no"}, "sigmoid", "pairs of answers"),
+        ({"completion": "yes", "label": True}, "kto", "rated answers"),
+    ],
+)
+def test_judged_answers_are_learned_from_as_such(row: dict[str, Any], loss_type: str, kind: str) -> None:
+    rows = write_rows("judged.jsonl", [{"prompt": f"p{i}", **row} for i in range(9)])
+    summary = write_recipe(rows, Path("nomoat.yaml"), base="embedded", force=False)
+    recipe = load_recipe(Path("nomoat.yaml")).recipe
+    assert recipe.prefer is not None
+    assert (recipe.prefer.loss_type, recipe.prefer.max_seq_len) == (loss_type, 128)
+    assert recipe.prefer.train == [], "those of data.train"
+    why = f"the rows are {kind}, which are then learned from as such"
+    assert Choice(("prefer", "loss_type"), loss_type, why) in summary.choices
+
+
+def test_a_recipe_for_other_rows_says_nothing_of_judgements() -> None:
+    write_recipe(None, Path("nomoat.yaml"), base="embedded", force=False)
+    assert "prefer" not in Path("nomoat.yaml").read_text()
 
 
 def test_the_file_is_named_without_the_folders_of_this_machine(tmp_path: Path) -> None:

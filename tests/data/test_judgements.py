@@ -58,7 +58,9 @@ def test_pairs_become_prompts_with_two_answers(tmp_path: Path) -> None:
         assert (chosen, rejected) == ("Good.<|im_end|>", f"Bad, {number}.<|im_end|>")
     assert store[0].good == (True, False)
     assert report.tokens["train"] == int(store.lengths.sum())
-    assert [len(row) for row in (report.examples[0], report.examples[1])] == [2, 2]
+    trained = [[text for text, on in row if on] for row in report.examples[:2]]
+    assert trained[0] == ["Good.<|im_end|>"]
+    assert trained[1][0].startswith("Bad, ")
 
 
 def test_a_prompt_is_held_out_of_both_stages_or_of_none(tmp_path: Path) -> None:

@@ -65,12 +65,12 @@ def running(workspace: Path, *words: str, verb: str = "run") -> Iterator[subproc
         process.communicate()
 
 
-def wait_for_step(process: subprocess.Popen[str], workspace: Path, step: int) -> None:
-    """Until a checkpoint of this step or a later one is on the disk."""
+def wait_for_step(process: subprocess.Popen[str], workspace: Path, step: int, stage: str = "sft") -> None:
+    """Until a checkpoint of this step of the stage or a later one is on the disk."""
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         assert process.poll() is None, process.communicate()
-        states = workspace.glob(f"{HOUSE}/work/sft-*.scratch/step-*/state.json")
+        states = workspace.glob(f"{HOUSE}/work/{stage}-*.scratch/step-*/state.json")
         if any(int(state.parent.name.removeprefix("step-")) >= step for state in states):
             return
         time.sleep(0.002)
@@ -138,6 +138,41 @@ def test_a_night_killed_three_times_ends_in_the_same_bytes(words: tuple[str, ...
     with ledger_of(killed) as ledger:
         assert [night.status for night in ledger.nights()] == ["done", *["interrupted"] * 3]
         assert len(ledger.generations()) == 1
+
+
+def test_killed_while_learning_from_judgements_ends_in_the_same_bytes(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    pairs = tmp_path / "rated.jsonl"
+    rows = [
+        {
+            "prompt": f"Where is it? ({n})",
+            "completion": ("Here now.", "Who knows?")[n % 2],
+            "label": n % 2 == 0,
+        }
+        for n in range(80)
+    ]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    # kto reads the most: a reference, and in every step how far the model has gone from it
+    keys = ("sft.max_steps=3", f"prefer.train={pairs}", "prefer.loss_type=kto", "prefer.max_steps=30")
+    keys += ("prefer.num_train_epochs=100", "prefer.max_seq_len=64", "prefer.tokens_per_step=256")
+    keys += ("prefer.learning_rate=1e-3", "prefer.save_steps=2", "prefer.eval_steps=5", "data.held_out=0.2")
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    run(alone, *words, *keys)
+    killed.mkdir()
+    for step in (3, 17):
+        with running(killed, *words, *keys) as process:
+            wait_for_step(process, killed, step, "prefer")
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        assert not list(killed.glob(f"{HOUSE}/artifacts/prefer-*"))
+    run(killed, *words, *keys)
+    one, other = (next(side.glob(f"{HOUSE}/artifacts/prefer-*")) for side in (alone, killed))
+    weights = "adapter/adapter_model.safetensors"
+    assert (one / weights).read_bytes() == (other / weights).read_bytes()
+    curves = [json.loads((folder / "training.json").read_text())["curve"] for folder in (one, other)]
+    assert len(curves[0]["train"]) == 30
+    assert curves[0] == curves[1]
 
 
 def test_a_second_night_is_refused_and_control_c_stops_the_first(

@@ -13,8 +13,10 @@ from helpers.families import save_tiny
 from helpers.nights import Watched, last_night, ledger_of, run, verify_artifacts, write_rows
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.artifacts import HOUSE
+from nomoat.night.check import check_data
 from nomoat.night.result import NightSummary
 from nomoat.night.runner import NightInterrupted
+from nomoat.recipe_file import load_recipe
 
 KEYS = (
     "prefer.max_seq_len=96",
@@ -174,3 +176,30 @@ def test_the_adapter_is_that_of_sft(base: Path, pairs: Path, tmp_path: Path) -> 
     with pytest.raises(RecipeError) as caught:
         run(tmp_path, f"base={base}", f"prefer.train={pairs}", "prefer.lora_r=4")
     assert "prefer.lora_r (4) must be left out, or be as in sft (16)" in str(caught.value)
+
+
+def test_check_reads_what_both_stages_would(base: Path, pairs: Path, tmp_path: Path) -> None:
+    keys = (
+        f"base={base}",
+        f"data.train={pairs}",
+        "data.use_preferred=true",
+        "prefer={}",
+        "sft.max_seq_len=128",
+    )
+    found = check_data(load_recipe(None, [*keys, "prefer.max_seq_len=96"]), tmp_path, Watched())
+    assert list(found.reports) == ["sft", "prefer"]
+    assert found.reports["prefer"]["said"].startswith(
+        f"{found.reports['sft']['rows']['train']} pairs to learn from"
+    )
+    alone = check_data(load_recipe(None, [*keys, "sft=null"]), tmp_path, Watched())
+    assert list(alone.reports) == ["prefer"]
+
+
+def test_a_deadline_shortens_learning_from_judgements(base: Path, pairs: Path, tmp_path: Path) -> None:
+    endless = ("prefer.max_steps=4000", "prefer.num_train_epochs=100000", "prefer.learning_rate=1e-4")
+    words = (f"base={base}", "sft=null", f"prefer.train={pairs}", *KEYS, *endless, "budget.hours=0.014")
+    night = run(tmp_path, *words)
+    (prefer,) = night.trainings
+    assert 5 < prefer.facts["steps"] < 4000
+    assert prefer.facts["seconds"] < 0.014 * 3600 - 30
+    assert any("are left: ending after" in event for event in prefer.curve["events"])

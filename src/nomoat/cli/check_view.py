@@ -24,7 +24,9 @@ KEYS = {
     "lengths": "tokens a row: {p50, p90, p99, longest, histogram}; the histogram is a list of [n, rows], rows of "
     "at most n tokens but more than the n before",
     "bad": "first bad rows as {where, reason, excerpt}",
-    "examples": "three rows, each a list of [text, is trained on]",
+    "examples": "three rows, each a list of [text, is trained on]; of three pairs both answers",
+    "judgements": "the same, from said to examples, of the judged answers that the stage prefer reads after sft; else "
+    "null",
     "next": "the command to type next",
 }
 """Keys of `nomoat check --json`, for docs/cli.md."""
@@ -39,29 +41,33 @@ _REMARKS = {
     "not_preferred": "left out: not the preferred answer",
     "without_answer": "left out: nothing in it to train on",
     "cut_to_nothing": "left out: too long for any of its answer to fit",
-    "truncated": "cut at the end to sft.max_seq_len",
+    "truncated": "cut at the end to {trainer}.max_seq_len",
     "divided": "divided, one row an answer: the chat template rewrites earlier turns",
 }
 
 
-def check_json(report: dict[str, Any], base: str, following: str) -> dict[str, Any]:
-    """The report under the keys of `KEYS`."""
-    return {"base": base, **{key: report[key] for key in KEYS if key in report}, "next": following}
+def check_json(reports: dict[str, dict[str, Any]], base: str, following: str) -> dict[str, Any]:
+    """The reports, by the stage that trains on the rows, under the keys of `KEYS`."""
+    first, *others = ({key: report[key] for key in KEYS if key in report} for report in reports.values())
+    return {"base": base, **first, "judgements": others[0] if others else None, "next": following}
 
 
-def print_check(report: dict[str, Any], base: str, following: str, to: Console) -> None:
+def print_check(reports: dict[str, dict[str, Any]], base: str, following: str, to: Console) -> None:
     """The same for people."""
-    _print_source(report, base, to)
-    _print_counts(report, to)
-    _print_lengths(report["lengths"], report["max_seq_len"], to)
-    _print_bad(report["bad"], report["rows"]["bad"], to)
-    _print_examples(report["examples"], to)
+    to.print(f"Base: {base}")
+    for trainer, report in reports.items():
+        if len(reports) > 1:
+            to.print(f"{'' if trainer == 'sft' else chr(10)}For the stage {trainer}", style="bold underline")
+        _print_source(report, to)
+        _print_counts(report, trainer, to)
+        _print_lengths(report["lengths"], report["max_seq_len"], trainer, to)
+        _print_bad(report["bad"], report["rows"]["bad"], to)
+        _print_examples(report["examples"], to)
     to.print("\nNext: ", end="")
     to.print(following, style="bold", soft_wrap=True)
 
 
-def _print_source(report: dict[str, Any], base: str, to: Console) -> None:
-    to.print(f"Base: {base}")
+def _print_source(report: dict[str, Any], to: Console) -> None:
     for said in report["files"]:
         to.print(said)
     template = report["template"]
@@ -70,7 +76,7 @@ def _print_source(report: dict[str, Any], base: str, to: Console) -> None:
     to.print(f"Chat template: {origin.get(template['origin'], template['origin'])}{stops}")
 
 
-def _print_counts(report: dict[str, Any], to: Console) -> None:
+def _print_counts(report: dict[str, Any], trainer: str, to: Console) -> None:
     rows, tokens = report["rows"], report["tokens"]
     to.print(
         f"\n{count(rows['read'], 'row')} read: {rows['train']:,} to train on, {rows['held_out']:,} held out",
@@ -80,7 +86,7 @@ def _print_counts(report: dict[str, Any], to: Console) -> None:
         to.print(f"  {rows['bad']:,} bad ({share(rows['bad'] / rows['read'])}), left out", style="yellow")
     for name, remark in _REMARKS.items():
         if rows[name]:
-            to.print(f"  {rows[name]:,} {remark}")
+            to.print(f"  {rows[name]:,} {remark.format(trainer=trainer)}")
     trained = tokens["train_supervised"] / max(1, tokens["train"])
     to.print(
         f"{count(tokens['train'], 'token')} to train on, {tokens['train_supervised']:,} of them trained "
@@ -88,7 +94,7 @@ def _print_counts(report: dict[str, Any], to: Console) -> None:
     )
 
 
-def _print_lengths(lengths: dict[str, Any], max_seq_len: int, to: Console) -> None:
+def _print_lengths(lengths: dict[str, Any], max_seq_len: int, trainer: str, to: Console) -> None:
     to.print("\nTokens a row", style="bold", end="")
     to.print(
         f": half have at most {lengths['p50']:,}, 90 of 100 at most {lengths['p90']:,}, "
@@ -99,7 +105,7 @@ def _print_lengths(lengths: dict[str, Any], max_seq_len: int, to: Console) -> No
     low = 0
     for high, rows in bars:
         bar = "█" * max(round(_BAR_COLUMNS * rows / max(most, 1)), 1 if rows else 0)
-        longer = "  longer than sft.max_seq_len" if low >= max_seq_len and rows else ""
+        longer = f"  longer than {trainer}.max_seq_len" if low >= max_seq_len and rows else ""
         to.print(f"  {low + 1:>7,} to {high:>7,}  {bar:<{_BAR_COLUMNS}} {rows:,}{longer}")
         low = high
 

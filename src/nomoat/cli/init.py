@@ -37,9 +37,11 @@ KEYS: tuple[KeyPath, ...] = (
     ("data", "train"), ("data", "held_out"), ("data", "use_preferred"),
     ("sft", "method"), ("sft", "lora_r"), ("sft", "learning_rate"), ("sft", "num_train_epochs"),
     ("sft", "max_seq_len"),
+    ("prefer", "loss_type"), ("prefer", "beta"), ("prefer", "num_train_epochs"), ("prefer", "max_seq_len"),
     ("quantize", "types"), ("quantize", "serve"),
     ("budget", "until"), ("budget", "price_dollars_per_hour"), ("budget", "price_dollars_per_kwh"),
 )  # fmt: skip
+JUDGED = {path for path in KEYS if path[0] == "prefer"} | {("data", "use_preferred")}
 EXAMPLES: dict[KeyPath, str] = {("budget", "until"): '"07:00"'}  # written as a comment, to be uncommented
 PLAIN_WORD = re.compile(r"[A-Za-z][\w./-]*")
 
@@ -152,7 +154,7 @@ def choose(look: Look, context: int | None) -> list[Choice]:
     """Values for what was seen and a base with this context; every other key keeps its default."""
     choices = []
     if look.kinds & {"PreferenceRow", "RatingRow"}:
-        why = "the rows are judged answers, of which the preferred ones are trained on"
+        why = "the rows are judged answers, of which the preferred ones are trained on first"
         choices.append(Choice(("data", "use_preferred"), True, why))
     epochs = next((passes for below, passes in EPOCHS if look.rows < below), 1) if look.whole else 1
     seen = {1: "once is enough", 2: "twice is enough"}.get(epochs, f"few enough to be seen {epochs} times")
@@ -160,6 +162,12 @@ def choose(look: Look, context: int | None) -> list[Choice]:
     choices.append(Choice(("sft", "num_train_epochs"), epochs, f"{rows}, {seen}"))
     if look.kinds != {"TextRow"}:  # text is split, so that no row is too long
         choices.append(_choose_length(look, context))
+    if look.kinds & {"PreferenceRow", "RatingRow"}:
+        rated = "RatingRow" in look.kinds
+        why = f"the rows are {'rated answers' if rated else 'pairs of answers'}, which are then learned from as such"
+        choices.append(Choice(("prefer", "loss_type"), "kto" if rated else "sigmoid", why))
+        length = _choose_length(look, context)
+        choices.append(Choice(("prefer", "max_seq_len"), length.value, length.why))
     return choices
 
 
@@ -228,7 +236,7 @@ def _text(heading: str, values: dict[KeyPath, Any], reasons: dict[KeyPath, str])
     section: KeyPath = ()
     for path in KEYS:
         schema = schema_at(path)
-        if path == ("data", "use_preferred") and path not in values:
+        if path in JUDGED and ("data", "use_preferred") not in values:
             continue  # of interest to preference and rating rows only
         if path[:-1] != section:
             section = path[:-1]

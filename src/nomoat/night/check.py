@@ -1,7 +1,8 @@
-"""`nomoat check`: the stage `data`, without a night around it."""
+"""`nomoat check`: the stages that read the owner's rows, without a night around them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,18 +12,19 @@ from nomoat.errors import RecipeError
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.model.load import resolve_base
 from nomoat.night.events import Watcher
-from nomoat.night.jobs import Folders
-from nomoat.night.recipes import data_keys
+from nomoat.night.jobs import Folders, Outcome
+from nomoat.night.recipes import data_keys, judgement_keys
 from nomoat.night.sources import find_sources
-from nomoat.night.stages import run_data
+from nomoat.night.stages import run_data, run_judgements
 from nomoat.recipe_file import LoadedRecipe
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """`report` is DataReport.to_dict(); `base` is the name of the base whose tokenizer rendered the rows."""
+    """`reports` holds DataReport.to_dict() of each stage that reads rows, by the stage that trains on them; `base` is
+    the name of the base whose tokenizer rendered the rows."""
 
-    report: dict[str, Any]
+    reports: dict[str, dict[str, Any]]
     base: str
 
 
@@ -32,19 +34,27 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
     Raises DataError, ModelError or RecipeError with the reason. Nothing is kept.
     """
     recipe = loaded.recipe
-    if recipe.sft is None or recipe.pretrain is not None:
+    if (recipe.sft is None and recipe.prefer is None) or recipe.pretrain is not None:
         raise RecipeError(
             "check looks at rows for fine-tuning on a base that is there; this recipe makes its own base"
         )
     sources = find_sources(recipe, loaded.folder)
     base = resolve_base(recipe.base, loaded.folder)
-    with ArtifactStore(workspace).check_dir() as folder:
-        outcome = run_data(
-            Folders(folder, folder),
-            partial(watcher.stage_progress, "data"),
-            base=base,
-            chat_template=sources.chat_template,
-            files=list(sources.train),
-            **data_keys(recipe),
-        )
-    return CheckResult(outcome.meta, recipe.base)
+    stages: dict[str, tuple[Callable[..., Outcome], tuple[str, ...], dict[str, Any]]] = {}
+    if recipe.sft is not None:
+        stages["sft"] = run_data, sources.train, data_keys(recipe)
+    if recipe.prefer is not None:
+        stages["prefer"] = run_judgements, sources.prefer, judgement_keys(recipe)
+    reports = {}
+    for trainer, (run, files, keys) in stages.items():
+        with ArtifactStore(workspace).check_dir() as folder:
+            outcome = run(
+                Folders(folder, folder),
+                partial(watcher.stage_progress, "data"),
+                base=base,
+                chat_template=sources.chat_template,
+                files=list(files),
+                **keys,
+            )
+        reports[trainer] = outcome.meta
+    return CheckResult(reports, recipe.base)
