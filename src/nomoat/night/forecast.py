@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +17,15 @@ from nomoat.night.recipes import adapter_keys, first_training, preference_keys
 from nomoat.plan.cost import Prices, adapter_share
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Optimiser, Prefer, Recipe, Sft
+from nomoat.recipe import Budget, Optimiser, Prefer, Recipe, Reinforce, Sft
+from nomoat.train.reinforce import HELD_OUT_PROMPTS
 from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
+SAMPLED_READS = 4
+"""Writing a token reads all weights for the few rows of a batch: about so many times slower than reading one."""
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
 
@@ -89,9 +93,7 @@ def plan_finetuning(
         trainable=round(parameters * share),
         frozen=is_adapter,
         trainings=tuple(
-            Training(kind, 0, 0, 0)
-            if trained[kind] == "done"
-            else _training(recipe, kind, report["tokens"], top)
+            Training(kind, 0, 0, 0) if trained[kind] == "done" else _training(recipe, kind, report, top)
             for kind, report in data.items()
         ),
         held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
@@ -120,9 +122,12 @@ def plan_finetuning(
     return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=may_refuse)
 
 
-def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> Training:
-    """What the stage `kind` reads of rows with so many tokens."""
+def _training(recipe: Recipe, kind: str, report: dict[str, Any], top: float) -> Training:
+    """What the stage `kind` reads of the rows of a report."""
     section: Optimiser = getattr(recipe, kind)
+    if isinstance(section, Reinforce):
+        return _reinforcement(section, report["rows"], top)
+    tokens = report["tokens"]
     train_tokens = round(tokens["train"] * section.num_train_epochs)
     if section.max_steps is not None:
         train_tokens = min(train_tokens, section.max_steps * section.tokens_per_step)
@@ -137,3 +142,17 @@ def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> 
         read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
         read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
     return Training(kind, train_tokens, below_tokens, read_tokens, top)
+
+
+def _reinforcement(section: Reinforce, rows: dict[str, int], top: float) -> Training:
+    """What reinforcement reads and writes, as if every answer had its full length: a token that is written counts as
+    `SAMPLED_READS` that are read at once, and every answer is read by the reference too."""
+    answers = section.num_generations * section.max_new_tokens
+    prompts = max(1, section.tokens_per_step // answers)
+    steps = math.ceil(rows["train"] * section.num_train_epochs / prompts)
+    if section.max_steps is not None:
+        steps = min(steps, section.max_steps)
+    train_tokens = steps * min(prompts, rows["train"]) * answers
+    held_out = COMPASS_TIMES * min(rows["held_out"], HELD_OUT_PROMPTS) * section.max_new_tokens
+    read_tokens = (1 + SAMPLED_READS) * train_tokens + SAMPLED_READS * held_out
+    return Training("reinforce", train_tokens * section.num_iterations, train_tokens, read_tokens, top)

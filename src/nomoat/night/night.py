@@ -23,7 +23,13 @@ from nomoat.night.events import Watcher
 from nomoat.night.forecast import Trained, budget_left, plan_finetuning, prices_of
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
-from nomoat.night.recipes import adapter_keys, first_training, resolve_learning_rate, resolve_preference_rate
+from nomoat.night.recipes import (
+    adapter_keys,
+    first_training,
+    resolve_learning_rate,
+    resolve_preference_rate,
+    resolve_reinforcement_rate,
+)
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sources import Sources, find_sources, licences_of
@@ -115,11 +121,13 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, judgements, prefer, merge, quantize, evaluate: those that the recipe has. The base is quantised
-        before it is trained, so that what cannot be served, or not be asked, is refused while it has cost nothing."""
+        """data, judgements, prompts, sft, prefer, reinforce, merge, quantize, evaluate: those that the recipe has. The
+        base is quantised before it is trained, so that what cannot be served, or not be asked, is refused while it has
+        cost nothing."""
         data = self.stages.do(self.orders.data(base)) if self.recipe.sft else None
         judgements = self.stages.do(self.orders.judgements(base)) if self.recipe.prefer else None
-        learner = _Learner(self.recipe, self.orders, base, data, judgements)
+        asked = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
+        learner = _Learner(self.recipe, self.orders, base, data, judgements, asked)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
@@ -229,10 +237,11 @@ class _Learner:
     base: Base
     data: Artifact | None
     judgements: Artifact | None
+    prompts: Artifact | None
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """The report on the rows that each of them learns from."""
-        rows = {"sft": self.data, "prefer": self.judgements}
+        rows = {"sft": self.data, "prefer": self.judgements, "reinforce": self.prompts}
         return {kind: artifact.meta for kind, artifact in rows.items() if artifact is not None}
 
     def reasons(self) -> list[str]:
@@ -245,6 +254,12 @@ class _Learner:
         if kind == "sft":
             assert self.data is not None
             return self.orders.sft(self.base, self.data, rate, seconds_left)
+        if kind == "reinforce":
+            evaluated, before = self.data or self.judgements, made.get("prefer", made.get("sft"))
+            assert self.prompts is not None
+            assert evaluated is not None
+            assert before is not None
+            return self.orders.reinforce(self.base, self.prompts, evaluated, before, rate, seconds_left)
         assert self.judgements is not None
         return self.orders.prefer(self.base, self.judgements, made.get("sft"), rate, seconds_left)
 
@@ -252,4 +267,6 @@ class _Learner:
         if kind == "sft":
             assert self.recipe.sft is not None
             return resolve_learning_rate(self.recipe.sft, self.base.width)
+        if kind == "reinforce":
+            return resolve_reinforcement_rate(self.recipe, self.base.width)
         return resolve_preference_rate(self.recipe, self.base.width)

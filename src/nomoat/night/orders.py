@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,12 @@ from nomoat.night.recipes import (
     data_keys,
     first_training,
     judgement_keys,
+    policy_keys,
     preference_keys,
+    prompt_keys,
     training_keys,
 )
+from nomoat.night.reinforcement import run_prompts, run_reinforce
 from nomoat.night.sources import Sources
 from nomoat.night.stages import (
     ADAPTER,
@@ -218,6 +221,83 @@ class Orders:
             ),
         )
 
+    def prompts(self, base: Base) -> Job:
+        """Read, check, split and tokenise the prompts that are answered for rewards."""
+        files, never, keys = self.sources.reinforce, self.sources.prompts, prompt_keys(self.recipe)
+        return Job(
+            kind="prompts",
+            why=f"{len(files)} file(s) of prompts to read, check and tokenise",
+            inputs={
+                "base": base.source,
+                **_hashed("file", files),
+                **_hashed("never", never),
+                **template_input(self.sources.chat_template),
+            },
+            params={**keys, "suites": [path.stem for path in files]},
+            run=partial(
+                run_prompts,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=files,
+                never=never,
+                **keys,
+            ),
+        )
+
+    def reinforce(
+        self,
+        base: Base,
+        prompts: Artifact,
+        evaluated: Artifact,
+        trained: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+    ) -> Job:
+        """Learn from rewards: what `trained` holds is trained further. Its key does not depend on the time left."""
+        section = self.recipe.reinforce
+        assert section is not None
+        keys, policy = training_keys(section, rate, self.recipe.seed), policy_keys(section)
+        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
+        is_adapter = adapter["method"] == "lora"
+        specs = self.sources.rewards
+        return Job(
+            kind="reinforce",
+            why=f"{section.method} on {prompts.meta['rows']['train']} prompts",
+            inputs={
+                "base": base.source,
+                "prompts": prompts.id,
+                "evaluated": evaluated.id,
+                "trained": trained.id,
+                **_hashed("reward", [spec.file for spec in specs if spec.file is not None]),
+            },
+            params={
+                "keys": asdict(keys),
+                "policy": asdict(policy),
+                "rewards": [{"kind": spec.kind, "weight": spec.weight, **spec.keys} for spec in specs],
+                **adapter,
+                "base_name": base.name,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_reinforce,
+                base=base.folder if is_adapter else trained.path / MODEL,
+                adapter=trained.path / ADAPTER if is_adapter else None,
+                base_name=base.name,
+                base_sha256=base.sha256,
+                prompts=prompts.path,
+                evaluated=evaluated.path,
+                chat_template=self.sources.chat_template,
+                rewards=specs,
+                machine=machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                policy=policy,
+                keys=keys,
+                **adapter,
+            ),
+        )
+
     def merge(self, base: Base, data: Artifact, trained: Artifact) -> Job:
         """Fold the adapter into its base."""
         return Job(
@@ -262,7 +342,6 @@ class Orders:
             )
         }
         keys |= {"seed": self.recipe.seed, "batch_tokens": first_training(self.recipe).micro_batch_tokens}
-        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.prompts)}
         return Job(
             kind="evaluate",
             why="base against tuned model on what no training saw",
@@ -272,7 +351,7 @@ class Orders:
                 "data": data.id,
                 "base file": base_files.id,
                 "file": served.id,
-                **prompts,
+                **_hashed("prompts", self.sources.prompts),
             },
             params={
                 "serve": serve,
@@ -334,6 +413,10 @@ class Orders:
         machine = machine or self.machine
         dtype = str(machine.dtype).removeprefix("torch.")
         return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+
+
+def _hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
+    return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:
