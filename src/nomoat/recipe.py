@@ -227,8 +227,9 @@ class Reinforce(Optimiser):
     `data.held_out` says, and none is used that `evaluate.prompts` holds."""
     rewards: list[Reward] = []
     """What answers are rewarded for. Empty: the prompts' own checks."""
-    method: Literal["grpo", "rloo", "ppo"] = "grpo"
-    """`grpo` and `rloo` compare the answers to one prompt with each other; `ppo` learns what to expect beside."""
+    method: Literal["grpo", "rloo", "ppo", "best_of_n"] = "grpo"
+    """`grpo` and `rloo` compare the answers to one prompt with each other; `ppo` learns what to expect beside.
+    `best_of_n` keeps the best answer to each prompt and fine-tunes on it: the simplest, and hard to break."""
     num_generations: Annotated[int, Field(ge=2)] = 8
     """Answers sampled to each prompt."""
     max_new_tokens: Count = 192
@@ -236,7 +237,7 @@ class Reinforce(Optimiser):
     tokens_per_step: Annotated[int, Field(ge=8)] = 8192
     """Tokens of answers of one optimiser step at most: how many prompts a step has follows from it."""
     beta: Annotated[float, Field(ge=0)] = 0.02
-    """How strongly the model is held to the reference, by the KL."""
+    """How strongly the model is held to the reference, by the KL; not in `best_of_n`."""
     epsilon: Positive = 0.2
     """How far one step may lower the probability of a token (of an answer in `rloo`)."""
     epsilon_high: Positive = 0.28

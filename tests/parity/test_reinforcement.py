@@ -20,8 +20,9 @@ from nomoat.model.attention import PACKED
 from nomoat.model.fused.families import fuse
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.train.objectives import Loss
-from nomoat.train.objectives.advantages import gae, group_relative, leave_one_out, overlong_penalty
-from nomoat.train.objectives.policy import Rolled, grpo, ppo, rloo, telemetry, value_loss
+from nomoat.train.objectives.advantages import best_of, gae, group_relative, leave_one_out, overlong_penalty
+from nomoat.train.objectives.policy import Rolled, best_of_n, grpo, ppo, rloo, telemetry, value_loss
+from nomoat.train.objectives.sft import sft
 
 VOCABULARY, PROMPTS, ANSWERS, MOST = 96, 3, 4, 14
 Groups = list[tuple[np.ndarray, list[np.ndarray]]]
@@ -330,6 +331,26 @@ def test_advantages_of_a_group() -> None:
     torch.testing.assert_close(alone[0], torch.tensor([1.0, -1 / 3, -1 / 3, -1 / 3]))
     assert alone[2].tolist() == [0.0, 2.0, -2.0, 0.0]
     assert alone[3].tolist() == [0.0] * 4
+
+
+def test_the_best_of_a_group_is_kept_where_it_is_better() -> None:
+    nan = float("nan")
+    rewards = torch.tensor(
+        [[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0], [nan, 3.0, 1.0, nan], [nan] * 3 + [1.0]]
+    )
+    kept = [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert best_of(rewards).tolist() == kept
+    assert best_of(torch.full((1, 4), nan)).tolist() == [[0] * 4]
+
+
+def test_best_of_n_is_fine_tuning_on_what_was_kept() -> None:
+    """Values and gradients of `sft` on the kept answers alone, each after a copy of its prompt."""
+    made = groups()
+    packed = pack_groups(made)
+    kept_N = torch.tensor([0.0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
+    rolled = known(kept_N, packed)
+    alone = pack_groups([(made[0][0], [made[0][1][1]]), (made[1][0], [made[1][1][3]])])
+    assert_equal(ours(lambda logp, p: best_of_n(logp, p, rolled), packed), ours(sft, alone))
 
 
 def test_gae_is_its_sum_of_discounted_errors() -> None:

@@ -128,6 +128,7 @@ METHODS = {
     "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": False},
     "rloo": {"method": "rloo"},
     "ppo": {"method": "ppo"},
+    "best_of_n": {"method": "best_of_n"},
     "several updates": {"num_iterations": 2, "entropy_coef": 0.001},
 }
 

@@ -31,7 +31,7 @@ from nomoat.train.loop import (
     scale_and_clip,
 )
 from nomoat.train.objectives import Loss, Objective
-from nomoat.train.objectives.policy import Mean, Rolled, grpo, ppo, rloo, telemetry, value_loss
+from nomoat.train.objectives.policy import Mean, Rolled, best_of_n, grpo, ppo, rloo, telemetry, value_loss
 from nomoat.train.optimizer import adamw
 from nomoat.train.pace import Pace, StepClock
 from nomoat.train.rewards import Question, Rewards
@@ -294,6 +294,8 @@ def _loss(
 
 
 def _objective(policy: PolicyKeys, rolled: Rolled) -> Objective:
+    if policy.method == "best_of_n":
+        return partial(best_of_n, rolled=rolled)
     common: dict[str, Any] = {
         "rolled": rolled,
         "epsilon": policy.epsilon,

@@ -21,11 +21,11 @@ from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.train.checkpoint import Named
 from nomoat.train.loop import autocast
-from nomoat.train.objectives.advantages import gae, group_relative, leave_one_out, overlong_penalty
+from nomoat.train.objectives.advantages import best_of, gae, group_relative, leave_one_out, overlong_penalty
 from nomoat.train.objectives.policy import Rolled
 from nomoat.train.rewards import Question, Rewards
 
-Method = Literal["grpo", "rloo", "ppo"]
+Method = Literal["grpo", "rloo", "ppo", "best_of_n"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PolicyKeys:
     @property
     def needs_old(self) -> bool:
         """Whether the policy as the step began must be kept: it is moved before it is compared, or it is rewarded."""
-        return self.num_iterations > 1 or (self.beta > 0 and self.method != "grpo") or self.needs_values
+        return self.num_iterations > 1 or (self.beta > 0 and self.method == "rloo") or self.needs_values
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,8 @@ class Sampler:
                 kl = torch.cat([_kl_of_answers(part) for part in parts])
                 rewards_PG = rewards_PG - keys.beta * kl.view_as(rewards_PG)
             advantage_PG = leave_one_out(rewards_PG)
+        elif keys.method == "best_of_n":
+            advantage_PG = best_of(rewards_PG)
         else:
             advantage_PG = group_relative(rewards_PG, scale=keys.scale_rewards)
         return _spread(advantage_PG.flatten().float(), parts)

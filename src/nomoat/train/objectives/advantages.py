@@ -32,6 +32,16 @@ def leave_one_out(rewards_PG: torch.Tensor) -> torch.Tensor:
     return (rewards_PG - others_PG).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
+def best_of(rewards_PG: torch.Tensor) -> torch.Tensor:
+    """1 for the answer of each group with the highest reward, the first of equals, and 0 for the others, [P, G]; all 0
+    where every reward is the same or only one is known, for there the best is no better than the rest."""
+    known_PG = ~rewards_PG.isnan()
+    low_P1 = rewards_PG.masked_fill(~known_PG, float("inf")).amin(1, keepdim=True)
+    best_P1 = rewards_PG.masked_fill(~known_PG, float("-inf")).argmax(1, keepdim=True)
+    kept_PG = torch.zeros_like(rewards_PG).scatter_(1, best_P1, 1.0)
+    return kept_PG * (rewards_PG.gather(1, best_P1) > low_P1)
+
+
 def gae(
     rewards_L: torch.Tensor, values_L: torch.Tensor, *, gamma: float, lam: float
 ) -> tuple[torch.Tensor, torch.Tensor]:

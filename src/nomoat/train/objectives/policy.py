@@ -111,6 +111,13 @@ def rloo(
     return Loss(loss_N.sum(), torch.tensor(float(_answers(packed))))
 
 
+def best_of_n(logp_S: torch.Tensor, packed: Packed, rolled: Rolled) -> Loss:
+    """-A·log p, a mean over the tokens of the answers that were kept (A is 1, of all others 0): supervised fine-tuning
+    on the best of several samples (RAFT, Dong et al. 2023, arXiv:2304.06767, algorithm 1)."""
+    kept_S = rolled.advantage_S * packed.weights_S
+    return Loss(-(kept_S * logp_S).sum(), kept_S.sum())
+
+
 def ppo(
     logp_S: torch.Tensor,
     packed: Packed,
