@@ -28,13 +28,10 @@ import torch
 import nomoat
 from nomoat.model.load import choose_machine
 from training.cases import CASES, FLOPS_SAID, MEASURED, Case
-from training.material import build, open_tokenizer
+from training.material import SOURCES_SAID, build, open_tokenizer, sources
 from training.measure import Bench
 from training.settings import BEST, ELSE, LEFT_OUT, SIDES, TRIED, missing, settings_of
 from training.table import case_table
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-ASSETS = Path(nomoat.__file__).parent / "assets"
 
 
 def main() -> None:
@@ -45,7 +42,6 @@ def main() -> None:
     sides = [side for side in args.side if side not in skipped]
     result: dict[str, Any] = {
         "machine": _machine(machine.device, machine.bf16, args.threads),
-        "data": str(args.data),
         "flops": FLOPS_SAID,
         "skipped": skipped,
         "cases": {},
@@ -65,9 +61,14 @@ def main() -> None:
 
 def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="nomoat-bench-") as folder:
-        tokenizer = open_tokenizer(args.tokenizer)
+        data, tokenizer = sources(case.shape, args.data, args.tokenizer)
         material = build(
-            case, machine, data=args.data, tokenizer=tokenizer, rows=args.rows, folder=Path(folder)
+            case,
+            machine,
+            data=data,
+            tokenizer=open_tokenizer(tokenizer),
+            rows=args.rows,
+            folder=Path(folder),
         )
         bench = Bench(case, material, machine, args.threads, _say)
         best, tried = dict(BEST.get(case.name, ELSE)), {}
@@ -79,6 +80,7 @@ def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -
         _say(f"{case.name}: {curves.said()}")
         settings = {side: settings_of(side, best) for side in sides}
         return {
+            "data": str(data),
             "settings": settings,
             "tried": tried,
             "curves": curves.to_dict(),
@@ -107,19 +109,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    alpaca, llama = SHARED / "alpaca" / "alpaca_random_sample.jsonl.gz", SHARED / "tokenizers" / "llama2"
-    beside = alpaca.is_file() and llama.is_dir()
     parser.add_argument(
-        "--data",
-        type=Path,
-        default=alpaca if beside else ASSETS / "starter" / "train.jsonl",
-        help="rows in any format nomoat reads (default: ../shared/data's Alpaca, else the starter rows)",
+        "--data", type=Path, help=f"rows in any format nomoat reads (default: {SOURCES_SAID})"
     )
     parser.add_argument(
-        "--tokenizer",
-        type=Path,
-        default=llama / "tokenizer.model" if beside else ASSETS / "base",
-        help="a folder with tokenizer.json, or a SentencePiece *.model (default: Llama 2's, else the embedded base's)",
+        "--tokenizer", type=Path, help="a folder with tokenizer.json, or a SentencePiece *.model"
     )
     parser.add_argument(
         "--case", nargs="+", choices=CASES, default=MEASURED, metavar="NAME", help=f"of {', '.join(CASES)}"

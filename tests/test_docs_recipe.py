@@ -63,6 +63,12 @@ def test_the_recipes_that_ship_are_there() -> None:
     assert [file.name for file in RECIPES] == ["alpaca.yaml", "full.yaml", "pretrain.yaml", "starter.yaml"]
 
 
+@pytest.mark.parametrize("name", ["nomoat", "last"])
+def test_the_embedded_bases_own_recipes_load(name: str) -> None:
+    file = ROOT / "recipes" / "embedded-base" / f"{name}.yaml"
+    assert load_recipe(file).recipe.name.startswith("embedded-base")
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_shipped_recipe_loads_is_named_after_its_file_and_finds_its_schema(file: Path) -> None:
     assert load_recipe(file).recipe.name == file.stem

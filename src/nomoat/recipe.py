@@ -8,6 +8,7 @@ from, and the comments that `nomoat init` writes. Reading a file, line numbers a
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,9 @@ GgufType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 DataFormat = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt-completion", "preference", "rating", "text"
 ]
+
+STARTER_SUITE = "heldout"
+"""The suite of held-out prompts that comes with the starter data."""
 
 
 class Part(BaseModel):
@@ -67,10 +71,16 @@ class Optimiser(Part):
     """Tokens of one optimiser step: the effective batch. Rows are packed without padding."""
     micro_batch_tokens: Annotated[int, Field(ge=8)] = 2048
     """Tokens computed at once. Changes memory, not the result; halved by itself when memory runs out."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Compute every block again in backward instead of keeping what it made: far less memory, a third to a half more
+    work, the same result. `auto` does so only where memory does not suffice otherwise, and says so."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_ratio: Share = 0.05
     """Share of the steps over which the learning rate rises."""
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    """The optimiser. `adamw_8bit` keeps AdamW's moments in a byte each instead of four, `paged_adamw_8bit` also lets
+    them leave a GPU's memory when it is short. Both need the extra `gpu`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's weight decay, on matrices only."""
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -93,6 +103,11 @@ class Optimiser(Part):
         return self
 
 
+def _refuse_training_in_4bit(load_in_4bit: bool | None, method: str | None) -> None:
+    if load_in_4bit and method == "full":
+        raise ValueError("load_in_4bit holds a frozen base, and method full trains it: set method to lora")
+
+
 class Sft(Optimiser):
     """Supervised fine-tuning on instructions and conversations."""
 
@@ -101,6 +116,9 @@ class Sft(Optimiser):
     larger on a narrower one; a tenth of that for all weights. The plan says the number."""
     method: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter on the frozen base, `full` every weight."""
+    load_in_4bit: bool = False
+    """Hold the frozen base in four bits (NF4) while its adapter is trained: a quarter of the memory, more slowly. The
+    adapter is then folded into the base as it is, unquantised. Needs the extra `gpu`."""
     lora_r: Count = 16
     """Rank of the adapter."""
     lora_alpha: Positive = 32.0
@@ -114,6 +132,11 @@ class Sft(Optimiser):
     frozen_cache: bool = True
     """Where `lora_layers` leaves blocks frozen and rows are read more than once: compute those blocks once and keep
     their outputs on the disk while training, two bytes a number."""
+
+    @model_validator(mode="after")
+    def _four_bits_are_frozen(self) -> Sft:
+        _refuse_training_in_4bit(self.load_in_4bit, self.method)
+        return self
 
 
 class Prefer(Optimiser):
@@ -145,8 +168,10 @@ class Prefer(Optimiser):
     max_seq_len: Annotated[int, Field(ge=8)] = 512
     """Longest prompt with an answer, in tokens; a longer answer is cut at its end."""
     method: Literal["lora", "full"] | None = None
-    """`lora` or `full`. Default for this and the next five: as in `sft`, whose adapter is trained further; without
+    """`lora` or `full`. Default for this and the next six: as in `sft`, whose adapter is trained further; without
     `sft` as there by default."""
+    load_in_4bit: bool | None = None
+    """Hold the frozen base in four bits, where there is no `sft`."""
     lora_r: Count | None = None
     """Rank of the adapter, where there is no `sft`."""
     lora_alpha: Positive | None = None
@@ -157,6 +182,11 @@ class Prefer(Optimiser):
     """Layers that get an adapter, where there is no `sft`."""
     lora_layers: Count | None = None
     """Adapt only this many blocks, from the top, where there is no `sft`."""
+
+    @model_validator(mode="after")
+    def _four_bits_are_frozen(self) -> Prefer:
+        _refuse_training_in_4bit(self.load_in_4bit, self.method)
+        return self
 
     @model_validator(mode="after")
     def _smoothing_is_used(self) -> Prefer:
@@ -281,7 +311,15 @@ class Reinforce(Optimiser):
         return self
 
 
-ADAPTER_KEYS = ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_layers")
+ADAPTER_KEYS = (
+    "method",
+    "load_in_4bit",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_layers",
+)
 """What says how weights are adapted; `prefer` has these from `sft`."""
 
 
@@ -359,6 +397,18 @@ class Evaluate(Part):
     """Resamples of the paired bootstrap."""
 
 
+class Gate(Part):
+    """When a new generation replaces the champion, which is the one that is served."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """How often a generation that is no better may replace the champion, however often one looks."""
+    guard: list[str] = []
+    """Suites that guard: names of files of `evaluate.prompts`, without their ending. They do not speak for the new
+    generation, but it must be shown to lose no more than `margin` on each."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Largest loss of pass rate, as a share of prompts, that a guarded suite allows."""
+
+
 class Budget(Part):
     """What the night may take, and the prices its cost is reported at."""
 
@@ -397,6 +447,7 @@ class Recipe(Part):
     pretrain: Pretrain | None = None
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
     budget: Budget = Budget()
 
     @model_validator(mode="after")
@@ -424,4 +475,19 @@ class Recipe(Part):
                     f"prefer.{key} ({mine}) must be left out, or be as in sft ({first}), whose result is trained "
                     "further"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _guards_are_suites(self) -> Recipe:
+        suites = [PurePath(file).stem for file in self.evaluate.prompts]
+        if not self.data.train and not suites:
+            suites = [STARTER_SUITE]
+        for name in self.gate.guard:
+            if name not in suites:
+                known = (
+                    f"a suite of evaluate.prompts ({', '.join(suites)})"
+                    if suites
+                    else "files in evaluate.prompts"
+                )
+                raise ValueError(f'gate.guard: got "{name}"; expected {known}')
         return self

@@ -104,6 +104,32 @@ def test_each_name_opens_its_file(workspace: Path) -> None:
     assert base.tokenizer_dir == find_generation(workspace, "latest").tokenizer_dir
 
 
+def test_the_champion_is_opened_and_after_its_rollback_the_base(workspace: Path) -> None:
+    assert find_generation(workspace, "champion") == find_generation(workspace, "latest")
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        first = ledger.generation("latest")
+        ledger.judgements.crown(first.id, by="gate", said="")
+        night = start_night(ledger)
+        ledger.add_generation(
+            night,
+            base="base:x",
+            merged_artifact=first.merged_artifact,
+            gguf_artifact=first.gguf_artifact,
+            served_file=first.served_file,
+        )
+    assert find_generation(workspace, "latest").name == "gen-0002"
+    served = find_generation(workspace, "champion")
+    assert (served.name, served.is_champion) == ("gen-0001", True)
+    assert served.model == "quantize-cccccccccccccccc/night-F32.gguf"
+    assert find_base(workspace, "champion").gguf.name == "base-F32.gguf"
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        ledger.judgements.roll_back()
+        stage = ledger.start_stage(2, name="quantize", position=0, key="b" * 64)
+        ledger.finish_stage(stage, status="reused", seconds=0.0, artifact_id=f"quantize-{'b' * 16}")
+    served = find_generation(workspace, "champion")
+    assert (served.gguf.name, served.is_champion) == ("base-F32.gguf", True)
+
+
 def test_answers_go_to_stdout_and_are_repeatable(workspace: Path) -> None:
     first = nomoat(*SHORT, typed="Hello\n\nOnce upon a time\n")
     assert first.exit_code == 0, first.output

@@ -64,7 +64,7 @@ def folder_of(workspace: Path, kind: str) -> Path:
 def test_a_night_that_learns_from_the_checks_of_prompts(words: tuple[str, ...], tmp_path: Path) -> None:
     watcher = Watched()
     night = run(tmp_path, *words, watcher=watcher)
-    kinds = ["data", "prompts", "quantize", "sft", "reinforce", "merge", "quantize", "evaluate"]
+    kinds = ["data", "prompts", "quantize", "sft", "reinforce", "merge", "quantize", "evaluate", "gate"]
     assert [kind for kind, _ in watcher.stages] == kinds
     assert sorted(verify_artifacts(tmp_path)) == sorted(kinds)
     sft, reinforced = night.trainings

@@ -64,6 +64,7 @@ KEYS = TrainingKeys(
     warmup_ratio=0.0,
     weight_decay=0.0,
     adam_beta2=0.99,
+    optim="adamw_torch",
     max_grad_norm=1.0,
     eval_steps=4,
     save_steps=3,

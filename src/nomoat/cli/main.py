@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
-from nomoat.cli import chat, check, init_verb, log, run, status
+from nomoat.cli import arena, chat, check, gate, init_verb, log, promote, rollback, run, status, votes
 from nomoat.cli.errors import Verb
 from nomoat.cli.output import survive_encoding
 
@@ -54,6 +54,11 @@ for _name, _verb, _epilog in (
     ("status", status.status, status.EPILOG),
     ("log", log.log, log.EPILOG),
     ("chat", chat.chat, chat.EPILOG),
+    ("arena", arena.arena, arena.EPILOG),
+    ("votes", votes.votes, votes.EPILOG),
+    ("gate", gate.gate, gate.EPILOG),
+    ("promote", promote.promote, promote.EPILOG),
+    ("rollback", rollback.rollback, rollback.EPILOG),
     ("init", init_verb.init, init_verb.EPILOG),
 ):
     app.command(_name, cls=Verb, epilog=_epilog)(_verb)

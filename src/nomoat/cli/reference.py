@@ -12,7 +12,19 @@ from pathlib import Path
 import typer.main
 from typer.core import TyperGroup
 
-from nomoat.cli import chat, check_view, init_verb, log, night_view, status
+from nomoat.cli import (
+    arena,
+    chat,
+    check_view,
+    gate,
+    init_verb,
+    log,
+    night_view,
+    promote,
+    rollback,
+    status,
+    votes,
+)
 from nomoat.cli.main import app
 
 WIDTH_COLUMNS = 100
@@ -45,6 +57,11 @@ JSON_KEYS: dict[str, dict[str, Mapping[str, str]]] = {
     "status": {"nomoat status --json": status.KEYS},
     "log": {"nomoat log --json": log.KEYS, "nomoat log NIGHT --json": log.NIGHT_KEYS},
     "chat": {"nomoat chat --json": chat.KEYS},
+    "arena": {"nomoat arena --json": arena.KEYS, "nomoat arena --standings --json": arena.STANDINGS_KEYS},
+    "votes": {"nomoat votes --json": votes.KEYS},
+    "gate": {"nomoat gate --json": gate.KEYS},
+    "promote": {"nomoat promote --json": promote.KEYS},
+    "rollback": {"nomoat rollback --json": rollback.KEYS},
     "init": {"nomoat init --json": init_verb.KEYS},
 }
 """verb -> command -> key -> meaning."""

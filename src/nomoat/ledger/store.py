@@ -19,6 +19,7 @@ from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.canonical import check_json
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.database import make_engine, parse_place, refuse_damage, told, use_wal
+from nomoat.ledger.judgements import Judgements
 from nomoat.ledger.lineage import read_lineage
 from nomoat.ledger.migrate import revision_of, upgrade
 from nomoat.ledger.process import this_process
@@ -46,7 +47,7 @@ from nomoat.ledger.schema import (
     stages,
 )
 
-Row = TypeVar("Row", NightRow, StageRow, GenerationRow, ScoreRow, SampleRow)
+Row = TypeVar("Row")
 
 
 class Ledger:
@@ -75,6 +76,11 @@ class Ledger:
                 upgrade(migrating, place)
                 migrating.dispose()
         return Ledger(engine, place, busy_timeout_s)
+
+    @property
+    def judgements(self) -> Judgements:
+        """Champions, the evidence for them, and votes."""
+        return Judgements(self.place, self._write, self._select)
 
     def close(self) -> None:
         """Let go of the database."""

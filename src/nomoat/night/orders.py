@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nomoat.ledger.files import hash_file
 from nomoat.model.load import Machine, choose_machine
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
     adapter_keys,
@@ -37,6 +39,7 @@ from nomoat.night.stages import (
     run_pretrain,
     run_sft,
 )
+from nomoat.plan.memory import Checkpointing
 from nomoat.recipe import GgufType, Pretrain, Recipe
 
 SMALL_FILE_BYTES = 100_000_000
@@ -52,8 +55,10 @@ class Orders:
     threads: int
     stop_asked: Callable[[], bool]
 
-    def pretrain(self, section: Pretrain, seconds_left: Callable[[], float | None]) -> Job:
-        """A base of one's own. Its key does not depend on the time left."""
+    def pretrain(
+        self, section: Pretrain, seconds_left: Callable[[], float | None], checkpointing: Checkpointing
+    ) -> Job:
+        """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
         machine = choose_machine(section.dtype)
         keys = training_keys(section, section.learning_rate, self.recipe.seed)
         shape: dict[str, Any] = {
@@ -76,6 +81,7 @@ class Orders:
             params={
                 "keys": asdict(keys),
                 **shape,
+                **_bitsandbytes(section.optim != "adamw_torch"),
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
             },
@@ -84,15 +90,16 @@ class Orders:
                 files=list(self.sources.pretrain),
                 machine=machine,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 **shape,
             ),
         )
 
-    def data(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's rows."""
-        keys = data_keys(self.recipe)
+    def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
+        keys = data_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="data",
             why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
@@ -111,8 +118,15 @@ class Orders:
             ),
         )
 
-    def sft(self, base: Base, data: Artifact, rate: float, seconds_left: Callable[[], float | None]) -> Job:
-        """Fine-tune the base. Its key does not depend on the time left."""
+    def sft(
+        self,
+        base: Base,
+        data: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.sft
         assert section is not None
         keys = training_keys(section, rate, self.recipe.seed)
@@ -126,15 +140,18 @@ class Orders:
                 "lora_target_modules",
                 "lora_layers",
                 "frozen_cache",
+                "load_in_4bit",
             )
         }
         return Job(
             kind="sft",
-            why=f"{section.method} on {data.meta['rows']['train']} rows",
+            why=f"{section.method} on {data.meta['rows']['train']} rows"
+            + (", the base held in 4 bits" if section.load_in_4bit else ""),
             inputs={"base": base.source, "data": data.id},
             params={
                 "keys": asdict(keys),
                 **lora,
+                **_bitsandbytes(section.load_in_4bit or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(),
@@ -150,13 +167,15 @@ class Orders:
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 **lora,
             ),
         )
 
-    def judgements(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's judged answers."""
-        files, keys = self.sources.prefer, judgement_keys(self.recipe)
+    def judgements(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's judged answers; those to one of `keep_out` are held out."""
+        files = self.sources.prefer
+        keys = judgement_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
@@ -182,9 +201,10 @@ class Orders:
         sft: Artifact | None,
         rate: float,
         seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
     ) -> Job:
-        """Learn from judged answers: what `sft` made is trained further, or the base. Its key does not depend on the
-        time left."""
+        """Learn from judged answers: what `sft` made is trained further, or the base. Its key depends neither on the
+        time left nor on what changes memory alone."""
         section = self.recipe.prefer
         assert section is not None
         keys, loss = training_keys(section, rate, self.recipe.seed), preference_keys(section)
@@ -199,6 +219,7 @@ class Orders:
                 "keys": asdict(keys),
                 "loss": asdict(loss),
                 **adapter,
+                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
@@ -217,6 +238,7 @@ class Orders:
                 stop_asked=self.stop_asked,
                 keys=keys,
                 loss=loss,
+                gradient_checkpointing=checkpointing,
                 **adapter,
             ),
         )
@@ -252,8 +274,10 @@ class Orders:
         trained: Artifact,
         rate: float,
         seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
     ) -> Job:
-        """Learn from rewards: what `trained` holds is trained further. Its key does not depend on the time left."""
+        """Learn from rewards: what `trained` holds is trained further. Its key depends neither on
+        the time left nor on what changes memory alone."""
         section = self.recipe.reinforce
         assert section is not None
         keys, policy = training_keys(section, rate, self.recipe.seed), policy_keys(section)
@@ -275,6 +299,7 @@ class Orders:
                 "policy": asdict(policy),
                 "rewards": [{"kind": spec.kind, "weight": spec.weight, **spec.keys} for spec in specs],
                 **adapter,
+                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
@@ -293,6 +318,7 @@ class Orders:
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 policy=policy,
+                gradient_checkpointing=checkpointing,
                 keys=keys,
                 **adapter,
             ),
@@ -300,9 +326,10 @@ class Orders:
 
     def merge(self, base: Base, data: Artifact, trained: Artifact) -> Job:
         """Fold the adapter into its base."""
+        in_4bit = adapter_keys(self.recipe)["load_in_4bit"]
         return Job(
             kind="merge",
-            why="the adapter folded into its base",
+            why="the adapter folded into its base" + (", unquantised" if in_4bit else ""),
             inputs={
                 "base": base.source,
                 "adapter": trained.id,
@@ -318,6 +345,7 @@ class Orders:
                 data=data.path,
                 chat_template=self.sources.chat_template,
                 machine=self.machine,
+                trained_in_4bit=in_4bit,
             ),
         )
 
@@ -375,6 +403,40 @@ class Orders:
             ),
         )
 
+    def gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact, rival: Rival | None
+    ) -> Job:
+        """The file that would be served against the champion's; against the base where there is none."""
+        section, sft = self.recipe.evaluate, self.recipe.sft
+        assert sft is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
+        }
+        keys |= {"n_ctx": self.n_ctx(served), "batch_tokens": sft.micro_batch_tokens}
+        champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
+        return Job(
+            kind="gate",
+            why=f"it or {rival.name if rival else 'the base'}",
+            inputs={"evaluate": evaluate.id, "file": served.id, **champion},
+            params={
+                "rival": rival.name if rival else None,
+                "serve": rival.gguf.name if rival else None,
+                **keys,
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_gate,
+                evaluated=evaluate.path,
+                challenger=merged.path / MODEL,
+                data=data.path,
+                rival=rival,
+                prompt_files=self.sources.prompts,
+                machine=self.machine,
+                threads=engine_threads(served, self.threads),
+                **keys,
+            ),
+        )
+
     def evaluate_new_base(self, pretrained: Artifact, served: Artifact) -> Job:
         """Every file against the base from scratch that it was made from."""
         return Job(
@@ -417,6 +479,11 @@ class Orders:
 
 def _hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
     return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
+
+
+def _bitsandbytes(used: bool) -> dict[str, str]:
+    """Its version, where bytes depend on it."""
+    return {"bitsandbytes": version("bitsandbytes")} if used else {}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:

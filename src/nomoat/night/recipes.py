@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from nomoat.errors import RecipeError
+from nomoat.model.bits import require_bitsandbytes
 from nomoat.recipe import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Recipe, Reinforce, Sft
 from nomoat.train.prefer import PreferenceKeys
 from nomoat.train.run import TrainingKeys
@@ -113,6 +115,24 @@ def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
     return rate, f"learning rate {rate:g} for {whom} of a base {width} wide (sft.learning_rate)"
 
 
+def require_extras(recipe: Recipe, device: str) -> None:
+    """ModelError where the recipe asks for what an extra would bring, and it is not there: before anything is done.
+    RecipeError where it asks for paging, and there is no GPU."""
+    if adapter_keys(recipe)["load_in_4bit"]:
+        require_bitsandbytes("sft.load_in_4bit" if recipe.sft else "prefer.load_in_4bit", device)
+    sections = {"sft": recipe.sft, "prefer": recipe.prefer, "pretrain": recipe.pretrain}
+    for name, section in sections.items():
+        if section is None or section.optim == "adamw_torch":
+            continue
+        if section.optim == "paged_adamw_8bit" and device != "cuda":
+            raise RecipeError(
+                f"{name}.optim: paged_adamw_8bit moves moments between a GPU's memory and the machine's, and there is "
+                "no GPU here",
+                hint=f"Set {name}.optim to adamw_8bit or adamw_torch.",
+            )
+        require_bitsandbytes(f"{name}.optim", device)
+
+
 def training_keys(section: Optimiser, learning_rate: float, seed: int) -> TrainingKeys:
     """The training keys of a section that trains."""
     return TrainingKeys(
@@ -125,6 +145,7 @@ def training_keys(section: Optimiser, learning_rate: float, seed: int) -> Traini
         warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,
         adam_beta2=section.adam_beta2,
+        optim=section.optim,
         max_grad_norm=section.max_grad_norm,
         eval_steps=section.eval_steps,
         save_steps=section.save_steps,

@@ -19,7 +19,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
-from nomoat.evaluate.stats import mcnemar_exact
+from nomoat.evaluate.gate import GateVerdict
+from nomoat.evaluate.stats.intervals import mcnemar_exact
 from nomoat.ledger.files import atomic_write
 from nomoat.night import report_plots, units
 from nomoat.night.result import NightSummary, TrainingSummary
@@ -142,6 +143,7 @@ def _view(summary: NightSummary) -> dict[str, Any]:
         "metrics": [_metric(metric, metric.name == comparison.decided_by) for metric in comparison.metrics],
         "interval_figures": _interval_figures(comparison.metrics),
         "mcnemar": _mcnemar(comparison),
+        "gate": _gate(summary.gate),
         "trainings": [_training(training, str(i or "")) for i, training in enumerate(summary.trainings)],
         "answers": [_answer(answer) for answer in answers],
         "answer_count": len(comparison.answers),
@@ -199,6 +201,44 @@ def _mcnemar(comparison: Comparison) -> str | None:
         "Were both equally good, a split at least as uneven would have probability "
         f"{'below 0.0001' if p < 1e-4 else f'{p:.2g}'} (exact McNemar test)."
     )
+
+
+_SOURCES = {"checks": "held-out prompts", "loss": "loss on held-out rows", "votes": "blind votes"}
+
+
+def _gate(gate: GateVerdict | None) -> dict[str, Any] | None:
+    """The gate's verdict, its evidence and its guards, ready to print; None for a night that had no gate."""
+    if gate is None:
+        return None
+    return {
+        "verdict": gate.verdict,
+        "said": gate.said,
+        "rows": [
+            {
+                "source": _SOURCES[found.source],
+                "counts": f"{found.wins:,} / {found.losses:,} / {found.ties:,}",
+                "rate": _percent(found.rate),
+                "e_value": f"{found.e_value:,.3g}",
+            }
+            for found in gate.weighed
+        ],
+        "guards": [
+            {"suite": guard.suite, "finding": guard.finding, "difference": _percent(guard.difference)}
+            for guard in gate.guards
+        ],
+        "asked": f"{1 / gate.alpha:,.0f}",
+        "confidence": f"{100 * (1 - gate.alpha):g}",
+        "guard_confidence": f"{100 * (1 - 2 * gate.alpha):g}",
+    }
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    value, low, high = (
+        f"{100 * x:.1f}".replace("-", "−") for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value}% ({low} to {high})"
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

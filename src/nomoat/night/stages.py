@@ -231,8 +231,10 @@ def run_merge(
     data: Path,
     chat_template: Path | None,
     machine: Machine,
+    trained_in_4bit: bool,
 ) -> Outcome:
-    """Fold the adapter into its base; refused unless the folder reads back as the same model."""
+    """Fold the adapter into its base, which is never the quantised one that it may have been trained on; refused
+    unless the folder reads back as the same model."""
     tokenizer, _ = tokenizer_with_template(base, chat_template)
     dtype = merge_dtype(count_parameters(base), machine.dtype)
     adapted = load_adapter(load_model(base, machine, weights=dtype), adapter, base_sha256=base_sha256)
@@ -243,7 +245,8 @@ def run_merge(
     report(0.7, None, "reading it back")
     difference = check_saved(before, folders.out / MODEL, rows, machine, dtype)
     meta = {"dtype": str(dtype).removeprefix("torch."), "largest_logit_difference": difference}
-    return Outcome(meta, f"merged; logits differ from the adapter's by at most {difference:.1e}")
+    into = " into the unquantised base (it was trained on the base in 4 bits)" if trained_in_4bit else ""
+    return Outcome(meta, f"merged{into}; logits differ from the adapter's by at most {difference:.1e}")
 
 
 def run_quantize(

@@ -99,7 +99,7 @@ def learn(
     initial = {name: p.detach().clone() for name, p in named.items()}
     head = _value_head(model, machine) if policy.needs_values else None
     learned: Named = named if head is None else {**named, "value_head.weight": head.weight}
-    optimizer = adamw(learned, weight_decay=keys.weight_decay, betas=(0.9, keys.adam_beta2))
+    optimizer = adamw(learned, weight_decay=keys.weight_decay, betas=(0.9, keys.adam_beta2), optim=keys.optim)
     checkpoints = CheckpointFolder(scratch, machine.device)
     sampler = Sampler(model, named, initial, head, reader, rewards, policy, machine.device, machine.bf16)
     plan = StepPlan(

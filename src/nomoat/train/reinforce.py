@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +12,7 @@ from nomoat.data.pack import Rows
 from nomoat.model.adapters import add_lora, load_adapter
 from nomoat.model.load import Machine, load_model
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
+from nomoat.model.recompute import recompute_blocks
 from nomoat.train.finetune import keep_adapter
 from nomoat.train.hooks import Hooks
 from nomoat.train.loop import TrainResult
@@ -42,6 +43,7 @@ def reinforce(
     lora_dropout: float,
     lora_target_modules: str | list[str],
     lora_layers: int | None,
+    load_in_4bit: bool,
     reader: Reader,
     rewards: Rewards,
     passes: Passes,
@@ -49,6 +51,7 @@ def reinforce(
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
 ) -> TrainResult:
     """Train further and write `out/adapter/` (method "lora") or `out/model/` (method "full"), as `prefer` does.
 
@@ -62,10 +65,11 @@ def reinforce(
         model = load_model(base, machine, weights=torch.float32)
         model.requires_grad_(True)
     elif adapter is not None:
-        model = load_adapter(load_model(base, machine), adapter, base_sha256=base_sha256, trainable=True)
+        bare = load_model(base, machine, four_bit=load_in_4bit)
+        model = load_adapter(bare, adapter, base_sha256=base_sha256, trainable=True)
     else:
         model = add_lora(
-            load_model(base, machine),
+            load_model(base, machine, four_bit=load_in_4bit),
             lora_r=lora_r,
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
@@ -73,6 +77,8 @@ def reinforce(
             seed=keys.seed,
             lora_layers=lora_layers,
         )
+    if gradient_checkpointing is True:
+        recompute_blocks(model)
     result = learn(
         model,
         prompts,

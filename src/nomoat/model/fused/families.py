@@ -60,11 +60,22 @@ def _forward(
             block, hidden_states, *args, segments=segments, position_embeddings=position_embeddings, **keys
         )
         return plain
+    halves = partial(_halves, block, turns=position_embeddings, segments=segments)
+    if block.gradient_checkpointing and block.training:  # as transformers' own blocks do: model/recompute.py
+        again: torch.Tensor = block._gradient_checkpointing_func(halves, hidden_states)
+        return again
+    return halves(hidden_states)
+
+
+def _halves(
+    block: Any, x_1TH: torch.Tensor, *, turns: tuple[torch.Tensor, torch.Tensor], segments: Segments
+) -> torch.Tensor:
+    """Both halves of a block, of x [1, T, H]."""
     attention, mlp = read_attention(block), read_mlp(block)
-    dtype = product_dtype(hidden_states)
-    turns = (t[0].to(dtype) for t in position_embeddings)
-    with torch.autocast(hidden_states.device.type, enabled=False):
-        x_TH = Attend.apply(hidden_states[0], attention, *turns, calls(segments), dtype, *attention.tensors())
+    dtype = product_dtype(x_1TH)
+    cos_sin = (t[0].to(dtype) for t in turns)
+    with torch.autocast(x_1TH.device.type, enabled=False):
+        x_TH = Attend.apply(x_1TH[0], attention, *cos_sin, calls(segments), dtype, *attention.tensors())
         x_TH = Feed.apply(x_TH, mlp, dtype, *mlp.tensors())
     return x_TH[None]
 
