@@ -17,7 +17,7 @@ from nomoat.recipe import Recipe
 from nomoat.recipe_file import LoadedRecipe, load_recipe
 from nomoat.recipe_schema import FOREIGN, PATTERN_WORDS, alternatives, dotted, keys_of, schema_at, sections
 
-TOP = "name, base, seed, threads, data, sft, prefer, pretrain, quantize, evaluate, gate, budget"
+TOP = "name, base, seed, threads, data, sft, prefer, reinforce, pretrain, quantize, evaluate, gate, budget"
 GGUF = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M or Q4_K_M"
 FORMATS = "auto, alpaca, sharegpt, messages, prompt-completion, preference, rating or text"
 
@@ -156,7 +156,8 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
         ("sft:\n  Max-Seq-Len: 64",
          'nomoat.yaml:2: sft.Max-Seq-Len: unknown key. Did you mean "max_seq_len"?'),
         ("max_seq_len: 64",
-         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or prefer or pretrain"),
+         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or prefer or reinforce or "
+         "pretrain"),
         ("data:\n  lora_r: 8", "nomoat.yaml:2: data.lora_r: unknown key here. lora_r belongs under sft or prefer"),
         ("sft:\n  base: x",
          "nomoat.yaml:2: sft.base: unknown key here. base belongs at the left margin, under no other key"),
@@ -168,7 +169,7 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
          'nomoat.yaml:3: pretrain.lr: unknown key. Here it is "pretrain.learning_rate"'),
         ("prefer:\n  lr: 1", 'nomoat.yaml:2: prefer.lr: unknown key. Here it is "prefer.learning_rate"'),
         ("ref_model: x", "nomoat.yaml:1: ref_model: unknown key. Take the line out: the reference is the model before "
-         "the stage prefer"),
+         "the stage prefer or reinforce"),
         ("sft:\n  val_set_size: 1",
          'nomoat.yaml:2: sft.val_set_size: unknown key. Here it is "data.held_out" (a share of the rows)'),
         ("gradient_accumulation_steps: 4",

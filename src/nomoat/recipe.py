@@ -7,6 +7,7 @@ from, and the comments that `nomoat init` writes. Reading a file, line numbers a
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 from typing import Annotated, Literal
 
@@ -197,6 +198,119 @@ class Prefer(Optimiser):
         return self
 
 
+class Reward(Part):
+    """One source of rewards; those of an answer add up."""
+
+    kind: Literal["checks", "function", "regex", "json_schema", "answer", "judge"]
+    """`checks`: the share of the prompt's own checks that the answer passes. `function`: a Python function. `regex`: 1
+    where the pattern is found. `json_schema`: 1 for JSON that is valid. `answer`: 1 where the final answer is the
+    prompt's field `answer`. `judge`: the grade of a model behind an OpenAI endpoint, from 0 to 1."""
+    weight: float = 1.0
+    """What the source's number is multiplied by; below 0 for what should not be."""
+    function: str | None = None
+    """Of `function`: file and name, such as rules.py:polite, called with messages, answer and the prompt's row. It runs
+    in a process of its own."""
+    pattern: str | None = None
+    """Of `regex`: what is searched for in the answer."""
+    schema_file: str | None = None
+    """Of `json_schema`: a file with the JSON schema. Default: each prompt's own field `schema`."""
+    url: str | None = None
+    """Of `judge`: where the endpoint is, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    """Of `judge`: the model's name there."""
+    api_key_env: str | None = None
+    """Of `judge`: the environment variable that holds the key."""
+    instructions: str | None = None
+    """Of `judge`: what it is told to grade. It must reply with one number from 0 to 10."""
+    time_limit_s: Positive = 10.0
+    """Of `function` and `judge`: seconds that one answer may take."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Reward:
+        needs = {"function": ("function",), "regex": ("pattern",), "judge": ("url", "model")}
+        may = {"json_schema": ("schema_file",), "judge": ("api_key_env", "instructions")}
+        for key in needs.get(self.kind, ()):
+            if getattr(self, key) is None:
+                raise ValueError(f"kind ({self.kind}) needs {key}")
+        for key in ("function", "pattern", "schema_file", "url", "model", "api_key_env", "instructions"):
+            if (
+                key not in (*needs.get(self.kind, ()), *may.get(self.kind, ()))
+                and getattr(self, key) is not None
+            ):
+                raise ValueError(f"{key} means nothing to kind {self.kind}")
+        if self.function is not None and not re.fullmatch(r".+\.py:[A-Za-z_]\w*", self.function):
+            raise ValueError(f"function ({self.function}) must be file and name, such as rules.py:polite")
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"pattern ({self.pattern}) is no regular expression: {error}") from None
+        return self
+
+
+class Reinforce(Optimiser):
+    """Learning from rewards of the model's own answers, after `sft` or `prefer` on what they have made. The reference
+    is the model as this stage finds it."""
+
+    prompts: list[str] = []
+    """JSONL files of prompts {messages}, with `checks` or whatever else the rewards look at. Some are held out, as
+    `data.held_out` says, and none is used that `evaluate.prompts` holds."""
+    rewards: list[Reward] = []
+    """What answers are rewarded for. Empty: the prompts' own checks."""
+    method: Literal["grpo", "rloo", "ppo", "best_of_n"] = "grpo"
+    """`grpo` and `rloo` compare the answers to one prompt with each other; `ppo` learns what to expect beside.
+    `best_of_n` keeps the best answer to each prompt and fine-tunes on it: the simplest, and hard to break."""
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    """Answers sampled to each prompt."""
+    max_new_tokens: Count = 192
+    """Longest sampled answer in tokens."""
+    tokens_per_step: Annotated[int, Field(ge=8)] = 8192
+    """Tokens of answers of one optimiser step at most: how many prompts a step has follows from it."""
+    beta: Annotated[float, Field(ge=0)] = 0.02
+    """How strongly the model is held to the reference, by the KL; not in `best_of_n`."""
+    epsilon: Positive = 0.2
+    """How far one step may lower the probability of a token (of an answer in `rloo`)."""
+    epsilon_high: Positive = 0.28
+    """How far one step may raise it; DAPO's clip-higher. `ppo` takes `epsilon` for both."""
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    """Of `grpo`: `dapo` is a mean over tokens, `grpo` over answers, `dr_grpo` has no length in it."""
+    scale_rewards: bool = True
+    """Of `grpo`: divide by the standard deviation within a prompt's answers. Dr. GRPO does not."""
+    overlong: Literal["keep", "mask", "punish"] = "keep"
+    """Answers cut at `max_new_tokens`: `mask` learns nothing from them, `punish` takes up to 1 from their reward."""
+    entropy_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy in what is maximised; keeps answers different from each other."""
+    num_iterations: Count = 1
+    """Updates from the answers of one step."""
+    importance_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Most that the ratio of policy and sampling policy may weigh a token."""
+    gae_lambda: Share = 0.95
+    """Of `ppo`: how far advantages look ahead."""
+    value_coef: Annotated[float, Field(ge=0)] = 0.5
+    """Of `ppo`: weight of the loss of the expected rewards."""
+    max_kl: Positive = 0.5
+    """Stop when the KL to the reference is larger, in nats a token."""
+    max_length_growth: Annotated[float, Field(gt=1)] = 3.0
+    """Stop when answers have grown to so many times their first length."""
+    max_pass_drop: Share = 0.1
+    """Stop when the held-out pass rate is this far below its best, twice in a row."""
+    learning_rate: Positive | None = None
+    """Peak learning rate of AdamW. Default: a tenth of what `sft` would take. The plan says the number."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "constant"
+    """How the learning rate falls after the warm-up."""
+    num_train_epochs: Positive = 1.0
+    """Passes over the prompts; may be a fraction."""
+
+    @model_validator(mode="after")
+    def _a_prompt_has_room(self) -> Reinforce:
+        if self.max_new_tokens >= self.max_seq_len:
+            raise ValueError(
+                f"max_new_tokens ({self.max_new_tokens}) must be below max_seq_len ({self.max_seq_len}), so that a "
+                "prompt has room"
+            )
+        return self
+
+
 ADAPTER_KEYS = (
     "method",
     "load_in_4bit",
@@ -328,6 +442,8 @@ class Recipe(Part):
     """Set to null for a night without it."""
     prefer: Prefer | None = None
     """Without it, nothing is learned from judgements."""
+    reinforce: Reinforce | None = None
+    """Without it, nothing is learned from rewards."""
     pretrain: Pretrain | None = None
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
@@ -339,6 +455,14 @@ class Recipe(Part):
         if self.sft is None and self.prefer is None and self.pretrain is None:
             raise ValueError(
                 "sft is null and there is no prefer and no pretrain: the night would have nothing to train"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reinforces_something(self) -> Recipe:
+        if self.reinforce is not None and self.sft is None and self.prefer is None:
+            raise ValueError(
+                "reinforce goes on from what sft or prefer has made, and this recipe has neither"
             )
         return self
 

@@ -62,10 +62,15 @@ _FOREIGN_ROWS = (
     ("rl rlhf_type pref_loss", "prefer.loss_type", "sigmoid is DPO"),
     ("dpo_beta pref_beta kto_beta orpo_beta", "prefer.beta", ""),
     ("gamma gamma_beta_ratio", "prefer.simpo_gamma", ""),
+    ("num_return_sequences group_size n_generations rollout_n", "reinforce.num_generations", ""),
+    ("max_completion_length max_prompt_length response_length", "reinforce.max_new_tokens", ""),
+    ("kl_coef init_kl_coef kl_beta", "reinforce.beta", ""),
+    ("cliprange clip_range", "reinforce.epsilon", ""),
+    ("reward_funcs reward_functions reward_model_path", "reinforce.rewards", "a list of sources"),
     (
         "ref_model reference_model precompute_ref_log_probs",
         "",
-        "the reference is the model before the stage prefer",
+        "the reference is the model before the stage prefer or reinforce",
     ),
     ("eval_strategy evaluation_strategy", "sft.eval_steps", "a number of steps"),
     ("save_strategy", "sft.save_steps", "a number of steps"),
@@ -169,7 +174,10 @@ def _words(schema: dict[str, Any], path: KeyPath) -> str:
             return "a number" + _bounds(schema)
         case "array":
             more = " (at least one)" if schema.get("minItems") else ""
-            return f"a list of {_words(schema['items'], (*path, 0))}{more}"
+            (item,) = alternatives(schema["items"])
+            if "properties" in item:
+                return f"a list of mappings with keys such as {next(iter(item['properties']))}{more}"
+            return f"a list of {_words(item, (*path, 0))}{more}"
         case _:
             return f"keys under it, such as {next(iter(schema['properties']))}"
 
@@ -192,7 +200,11 @@ def unknown_key(path: KeyPath) -> str:
         if not key:
             return f"unknown key. Take the line out: {note}"
         home, _, last = key.rpartition(".")
-        if home == "sft" and section in (("pretrain",), ("prefer",)) and last in keys_of(section):
+        if (
+            home == "sft"
+            and section in (("pretrain",), ("prefer",), ("reinforce",))
+            and last in keys_of(section)
+        ):
             key = f"{section[0]}.{last}"
         return f'unknown key. Here it is "{key}"' + (f" ({note})" if note else "")
     here = keys_of(section)

@@ -19,12 +19,15 @@ from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
 from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Optimiser, Prefer, Pretrain, Recipe, Sft
+from nomoat.recipe import Budget, Optimiser, Prefer, Pretrain, Recipe, Reinforce, Sft
+from nomoat.train.reinforce import HELD_OUT_PROMPTS
 from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
+SAMPLED_READS = 4
+"""Writing a token reads all weights for the few rows of a batch: about so many times slower than reading one."""
 GRADIENT_BYTES = 4.0
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
@@ -141,7 +144,7 @@ def plan_finetuning(
                 top=top,
                 step=step_of(getattr(recipe, kind)),
                 gradient_checkpointing=getattr(recipe, kind).gradient_checkpointing,
-                **_tokens_read(getattr(recipe, kind), report["tokens"], is_done=trained[kind] == "done"),
+                **_tokens_read(getattr(recipe, kind), report, is_done=trained[kind] == "done"),
             )
             for kind, report in data.items()
         ),
@@ -168,10 +171,13 @@ def plan_finetuning(
     return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=may_refuse)
 
 
-def _tokens_read(section: Optimiser, tokens: dict[str, int], *, is_done: bool) -> dict[str, int]:
-    """What a stage reads of rows with so many tokens, under the names of `Training`."""
+def _tokens_read(section: Optimiser, report: dict[str, Any], *, is_done: bool) -> dict[str, int]:
+    """What a stage reads of the rows of a report, under the names of `Training`."""
     if is_done:
         return {"train_tokens": 0, "below_tokens": 0, "read_tokens": 0}
+    if isinstance(section, Reinforce):
+        return _reinforcement(section, report["rows"])
+    tokens = report["tokens"]
     train_tokens = round(tokens["train"] * section.num_train_epochs)
     if section.max_steps is not None:
         train_tokens = min(train_tokens, section.max_steps * section.tokens_per_step)
@@ -186,3 +192,21 @@ def _tokens_read(section: Optimiser, tokens: dict[str, int], *, is_done: bool) -
         read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
         read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
     return {"train_tokens": train_tokens, "below_tokens": below_tokens, "read_tokens": read_tokens}
+
+
+def _reinforcement(section: Reinforce, rows: dict[str, int]) -> dict[str, int]:
+    """What reinforcement reads and writes, as if every answer had its full length: a token that is written counts as
+    `SAMPLED_READS` that are read at once, and every answer is read by the reference too."""
+    answers = section.num_generations * section.max_new_tokens
+    prompts = max(1, section.tokens_per_step // answers)
+    steps = math.ceil(rows["train"] * section.num_train_epochs / prompts)
+    if section.max_steps is not None:
+        steps = min(steps, section.max_steps)
+    train_tokens = steps * min(prompts, rows["train"]) * answers
+    held_out = COMPASS_TIMES * min(rows["held_out"], HELD_OUT_PROMPTS) * section.max_new_tokens
+    read_tokens = (1 + SAMPLED_READS) * train_tokens + SAMPLED_READS * held_out
+    return {
+        "train_tokens": train_tokens * section.num_iterations,
+        "below_tokens": train_tokens,
+        "read_tokens": read_tokens,
+    }

@@ -40,6 +40,7 @@ from nomoat.night.recipes import (
     require_extras,
     resolve_learning_rate,
     resolve_preference_rate,
+    resolve_reinforcement_rate,
 )
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
@@ -141,9 +142,9 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, sft, judgements, prefer, merge, quantize, evaluate, gate: those that the recipe has. The base is
-        quantised before it is trained, so that what cannot be served, or not be asked, is refused while it has cost
-        nothing."""
+        """data, judgements, prompts, sft, prefer, reinforce, merge, quantize, evaluate, gate: those that the recipe
+        has. The base is quantised before it is trained, so that what cannot be served, or not be asked, is refused
+        while it has cost nothing."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         data, judgements = (
             self._without(prompts, partial(order, base)) if section else None
@@ -152,7 +153,8 @@ class _Night:
                 (self.recipe.prefer, self.orders.judgements),
             )
         )
-        learner = _Learner(self.recipe, self.orders, base, data, judgements)
+        asked = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
+        learner = _Learner(self.recipe, self.orders, base, data, judgements, asked)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
@@ -300,10 +302,11 @@ class _Learner:
     base: Base
     data: Artifact | None
     judgements: Artifact | None
+    prompts: Artifact | None
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """The report on the rows that each of them learns from."""
-        rows = {"sft": self.data, "prefer": self.judgements}
+        rows = {"sft": self.data, "prefer": self.judgements, "reinforce": self.prompts}
         return {kind: artifact.meta for kind, artifact in rows.items() if artifact is not None}
 
     def reasons(self) -> list[str]:
@@ -322,6 +325,14 @@ class _Learner:
         if kind == "sft":
             assert self.data is not None
             return self.orders.sft(self.base, self.data, rate, seconds_left, checkpointing)
+        if kind == "reinforce":
+            evaluated, before = self.data or self.judgements, made.get("prefer", made.get("sft"))
+            assert self.prompts is not None
+            assert evaluated is not None
+            assert before is not None
+            return self.orders.reinforce(
+                self.base, self.prompts, evaluated, before, rate, seconds_left, checkpointing
+            )
         assert self.judgements is not None
         return self.orders.prefer(
             self.base, self.judgements, made.get("sft"), rate, seconds_left, checkpointing
@@ -331,4 +342,6 @@ class _Learner:
         if kind == "sft":
             assert self.recipe.sft is not None
             return resolve_learning_rate(self.recipe.sft, self.base.width)
+        if kind == "reinforce":
+            return resolve_reinforcement_rate(self.recipe, self.base.width)
         return resolve_preference_rate(self.recipe, self.base.width)

@@ -21,9 +21,12 @@ from nomoat.night.recipes import (
     data_keys,
     first_training,
     judgement_keys,
+    policy_keys,
     preference_keys,
+    prompt_keys,
     training_keys,
 )
+from nomoat.night.reinforcement import run_prompts, run_reinforce
 from nomoat.night.sources import Sources
 from nomoat.night.stages import (
     ADAPTER,
@@ -240,6 +243,87 @@ class Orders:
             ),
         )
 
+    def prompts(self, base: Base) -> Job:
+        """Read, check, split and tokenise the prompts that are answered for rewards."""
+        files, never, keys = self.sources.reinforce, self.sources.prompts, prompt_keys(self.recipe)
+        return Job(
+            kind="prompts",
+            why=f"{len(files)} file(s) of prompts to read, check and tokenise",
+            inputs={
+                "base": base.source,
+                **_hashed("file", files),
+                **_hashed("never", never),
+                **template_input(self.sources.chat_template),
+            },
+            params={**keys, "suites": [path.stem for path in files]},
+            run=partial(
+                run_prompts,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=files,
+                never=never,
+                **keys,
+            ),
+        )
+
+    def reinforce(
+        self,
+        base: Base,
+        prompts: Artifact,
+        evaluated: Artifact,
+        trained: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """Learn from rewards: what `trained` holds is trained further. Its key depends neither on
+        the time left nor on what changes memory alone."""
+        section = self.recipe.reinforce
+        assert section is not None
+        keys, policy = training_keys(section, rate, self.recipe.seed), policy_keys(section)
+        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
+        is_adapter = adapter["method"] == "lora"
+        specs = self.sources.rewards
+        return Job(
+            kind="reinforce",
+            why=f"{section.method} on {prompts.meta['rows']['train']} prompts",
+            inputs={
+                "base": base.source,
+                "prompts": prompts.id,
+                "evaluated": evaluated.id,
+                "trained": trained.id,
+                **_hashed("reward", [spec.file for spec in specs if spec.file is not None]),
+            },
+            params={
+                "keys": asdict(keys),
+                "policy": asdict(policy),
+                "rewards": [{"kind": spec.kind, "weight": spec.weight, **spec.keys} for spec in specs],
+                **adapter,
+                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
+                "base_name": base.name,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_reinforce,
+                base=base.folder if is_adapter else trained.path / MODEL,
+                adapter=trained.path / ADAPTER if is_adapter else None,
+                base_name=base.name,
+                base_sha256=base.sha256,
+                prompts=prompts.path,
+                evaluated=evaluated.path,
+                chat_template=self.sources.chat_template,
+                rewards=specs,
+                machine=machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                policy=policy,
+                gradient_checkpointing=checkpointing,
+                keys=keys,
+                **adapter,
+            ),
+        )
+
     def merge(self, base: Base, data: Artifact, trained: Artifact) -> Job:
         """Fold the adapter into its base."""
         in_4bit = adapter_keys(self.recipe)["load_in_4bit"]
@@ -286,7 +370,6 @@ class Orders:
             )
         }
         keys |= {"seed": self.recipe.seed, "batch_tokens": first_training(self.recipe).micro_batch_tokens}
-        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.prompts)}
         return Job(
             kind="evaluate",
             why="base against tuned model on what no training saw",
@@ -296,7 +379,7 @@ class Orders:
                 "data": data.id,
                 "base file": base_files.id,
                 "file": served.id,
-                **prompts,
+                **_hashed("prompts", self.sources.prompts),
             },
             params={
                 "serve": serve,
@@ -392,6 +475,10 @@ class Orders:
         machine = machine or self.machine
         dtype = str(machine.dtype).removeprefix("torch.")
         return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+
+
+def _hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
+    return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
 
 
 def _bitsandbytes(used: bool) -> dict[str, str]:

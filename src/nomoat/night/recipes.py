@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from nomoat.errors import RecipeError
 from nomoat.model.bits import require_bitsandbytes
-from nomoat.recipe import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Recipe, Sft
+from nomoat.recipe import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Recipe, Reinforce, Sft
 from nomoat.train.prefer import PreferenceKeys
 from nomoat.train.run import TrainingKeys
+from nomoat.train.sampled import PolicyKeys
 
 WIDE = 2048
 LORA_RATE_WHEN_WIDE = 2e-4
@@ -45,6 +47,37 @@ def resolve_preference_rate(recipe: Recipe, width: int) -> tuple[float, str]:
     first = (recipe.sft or Sft()).model_copy(update={"method": adapter_keys(recipe)["method"]})
     rate = PREFER_SHARE * resolve_learning_rate(first, width)[0]
     return rate, f"prefer: learning rate {rate:g}, a tenth of that of sft (prefer.learning_rate)"
+
+
+def resolve_reinforcement_rate(recipe: Recipe, width: int) -> tuple[float, str]:
+    """The learning rate of `reinforce` and a sentence that gives its reason: a tenth of `sft`'s, as for `prefer`."""
+    section = recipe.reinforce
+    assert section is not None
+    if section.learning_rate is not None:
+        return (
+            section.learning_rate,
+            f"reinforce: learning rate {section.learning_rate:g}, as the recipe says",
+        )
+    first = (recipe.sft or Sft()).model_copy(update={"method": adapter_keys(recipe)["method"]})
+    rate = PREFER_SHARE * resolve_learning_rate(first, width)[0]
+    return rate, f"reinforce: learning rate {rate:g}, a tenth of that of sft (reinforce.learning_rate)"
+
+
+def policy_keys(section: Reinforce) -> PolicyKeys:
+    """The keys of reinforcement."""
+    return PolicyKeys(**{field.name: getattr(section, field.name) for field in fields(PolicyKeys)})
+
+
+def prompt_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that the stage `prompts` depends on."""
+    section = recipe.reinforce
+    assert section is not None
+    return {
+        "held_out_share": recipe.data.held_out,
+        "max_seq_len": section.max_seq_len,
+        "max_new_tokens": section.max_new_tokens,
+        "needs_checks": not section.rewards or all(reward.kind == "checks" for reward in section.rewards),
+    }
 
 
 def preference_keys(section: Prefer) -> PreferenceKeys:

@@ -44,12 +44,26 @@ _TRAINING = {
     "best_loss": "held-out loss after",
     "best_accuracy": "held-out judgements followed, as a share",
     "best_margin": "held-out margin of the preferred, nats × beta",
+    "first_pass_rate": "held-out pass rate before, as a share",
+    "best_pass_rate": "held-out pass rate after, as a share",
+    "first_reward": "held-out reward before",
+    "best_reward": "held-out reward after",
     "tokens": "tokens read",
     "supervised_tokens": "tokens trained on",
     "seconds": "time",
 }
 _LOSS_PER = {"prefer": "judgement"}
 """What the loss of a stage is a mean over, where that is not tokens."""
+_REWARDED = (
+    ("reward", "reward"),
+    ("pass_rate", "pass rate"),
+    ("length", "length of answers, tokens"),
+    ("kl", "KL to the reference, nats a token"),
+    ("entropy", "entropy, nats a token"),
+    ("clipped", "share of tokens clipped"),
+    ("sampling_kl", "KL of sampling to training, nats a token"),
+)
+"""What is drawn of reinforcement."""
 _ROWS = {
     "read": "rows read",
     "train": "rows to train on",
@@ -264,12 +278,15 @@ def _content(message: dict[str, Any]) -> str:
 def _training(training: TrainingSummary, name: str) -> dict[str, Any]:
     """Curves, numbers and events of one stage; what a unit is of, its kind says."""
     kind, curve, facts = training.kind, training.curve, training.facts
-    per = _LOSS_PER.get(kind, "token")
-    figures = [
-        report_plots.loss_curve(curve, facts.get("best_step"), name=name, per=per),
-        report_plots.metric_curve(curve, "accuracy", "judgements followed", name=name),
-        report_plots.metric_curve(curve, "margin", "margin of the preferred, nats × beta", name=name),
-    ]
+    if kind == "reinforce":  # its loss says nothing: it is about 0 by construction
+        figures = [report_plots.metric_curve(curve, *told, name=name) for told in _REWARDED]
+    else:
+        per = _LOSS_PER.get(kind, "token")
+        figures = [
+            report_plots.loss_curve(curve, facts.get("best_step"), name=name, per=per),
+            report_plots.metric_curve(curve, "accuracy", "judgements followed", name=name),
+            report_plots.metric_curve(curve, "margin", "margin of the preferred, nats × beta", name=name),
+        ]
     return {
         "kind": kind,
         "figures": [figure for figure in map(_figure, figures) if figure is not None],

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nomoat.data.readers.hub import is_hub_id
 from nomoat.data.readers.read import known_suffix
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.files import hash_file
-from nomoat.recipe import Recipe
+from nomoat.recipe import Recipe, Reward
 
 STARTER = Path(__file__).parent.parent / "assets" / "starter"
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A source of rewards: its kind, its weight, the file it needs, and the rest of its keys."""
+
+    kind: str
+    weight: float
+    file: Path | None
+    keys: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,8 @@ class Sources:
     train: tuple[str, ...]
     prefer: tuple[str, ...]
     prompts: tuple[Path, ...]
+    reinforce: tuple[Path, ...]
+    rewards: tuple[RewardSpec, ...]
     pretrain: tuple[str, ...]
     chat_template: Path | None
 
@@ -43,6 +56,8 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
         train=_train(recipe, folder),
         prefer=_judged(recipe, folder),
         prompts=tuple(prompts),
+        reinforce=_reinforced(recipe, folder),
+        rewards=_rewards(recipe, folder),
         pretrain=_files(folder, recipe.pretrain.train, "pretrain.train") if recipe.pretrain else (),
         chat_template=None if template is None else _template(folder, template),
     )
@@ -69,6 +84,34 @@ def _judged(recipe: Recipe, folder: Path) -> tuple[str, ...]:
         )
     key = "prefer.train" if recipe.prefer.train else "data.train"
     return _files(folder, recipe.prefer.train or recipe.data.train, key)
+
+
+def _reinforced(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
+    if recipe.reinforce is None:
+        return ()
+    if not recipe.reinforce.prompts:
+        raise RecipeError(
+            "reinforce: names no prompts to answer",
+            hint="Name JSONL files of prompts with checks: reinforce.prompts: [prompts.jsonl], a line such as "
+            '{"messages": [{"role": "user", "content": "..."}], "checks": [{"kind": "words", "max": 50}]}',
+        )
+    return tuple(_existing(folder, name, "reinforce.prompts") for name in recipe.reinforce.prompts)
+
+
+def _rewards(recipe: Recipe, folder: Path) -> tuple[RewardSpec, ...]:
+    """The sources of rewards with their files, which are looked for now."""
+    if recipe.reinforce is None:
+        return ()
+    found = []
+    for index, reward in enumerate(recipe.reinforce.rewards or [Reward(kind="checks")]):
+        key, file = f"reinforce.rewards[{index}]", None
+        if reward.schema_file is not None:
+            file = _existing(folder, reward.schema_file, f"{key}.schema_file")
+        if reward.function is not None:
+            file = _existing(folder, reward.function.rpartition(":")[0], f"{key}.function")
+        said = {k: v for k, v in reward.model_dump().items() if v is not None and k not in ("kind", "weight")}
+        found.append(RewardSpec(reward.kind, reward.weight, file, said))
+    return tuple(found)
 
 
 def _files(folder: Path, names: list[str], key: str) -> tuple[str, ...]:
@@ -118,7 +161,7 @@ def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:
     """The licence of the base as its model card states it, and of the starter data; what nobody stated is
     said to be unknown, never guessed."""
     found = [f"base: {_card_licence(base / 'README.md')}"]
-    for name in dict.fromkeys((*sources.train, *sources.prefer)):
+    for name in dict.fromkeys((*sources.train, *sources.prefer, *map(str, sources.reinforce))):
         own = Path(name).parent == STARTER
         found.append(
             f"{Path(name).name}: {_card_licence(STARTER / 'README.md') if own else 'yours; not stated'}"

@@ -123,7 +123,7 @@ def run_pretrain(
         folders.scratch,
         keys=keys,
         machine=machine,
-        hooks=_hooks(report, seconds_left, stop_asked),
+        hooks=hooks_of(report, seconds_left, stop_asked),
         **shape,
     )
     shutil.copytree(folders.scratch / "data" / HELD_OUT, folders.out / HELD_OUT)
@@ -152,7 +152,7 @@ def run_sft(
         folders.out,
         folders.scratch,
         machine=machine,
-        hooks=_hooks(report, seconds_left, stop_asked),
+        hooks=hooks_of(report, seconds_left, stop_asked),
         **keys,
     )
     return _trained(folders.out, result)
@@ -181,20 +181,23 @@ def run_prefer(
         folders.out,
         folders.scratch,
         machine=machine,
-        hooks=_hooks(report, seconds_left, stop_asked, preparing="the reference"),
+        hooks=hooks_of(report, seconds_left, stop_asked, preparing="the reference"),
         **keys,
     )
     return _trained(folders.out, result)
 
 
-def _hooks(
+def hooks_of(
     report: Report,
     seconds_left: Callable[[], float | None],
     stop_asked: Callable[[], bool],
     preparing: str = "frozen blocks, once for all passes",
+    what: str = "loss",
 ) -> Hooks:
+    """What a running stage tells and asks; `what` is the number that its progress is told by."""
+
     def on_progress(p: Progress) -> None:
-        report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, loss {p.loss:.3f}")
+        report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, {what} {p.loss:.3f}")
 
     return Hooks(
         seconds_left=seconds_left,

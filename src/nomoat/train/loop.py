@@ -160,7 +160,7 @@ def train(
 
         clock.step_done()
         pace = Pace(clock.steps, clock.step_s, run.held_out_s, settings.eval_steps)
-        schedule = _land_if_late(schedule, step, pace, hooks.seconds_left(), run)
+        schedule = land_if_late(schedule, step, pace, hooks.seconds_left(), run)
         if step % settings.eval_steps == 0 or step == schedule.last_step:
             if run.measure(step, held_out):
                 checkpoints.save_best(step, named)
@@ -256,7 +256,7 @@ def _gradients(
         for name, value in loss.metrics.items():
             sums[name] = sums.get(name, 0.0) + value.item()
     weight = max(weight, 1e-12)
-    norm = _scale_and_clip(named, weight, settings.max_grad_norm)
+    norm = scale_and_clip(named, weight, settings.max_grad_norm)
     means = {name: value / weight for name, value in sums.items()}
     return _Outcome(total / weight, tokens, supervised, norm, means)
 
@@ -266,7 +266,7 @@ def autocast(device: str, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
 
 
-def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
+def scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
     """Divide the summed gradients by the step's weight and clip their norm, in one pass; returns the norm."""
     gradients = [p.grad for p in named.values() if p.grad is not None]
     if not gradients:  # no token of the step is a target
@@ -276,7 +276,14 @@ def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
     return norm
 
 
-def _land_if_late(schedule: Schedule, step: int, pace: Pace, left_s: float | None, run: _Run) -> Schedule:
+class Lands(Protocol):
+    """A run that notes where it was shortened."""
+
+    landings: list[tuple[int, int]]
+    curve: Curve
+
+
+def land_if_late(schedule: Schedule, step: int, pace: Pace, left_s: float | None, run: Lands) -> Schedule:
     """Shorten the schedule when the steps still planned would outlast the time left."""
     planned = schedule.last_step - step
     if left_s is None or planned <= 0:
