@@ -4,13 +4,16 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint format docs bench clean
+.PHONY: run test fuzz lint format docs bench clean
 
 run: .venv/.core            ## a whole night on the embedded base, then: nomoat chat
 	$(BIN)/nomoat run
 
 test: .venv/.dev            ## the whole suite, fast tests first
 	$(BIN)/python -m pytest
+
+fuzz: .venv/.dev            ## 2,000 requests made up from the server's OpenAPI document
+	NOMOAT_FUZZ_CASES=2000 $(BIN)/python -m pytest tests/serve/test_fuzz.py
 
 lint: .venv/.dev            ## formatter, linter, types, import directions
 	$(BIN)/ruff format --check src tests bench recipes

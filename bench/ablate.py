@@ -32,8 +32,16 @@ from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks
 from nomoat.train.objectives.sft import sft
 from training.cases import CASES, Case
-from training.command import ASSETS, SHARED
-from training.material import LORA_ALPHA, SEED, TOKENS_PER_STEP, Material, build, open_tokenizer
+from training.material import (
+    ASSETS,
+    LORA_ALPHA,
+    SEED,
+    SHARED,
+    TOKENS_PER_STEP,
+    Material,
+    build,
+    open_tokenizer,
+)
 
 ROWS = 96
 

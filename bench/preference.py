@@ -21,8 +21,6 @@ SUBJECT = Subject(
     measured=PAIRS_MEASURED,
     sides=PAIR_SIDES,
     skipped={},
-    data="hh_rlhf/harmless_base_test_split_a.jsonl.gz",
-    otherwise=None,
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ bench/training/settings.py for a pass and takes the fastest of each peer.
 from __future__ import annotations
 
 from training.cases import CASES, MEASURED
-from training.command import ASSETS, Subject, run_bench
+from training.command import Subject, run_bench
 from training.settings import LEFT_OUT, SIDES
 
 SUBJECT = Subject(
@@ -22,8 +22,6 @@ SUBJECT = Subject(
     measured=MEASURED,
     sides=SIDES,
     skipped=LEFT_OUT,
-    data="alpaca/alpaca_random_sample.jsonl.gz",
-    otherwise=ASSETS / "starter" / "train.jsonl",
 )
 
 if __name__ == "__main__":

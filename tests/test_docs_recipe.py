@@ -10,7 +10,7 @@ import pytest
 from nomoat.cli import docs
 from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
-from nomoat.recipe_schema import alternatives, dotted, keys_of, schema_at, sections
+from nomoat.recipe_schema import KeyPath, alternatives, dotted, keys_of, schema_at, sections
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -25,18 +25,25 @@ def test_the_generated_pages_are_those_of_this_code(name: str) -> None:
 def test_every_key_is_explained() -> None:
     for section in sections():
         assert any(plain.get("description") for plain in alternatives(schema_at((section,)))), section
-    paths = [(key,) for key in keys_of(()) if key not in sections()]
+    paths: list[KeyPath] = [(key,) for key in keys_of(()) if key not in sections()]
     paths += [(section, key) for section in sections() for key in keys_of((section,))]
+    paths += [(*path, 0, key) for path in paths for key in keys_of((*path, 0))]
     assert [dotted(path) for path in paths if not schema_at(path).get("description")] == []
 
 
 def test_every_key_has_a_line_on_the_page() -> None:
     page = docs.recipe_page()
     for section in sections():
-        part = page.split(f"\n## {section}\n")[1].split("\n## ")[0]
-        assert [line.split("`")[1] for line in part.splitlines() if line.startswith("| `")] == keys_of(
-            (section,)
-        )
+        part, *lists = page.split(f"\n## {section}\n")[1].split("\n## ")[0].split("\n### ")
+        assert told_in(part) == keys_of((section,))
+        for key in keys_of((section,)):
+            if keys := keys_of((section, key, 0)):
+                (of_list,) = (text for text in lists if text.startswith(f"{section}.{key},"))
+                assert told_in(of_list) == keys
+
+
+def told_in(text: str) -> list[str]:
+    return [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
 
 
 def test_the_example_on_the_page_loads(tmp_path: Path) -> None:
@@ -60,6 +67,12 @@ def test_the_recipes_that_ship_are_there() -> None:
         "pretrain.yaml",
         "starter.yaml",
     ]
+
+
+@pytest.mark.parametrize("name", ["nomoat", "last"])
+def test_the_embedded_bases_own_recipes_load(name: str) -> None:
+    file = ROOT / "recipes" / "embedded-base" / f"{name}.yaml"
+    assert load_recipe(file).recipe.name.startswith("embedded-base")
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

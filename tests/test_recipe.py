@@ -17,7 +17,7 @@ from nomoat.recipe import Recipe
 from nomoat.recipe_file import LoadedRecipe, load_recipe
 from nomoat.recipe_schema import FOREIGN, PATTERN_WORDS, alternatives, dotted, keys_of, schema_at, sections
 
-TOP = "name, base, seed, threads, data, sft, prefer, pretrain, quantize, evaluate, budget"
+TOP = "name, base, seed, threads, data, sft, prefer, reinforce, pretrain, quantize, evaluate, gate, budget"
 GGUF = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M or Q4_K_M"
 FORMATS = "auto, alpaca, sharegpt, messages, prompt-completion, preference, rating or text"
 
@@ -107,6 +107,10 @@ def test_the_type_of_a_key_decides_what_a_word_means(text: str, changed: dict[st
          "nomoat.yaml:2: sft.lora_dropout: got 1; expected a number, 0 or more and below 1"),
         ("sft:\n  method: lorra",
          'nomoat.yaml:2: sft.method: got "lorra"; expected lora or full. Did you mean "lora"?'),
+        (
+            "sft:\n  gradient_checkpointing: maybe",
+            'nomoat.yaml:2: sft.gradient_checkpointing: got "maybe"; expected auto, true or false',
+        ),
         ("sft:\n  dtype: fp8", 'nomoat.yaml:2: sft.dtype: got "fp8"; expected auto, float32 or bfloat16'),
         ("data:\n  format: alpacca",
          f'nomoat.yaml:2: data.format: got "alpacca"; expected {FORMATS}. Did you mean "alpaca"?'),
@@ -152,7 +156,8 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
         ("sft:\n  Max-Seq-Len: 64",
          'nomoat.yaml:2: sft.Max-Seq-Len: unknown key. Did you mean "max_seq_len"?'),
         ("max_seq_len: 64",
-         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or prefer or pretrain"),
+         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or prefer or reinforce or "
+         "pretrain"),
         ("data:\n  lora_r: 8", "nomoat.yaml:2: data.lora_r: unknown key here. lora_r belongs under sft or prefer"),
         ("sft:\n  base: x",
          "nomoat.yaml:2: sft.base: unknown key here. base belongs at the left margin, under no other key"),
@@ -164,7 +169,7 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
          'nomoat.yaml:3: pretrain.lr: unknown key. Here it is "pretrain.learning_rate"'),
         ("prefer:\n  lr: 1", 'nomoat.yaml:2: prefer.lr: unknown key. Here it is "prefer.learning_rate"'),
         ("ref_model: x", "nomoat.yaml:1: ref_model: unknown key. Take the line out: the reference is the model before "
-         "the stage prefer"),
+         "the stage prefer or reinforce"),
         ("sft:\n  val_set_size: 1",
          'nomoat.yaml:2: sft.val_set_size: unknown key. Here it is "data.held_out" (a share of the rows)'),
         ("gradient_accumulation_steps: 4",
@@ -198,9 +203,9 @@ def test_the_names_of_other_tools_lead_to_the_key_here(names: str, here: str) ->
 
 
 def test_every_foreign_name_leads_to_a_key_that_exists_and_is_none_itself() -> None:
-    everywhere = {key for section in ((), *((name,) for name in sections())) for key in keys_of(section)}
+    trained = {key for section in ((), ("data",), ("sft",), ("pretrain",)) for key in keys_of(section)}
     for name, (key, note) in FOREIGN.items():
-        assert name not in everywhere
+        assert name not in {*trained, *keys_of(tuple(key.split("."))[:-1])}, name
         assert schema_at(tuple(key.split("."))) if key else note, name
 
 
@@ -217,6 +222,8 @@ def test_every_pattern_has_words() -> None:
          "nomoat.yaml:2: sft: tokens_per_step (2048) must be at least max_seq_len (8192)"),
         ("sft:\n  max_seq_len: 64\n  tokens_per_step: 32",
          "nomoat.yaml:3: sft: tokens_per_step (32) must be at least max_seq_len (64)"),
+        ("sft:\n  method: full\n  load_in_4bit: true",
+         "nomoat.yaml:3: sft: load_in_4bit holds a frozen base, and method full trains it: set method to lora"),
         ("seed: 1\nquantize:\n  types: [F16]",
          "nomoat.yaml:3: quantize: serve (Q8_0) must be one of types (F16)"),
         ("pretrain:\n  train: [t]\n  hidden_size: 10",
@@ -226,6 +233,10 @@ def test_every_pattern_has_words() -> None:
          "simpo"),
         ("seed: 1\nsft: null",
          "nomoat.yaml:2: sft is null and there is no prefer and no pretrain: the night would have nothing to train"),
+        ("evaluate:\n  prompts: [mine.jsonl, more/safe.jsonl]\ngate:\n  guard: [safety]",
+         'nomoat.yaml:3: gate.guard: got "safety"; expected a suite of evaluate.prompts (mine, safe)'),
+        ("data:\n  train: [a.jsonl]\ngate:\n  guard: [heldout]",
+         'nomoat.yaml:3: gate.guard: got "heldout"; expected files in evaluate.prompts'),
     ],
 )  # fmt: skip
 def test_a_rule_between_keys_is_told_at_a_line_that_was_written(text: str, message: str) -> None:

@@ -12,7 +12,7 @@ from nomoat.plan.cost import train_flops
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama with tied embeddings."""
+    """A Llama; `tied`: its embeddings are its output layer."""
 
     width: int
     layers: int
@@ -20,6 +20,7 @@ class Shape:
     kv_heads: int
     intermediate: int
     vocabulary: int
+    tied: bool = True
 
     @property
     def linears(self) -> list[tuple[int, int]]:
@@ -36,23 +37,27 @@ class Shape:
 
     @property
     def head(self) -> int:
-        """Weights of the output layer, which are the embeddings."""
+        """Weights of the output layer; embeddings of their own multiply nothing."""
         return self.width * self.vocabulary
 
-    def adapter(self, rank: int) -> int:
-        """Weights of LoRA of this rank on all linear layers."""
-        return self.layers * sum(rank * (inputs + outputs) for inputs, outputs in self.linears)
+    def adapter(self, rank: int, layers: int) -> int:
+        """Weights of LoRA of this rank on all linear layers of so many blocks."""
+        return layers * sum(rank * (inputs + outputs) for inputs, outputs in self.linears)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the issue's table. `method` is "lora" (on all linear layers) or "full"; `pairs` says that judged pairs
-    are learned from (DPO), and not answers."""
+    """One row of the issue's table. `method` is "lora" or "full"; `pairs` says that judged pairs are learned from
+    (DPO), and not answers.
+
+    LoRA is on all linear layers, of all blocks or of the top `lora_layers`; what lies below those nomoat computes
+    once, before its first pass, which is the warm-up."""
 
     name: str
     shape: Shape
     method: str
     learning_rate: float
+    lora_layers: int | None = None
     lora_r: int = 16
     max_tokens: int = 512
     pairs: bool = False
@@ -64,12 +69,18 @@ class Case:
     @property
     def trainable(self) -> int:
         """Weights that learn, without norms."""
-        return self.shape.adapter(self.lora_r) if self.lora else self.shape.body + self.shape.head
+        if self.lora:
+            return self.shape.adapter(self.lora_r, self.lora_layers or self.shape.layers)
+        return self.shape.body + self.shape.head
 
 
 S = Shape(width=288, layers=6, heads=6, kv_heads=6, intermediate=768, vocabulary=32_000)
 M = Shape(width=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152)
 TINY = Shape(width=64, layers=2, heads=4, kv_heads=2, intermediate=128, vocabulary=2_048)
+# the widths, blocks and vocabularies of Llama 3.2 1B, Llama 3 8B and Llama 2 13B
+B1 = Shape(width=2048, layers=16, heads=32, kv_heads=8, intermediate=8192, vocabulary=128_256)
+B8 = Shape(width=4096, layers=32, heads=32, kv_heads=8, intermediate=14_336, vocabulary=128_256, tied=False)
+B13 = Shape(width=5120, layers=40, heads=40, kv_heads=40, intermediate=13_824, vocabulary=32_000, tied=False)
 
 CASES = {
     case.name: case
@@ -77,16 +88,21 @@ CASES = {
         Case("s-lora", S, "lora", learning_rate=1e-3),
         Case("m-lora", M, "lora", learning_rate=1e-3),
         Case("s-full", S, "full", learning_rate=5e-4),
+        Case("m-top", M, "lora", learning_rate=1e-3, lora_layers=6),
+        Case("1b-lora", B1, "lora", learning_rate=1e-4),
+        Case("8b-lora", B8, "lora", learning_rate=1e-4),
+        Case("13b-lora", B13, "lora", learning_rate=1e-4),
         Case("s-dpo", S, "lora", learning_rate=2e-4, pairs=True),
         Case("m-dpo", M, "lora", learning_rate=2e-4, pairs=True),
         Case("tiny-dpo", TINY, "lora", learning_rate=2e-4, pairs=True),
         Case("tiny-lora", TINY, "lora", learning_rate=1e-3),
         Case("tiny-full", TINY, "full", learning_rate=5e-4),
+        Case("tiny-top", TINY, "lora", learning_rate=1e-3, lora_layers=1),
     )
 }
-MEASURED = ("s-lora", "m-lora", "s-full")
+MEASURED = ("s-lora", "m-lora", "s-full", "m-top")
 PAIRS_MEASURED = ("s-dpo", "m-dpo")
-"""The cases of the issue; the tiny ones are there to try the bench itself."""
+"""The cases of the issues on a processor; those of billions are for a GPU, the tiny ones to try the bench itself."""
 
 FLOPS_SAID = (
     "FLOPs: 4 a frozen and 6 a trained weight and real token (nomoat.plan.cost; embeddings count once, as output "
@@ -103,9 +119,12 @@ class Flops:
     needed: float
 
 
-def pass_flops(case: Case, lengths: NDArray[np.int64], supervised: int) -> Flops:
+def pass_flops(case: Case, lengths: NDArray[np.int64], supervised: int) -> Flops | None:
     """The arithmetic that training once on rows of these lengths asks for (see FLOPS_SAID); padding is none of
-    it, and neither is anything computed twice."""
+    it, and neither is anything computed twice. None where only the top blocks learn: who keeps what the others
+    make has less to do."""
+    if case.lora_layers is not None:
+        return None
     shape, tokens = case.shape, int(lengths.sum())
     frozen = case.lora
     # scores and weighted values, half of each under the causal mask, forward and twice that back

@@ -18,26 +18,21 @@ import torch
 import nomoat
 from nomoat.model.load import choose_machine
 from training.cases import FLOPS_SAID, Case
-from training.material import build, open_tokenizer
+from training.material import SOURCES_SAID, build, open_tokenizer, sources
 from training.measure import Bench
 from training.settings import BEST, ELSE, TRIED, missing, settings_of
 from training.table import case_table
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-ASSETS = Path(nomoat.__file__).parent / "assets"
-
 
 @dataclass(frozen=True)
 class Subject:
-    """What one script measures: `cases` and `measured` ones, sides, and rows in `SHARED`, or `otherwise` (None: there
-    are none) where they are not at hand."""
+    """What one script measures: of all `cases` the `measured` ones where none is named, and of all `sides` those that
+    are not `skipped`, each with its reason."""
 
     cases: dict[str, Case]
     measured: tuple[str, ...]
     sides: tuple[str, ...]
     skipped: dict[str, str]
-    data: str
-    otherwise: Path | None
 
 
 def run_bench(subject: Subject, description: str | None) -> None:
@@ -49,7 +44,6 @@ def run_bench(subject: Subject, description: str | None) -> None:
     sides = [side for side in args.side if side not in skipped]
     result: dict[str, Any] = {
         "machine": _machine(machine.device, machine.bf16, args.threads),
-        "data": str(args.data),
         "flops": FLOPS_SAID,
         "skipped": skipped,
         "cases": {},
@@ -69,9 +63,14 @@ def run_bench(subject: Subject, description: str | None) -> None:
 
 def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="nomoat-bench-") as folder:
-        tokenizer = open_tokenizer(args.tokenizer)
+        data, tokenizer = sources(case, args.data, args.tokenizer)
         material = build(
-            case, machine, data=args.data, tokenizer=tokenizer, rows=args.rows, folder=Path(folder)
+            case,
+            machine,
+            data=data,
+            tokenizer=open_tokenizer(tokenizer),
+            rows=args.rows,
+            folder=Path(folder),
         )
         bench = Bench(case, material, machine, args.threads, _say)
         best, tried = dict(BEST.get(case.name, ELSE)), {}
@@ -83,6 +82,7 @@ def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -
         _say(f"{case.name}: {curves.said()}")
         settings = {side: settings_of(side, best) for side in sides}
         return {
+            "data": str(data),
             "settings": settings,
             "tried": tried,
             "curves": curves.to_dict(),
@@ -111,20 +111,11 @@ def _arguments(subject: Subject, description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    rows, llama = SHARED / subject.data, SHARED / "tokenizers" / "llama2"
-    beside = rows.is_file() and llama.is_dir()
     parser.add_argument(
-        "--data",
-        type=Path,
-        default=rows if beside else subject.otherwise,
-        required=not beside and subject.otherwise is None,
-        help=f"rows in any format nomoat reads (default: ../shared/data's {subject.data}, where it is at hand)",
+        "--data", type=Path, help=f"rows in any format nomoat reads (default: {SOURCES_SAID})"
     )
     parser.add_argument(
-        "--tokenizer",
-        type=Path,
-        default=llama / "tokenizer.model" if beside else ASSETS / "base",
-        help="a folder with tokenizer.json, or a SentencePiece *.model (default: Llama 2's, else the embedded base's)",
+        "--tokenizer", type=Path, help="a folder with tokenizer.json, or a SentencePiece *.model"
     )
     parser.add_argument(
         "--case",
@@ -145,6 +136,10 @@ def _arguments(subject: Subject, description: str | None) -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help="find each peer's best settings first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     args = parser.parse_args()
+    for name in args.case:
+        data, _ = sources(subject.cases[name], args.data, args.tokenizer)
+        if not data.is_file():
+            parser.error(f"{name}: there is no {data}; give rows with --data")
     if args.quick:
         args.rows, args.rounds, args.steps = 32, 1, 2
     return args

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+import nomoat
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.judged import Group, JudgedRows, JudgedStore
 from nomoat.data.judgements import prepare_judgements
@@ -20,13 +21,32 @@ from nomoat.data.store import TokenStore
 from nomoat.model.adapters import add_lora, save_adapter
 from nomoat.model.load import Machine, load_model, load_tokenizer
 from nomoat.model.merge import save_model
-from training.cases import Case
+from training.cases import Case, Shape
 
 SEED = 1
+LLAMA2_IDS = 32_000
 LORA_ALPHA = 32.0
 TOKENS_PER_STEP = 2048
 """nomoat's default."""
 CURVE_TOKENS_PER_STEP = 1024
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+ASSETS = Path(nomoat.__file__).parent / "assets"
+ALPACA = SHARED / "alpaca" / "alpaca_random_sample.jsonl.gz"
+HH_RLHF = SHARED / "hh_rlhf" / "harmless_base_test_split_a.jsonl.gz"
+SOURCES_SAID = (
+    "../shared/data's Alpaca, or HH-RLHF's pairs, and Llama 2's tokenizer; else the starter rows, no pairs, and the "
+    "embedded base's"
+)
+
+
+def sources(case: Case, data: Path | None, tokenizer: Path | None) -> tuple[Path, Path]:
+    """Rows and tokenizer as given; else Alpaca (of pairs: HH-RLHF) and Llama 2's where they lie beside the repository
+    and the shape has ids enough for them, and otherwise what nomoat ships, which has no pairs."""
+    rows, llama = HH_RLHF if case.pairs else ALPACA, SHARED / "tokenizers" / "llama2"
+    if rows.is_file() and llama.is_dir() and case.shape.vocabulary >= LLAMA2_IDS:
+        return data or rows, tokenizer or llama / "tokenizer.model"
+    shipped = rows if case.pairs else ASSETS / "starter" / "train.jsonl"
+    return data or shipped, tokenizer or ASSETS / "base"
 
 
 @dataclass(frozen=True)
@@ -143,6 +163,18 @@ def material_of(case: Case, folder: Path, rows: int) -> Material:
 
 def build(case: Case, machine: Machine, *, data: Path, tokenizer: Any, rows: int, folder: Path) -> Material:
     """Write everything to `folder`. ValueError where the data has too few rows or the shape too few ids."""
+    write_rows(case, tokenizer, data, folder, at_least=rows)
+    material = material_of(case, folder, rows)
+    _write_base(case, tokenizer, material.base)
+    if case.lora:
+        material.adapter.mkdir()
+        model = add_adapter(load_model(material.base, machine), case)
+        save_adapter(model, material.adapter, base="base", base_sha256="")
+    return material
+
+
+def write_rows(case: Case, tokenizer: Any, data: Path, folder: Path, *, at_least: int) -> None:
+    """Tokenise the data to `folder/rows`. ValueError where it has too few rows or the shape too few ids."""
     if len(tokenizer) > case.shape.vocabulary:
         raise ValueError(f"{case.name} has {case.shape.vocabulary} ids, the tokenizer {len(tokenizer)}")
     template = ChatTemplate.of(tokenizer)
@@ -154,15 +186,8 @@ def build(case: Case, machine: Machine, *, data: Path, tokenizer: Any, rows: int
     else:
         report = prepare([data], out=folder / "rows", **keys)
         found = report.sequences["train"]
-    if found < rows:
-        raise ValueError(f"{data} has {found} rows to train on; {rows} were asked for")
-    material = material_of(case, folder, rows)
-    _write_base(case, tokenizer, material.base)
-    if case.lora:
-        material.adapter.mkdir()
-        model = add_adapter(load_model(material.base, machine), case)
-        save_adapter(model, material.adapter, base="base", base_sha256="")
-    return material
+    if found < at_least:
+        raise ValueError(f"{data} has {found} rows to train on; {at_least} were asked for")
 
 
 def add_adapter(model: Any, case: Case) -> Any:
@@ -174,12 +199,13 @@ def add_adapter(model: Any, case: Case) -> Any:
         lora_dropout=0.0,
         target_modules="all-linear",
         seed=SEED,
+        lora_layers=case.lora_layers,
     )
 
 
-def _write_base(case: Case, tokenizer: Any, folder: Path) -> None:
-    shape = case.shape
-    config = LlamaConfig(
+def llama_config(shape: Shape, tokenizer: Any) -> LlamaConfig:
+    """transformers' configuration of a shape."""
+    return LlamaConfig(
         hidden_size=shape.width,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
@@ -187,11 +213,15 @@ def _write_base(case: Case, tokenizer: Any, folder: Path) -> None:
         intermediate_size=shape.intermediate,
         vocab_size=shape.vocabulary,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.tied,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+
+
+def _write_base(case: Case, tokenizer: Any, folder: Path) -> None:
     torch.manual_seed(SEED)
+    config = llama_config(case.shape, tokenizer)
     save_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer, folder)
 
 

@@ -102,7 +102,7 @@ class Bench:
                 "rows": len(lengths),
                 "real_tokens": int(lengths.sum()),
                 "supervised_tokens": supervised,
-                "flops": asdict(flops),
+                "flops": flops and asdict(flops),
             },
             "gemm_peak_flops_per_second": peak_flops,
             "sides": {
@@ -117,13 +117,11 @@ class Bench:
         }
 
 
-def gemm_peak(machine: Machine) -> float:
+def gemm_peak(machine: Machine, size: int = GEMM_SIZE) -> float:
     """FLOPs a second of the best of five square products in the machine's precision."""
-    left, right = (
-        torch.randn(GEMM_SIZE, GEMM_SIZE, device=machine.device, dtype=machine.dtype) for _ in range(2)
-    )
+    left, right = (torch.randn(size, size, device=machine.device, dtype=machine.dtype) for _ in range(2))
     fastest = min(_seconds(left, right) for _ in range(5))
-    return 2.0 * GEMM_SIZE**3 / fastest
+    return 2.0 * size**3 / fastest
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:

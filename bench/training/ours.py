@@ -48,8 +48,9 @@ def train(job: Job, meter: Meter) -> None:
         lora_alpha=LORA_ALPHA,
         lora_dropout=0.0,
         lora_target_modules="all-linear",
-        lora_layers=None,
-        frozen_cache=False,
+        lora_layers=case.lora_layers,
+        frozen_cache=case.lora_layers is not None,
+        load_in_4bit=False,
         keys=TrainingKeys(
             learning_rate=case.learning_rate,
             # one pass more than is measured: at its last step a run evaluates and saves
@@ -61,6 +62,7 @@ def train(job: Job, meter: Meter) -> None:
             warmup_ratio=0.0,
             weight_decay=0.0,
             adam_beta2=0.999,
+            optim="adamw_torch",
             max_grad_norm=1.0,
             eval_steps=NEVER,
             save_steps=NEVER,

@@ -62,7 +62,8 @@ def _ours(job: Job, meter: Meter) -> None:
         lora_alpha=LORA_ALPHA,
         lora_dropout=0.0,
         lora_target_modules="all-linear",
-        lora_layers=None,
+        lora_layers=case.lora_layers,
+        load_in_4bit=False,
         loss=PreferenceKeys("sigmoid", BETA, 0.0, 0.0, 1.0, 1.0),
         keys=TrainingKeys(
             learning_rate=case.learning_rate,
@@ -75,6 +76,7 @@ def _ours(job: Job, meter: Meter) -> None:
             warmup_ratio=0.0,
             weight_decay=0.0,
             adam_beta2=0.999,
+            optim="adamw_torch",
             max_grad_norm=1.0,
             eval_steps=NEVER,
             save_steps=NEVER,

@@ -95,7 +95,7 @@ class Meter:
             real_tokens=sum(int(real) for _, real, _ in self._steps),
             supervised_tokens=sum(int(supervised) for _, _, supervised in self._steps),
             losses=[float(loss) for loss, _, _ in self._steps],
-            peak_bytes=_peak_bytes(),
+            peak_bytes=peak_bytes(),
         )
         print(json.dumps(asdict(done)), file=self._reports, flush=True)
         self._begin()
@@ -107,7 +107,7 @@ class Meter:
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Most memory this process ever held: the device's where there is one, else VmHWM of Linux."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()

@@ -77,8 +77,10 @@ BEST = {
     "s-lora": {TRL: "grouped 2", TRAINER: "grouped 4, compiled"},
     "m-lora": {TRL: "grouped 1", TRAINER: "grouped 1"},
     "s-full": {TRL: "grouped 4", TRAINER: "grouped 4"},
+    "m-top": {TRL: "grouped 1", TRAINER: "grouped 1"},
 }
-"""The fastest of `TRIED` on two cores without bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others."""
+"""The fastest of `TRIED` on two cores without bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others.
+Those of m-top are m-lora's: they have not been looked for yet."""
 ELSE = {TRL: "grouped 2", TRAINER: "grouped 2", DPO: "sorted 1"}
 
 

@@ -20,7 +20,10 @@ def case_table(case: Case, figures: dict[str, Any]) -> str:
 
 def _weights(case: Case) -> str:
     base = f"{(case.shape.body + case.shape.head) / 1e6:.1f}M weights"
-    return f"{base}, frozen, and {case.trainable / 1e6:.2f}M of LoRA" if case.lora else f"{base}, all trained"
+    if not case.lora:
+        return f"{base}, all trained"
+    where = "" if case.lora_layers is None else f" on the top {case.lora_layers} blocks"
+    return f"{base}, frozen, and {case.trainable / 1e6:.2f}M of LoRA{where}"
 
 
 def _pass(done: dict[str, Any]) -> str:
@@ -32,6 +35,10 @@ def _giga(figures: dict[str, Any]) -> str:
     return f"{figures['gemm_peak_flops_per_second'] / 1e9:,.0f}"
 
 
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
 def _row(side: str, figures: dict[str, Any]) -> tuple[str, ...]:
     of = figures["sides"][side]
     ratio = figures["ratios"].get(side)
@@ -41,8 +48,8 @@ def _row(side: str, figures: dict[str, Any]) -> tuple[str, ...]:
         f"{of['real_tokens_per_second']['median']:,.0f}",
         f"{of['supervised_tokens_per_second']['median']:,.0f}",
         f"{of['peak_bytes'] / 1e9:.2f} GB",
-        f"{of['mfu']:.0%}",
-        f"{of['mfu_needed']:.0%}",
+        _share(of["mfu"]),
+        _share(of["mfu_needed"]),
         f"{speed['median']:.2f}× ({speed['min']:.2f}–{speed['max']:.2f})" if speed else "",
         f"{ratio['memory']:.2f}×" if ratio else "",
     )

@@ -1,6 +1,7 @@
 """Build the pre-training text of the embedded base from story files and generated stories.
 
     python recipes/embedded-base/corpus.py --stories DIR --out train.jsonl --held-out held.jsonl
+    python recipes/embedded-base/corpus.py --stories DIR --out last.jsonl --held-out last_held.jsonl --last --seed 5
 
 Every document is one JSON line {"text": ...}. A seeded share of the documents carries a header drawn from the
 document itself (`Name: Lily`, `Words: kite, river`, `Ending: ...`), so that the base learns to obey requests.
@@ -16,12 +17,17 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.assets.storyteller import make_story
+from openings import told_story
 
+from nomoat.assets.storyteller import Story, make_story
+
+GENERATED = 9000  # beside every usable story of the files
+LAST_GENERATED, LAST_TOLD, LAST_STORIES = 3000, 13_000, 1300
+LAST_MAX_CHARS = 800
 MIN_CHARS, MAX_CHARS = 200, 1600
 HEADER_SHARE = 0.45
 SPEECH_VERBS = "said|asked|cried|shouted|replied|yelled|called|exclaimed|whispered|laughed|answered"
@@ -220,12 +226,29 @@ def story_documents(folder: Path) -> list[Document]:
     return documents
 
 
-def generated_documents(count: int, rng: random.Random) -> list[Document]:
-    documents = []
-    for _ in range(count):
-        story = make_story(rng)
-        documents.append(Document(story.text, "generated", False, story.title, story.words, story.name))
-    return documents
+def documents_of(count: int, make: Callable[[random.Random], Story], rng: random.Random) -> list[Document]:
+    stories = (make(rng) for _ in range(count))
+    source = make.__name__
+    return [Document(s.text, source, False, s.title, s.words, s.name) for s in stories]
+
+
+def first_text(folder: Path, rng: random.Random) -> list[Document]:
+    """What the base learns English from: every usable story of the files, and the storyteller's."""
+    return story_documents(folder) + documents_of(GENERATED, make_story, rng)
+
+
+def last_text(folder: Path, rng: random.Random) -> list[Document]:
+    """What it ends on: whole, coherent stories behind every common opening, and a few short ones of the files.
+
+    A model this small that has seen an opening mostly in five thousand borrowed stories cannot carry any of
+    their threads; here nine in ten openings lead into a plot it has seen to its end many times.
+    """
+    stories = [d for d in story_documents(folder) if not is_held_out(d) and len(d.text) <= LAST_MAX_CHARS]
+    return (
+        rng.sample(stories, LAST_STORIES)
+        + documents_of(LAST_GENERATED, make_story, rng)
+        + documents_of(LAST_TOLD, told_story, rng)
+    )
 
 
 def name_of(text: str) -> str:
@@ -287,10 +310,10 @@ def report(documents: Sequence[Document], train: int, held: int) -> None:
     print(f"train {train} documents, held out {held} documents")
 
 
-def build(stories: Path, generated: int, seed: int) -> tuple[list[str], list[str], list[Document]]:
+def build(stories: Path, last: bool, seed: int) -> tuple[list[str], list[str], list[Document]]:
     """The training and the held-out texts, headers included, in their final order."""
     rng = random.Random(seed)
-    documents = story_documents(stories) + generated_documents(generated, rng)
+    documents = last_text(stories, rng) if last else first_text(stories, rng)
     ranks = Counter(w for d in documents if not d.held_out for w in set(re.findall(r"[a-z]+", d.text)))
     rng.shuffle(documents)
     train: list[str] = []
@@ -310,10 +333,10 @@ def main() -> None:
     parser.add_argument("--stories", type=Path, required=True, help="folder with the story files (*.txt.gz)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
-    parser.add_argument("--generated", type=int, default=9000, help="number of generated stories")
+    parser.add_argument("--last", action="store_true", help="the text that training ends on")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    train, held, documents = build(args.stories, args.generated, args.seed)
+    train, held, documents = build(args.stories, args.last, args.seed)
     write(args.out, train)
     write(args.held_out, held)
     report(documents, len(train), len(held))

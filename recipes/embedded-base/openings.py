@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 
 from nomoat.assets import wordbank as bank
-from nomoat.assets.storyteller import TIMES, Plan, Story, plan_story, tell
+from nomoat.assets.storyteller import TIMES, Plan, Story, article, plan_story, tell
 
 GIRLS = """Sara Sarah Lily Mia Lucy Sue Amy Jane Molly Anna Emma Daisy Jenny Sally Katie Maya Lisa Polly Betty
 Grace Rosie Julie Susie Ellie Kitty Mary Nina Zoe Tina Nancy"""
@@ -19,25 +19,26 @@ BOYS = """Tim Tom Timmy Tommy Ben Max Jack Bob Bobby Billy Sam Joe John Mark Jim
 Andy Charlie Harry Nick Paul Danny Mike Fred Ted"""
 ANIMALS = """cat: Fluffy Kitty Whiskers Tom Mittens|dog: Spot Max Buddy Rex Lucky|bird: Tweety Sunny Blue Robin Polly
 bunny: Benny Hop Fluffy Snowy|bear: Teddy Bob Brownie Ben|mouse: Mimi Tiny Jerry|frog: Freddy Greeny Jumpy
-duck: Daffy Quacky Lucky|fish: Goldie Bubbles Fin|squirrel: Nutty Sammy|fox: Foxy Red|pig: Pinky Piggy
+duck: Daffy Quacky Lucky|squirrel: Nutty Sammy|fox: Foxy Red|pig: Pinky Piggy
 turtle: Timmy Slowy|monkey: Momo Jojo|bee: Buzzy Honey|lion: Leo Simba|elephant: Ellie Jumbo|owl: Ollie Hooty"""
-ON_LAND = ("fish",)  # kinds that would have to walk in most scenes
 
 INTRODUCED = (
     "[Once upon a time,|Once upon a time] there was a {size} {kind} named {name}.",
     "[Once upon a time,|Once upon a time] there was a {size} {kind} [named|called] {name}.",
-    "Once upon a time, there was a {kind} named {name}.",
-    "Once upon a time, in a [small|big|little] [town|house|village], there was a {kind} named {name}.",
+    "Once upon a time, there was {a_kind} named {name}.",
+    "Once upon a time, in a [small|big|little] [town|house|village], there was {a_kind} named {name}.",
     "Once upon a time, there lived a {size} {kind} [named|called] {name}.",
     "Once there was a {size} {kind} [named|called] {name}.",
     "Once, there was a {size} {kind} named {name}.",
-    "There was once a {kind} named {name}.",
+    "There was once {a_kind} named {name}.",
     "One day, there was a {size} {kind} named {name}.",
     "{name} was a {size} {kind}.",
     "Once upon a time, there was a {size} {kind}. {His} name was {name}.",
-    "Once there was a {kind} and {his} name was {name}.",
+    "Once there was {a_kind} and {his} name was {name}.",
 )
-SIZES = "little little little little small young happy kind brave curious nice good smart cute silly".split()
+SIZES = ("little",) * 4 + (  # as often as readers meet it
+    "small", "young", "happy", "kind", "brave", "curious", "nice", "good", "smart", "cute", "silly",
+)  # fmt: skip
 ABOUT = (
     "{name} was [a very|a] [good|nice|kind|happy|smart|funny] {kind}.",
     "{name} was [very|always] [happy|kind|curious|nice|friendly|careful].",
@@ -46,7 +47,10 @@ ABOUT = (
     "{He} [loved|liked] to [run and jump|sing and dance|explore|help others|learn new things|laugh].",
     "Every day, {name} would [play outside|go for a walk|sing a song|look for new things|run and play].",
     "{name} [had many friends|had a big smile|had a lot of toys|had a happy family].",
-    "{name} lived [in a small house|in a big house|in a little house near {place}] with {his} [mom|family|mom and dad].",
+    (
+        "{name} lived [in a small house|in a big house|in a little house near {place}] with {his} "
+        "[mom|family|mom and dad]."
+    ),
     "{name}'s mom [loved {him} very much|told {him} to be good|always told {him} to be kind].",
 )
 CHILD_ABOUT = (
@@ -57,9 +61,12 @@ CHILD_ABOUT = (
 TOGETHER = (
     "One day, {name} and {his} mom went out. {name} {scene}.",
     "One day, {name} went outside to play. {He} {scene}.",
-    '{time}, {name} woke up and [was very happy|felt happy]. {name} {scene}.',
-    '{time}, {name} said, "Mom, can I go [out|outside|and play]?" "Yes," said {his} mom, "but be careful." So {name} went out. {He} {scene}.',
-    "{time}, {his} mom said, \"Have fun today, {name}!\" {name} {scene}.",
+    "{time}, {name} woke up and [was very happy|felt happy]. {name} {scene}.",
+    (
+        '{time}, {name} said, "Mom, can I go [out|outside|and play]?" "Yes," said {his} mom, "but be careful." '
+        "So {name} went out. {He} {scene}."
+    ),
+    '{time}, {his} mom said, "Have fun today, {name}!" {name} {scene}.',
     "{time}, {name} was very [happy|excited]. {He} {scene}.",
 )
 SEEN = (
@@ -68,11 +75,17 @@ SEEN = (
 )
 DIRECT = (
     "One day, a {size} {kind} named {name} {scene}.",
-    "One day, a {kind} named {name} {scene}.",
+    "One day, {a_kind} named {name} {scene}.",
     "{time}, {name} {scene}.",
     "One day, {name} and {his} mom were together. {name} {scene}.",
-    "{name} and {pal} were [friends|best friends]. They liked to play together. But today, {pal} was [at home|at school|away]. {name} {scene}.",
-    "{name} had a [dog|cat|pet] [named|called] {pet}. They were always together. {time}, {name} {scene}. {pet} came along.",
+    (
+        "{name} and {pal} were [friends|best friends]. They liked to play together. But today, {pal} was "
+        "[at home|at school|away]. {name} {scene}."
+    ),
+    (
+        "{name} had a [dog|cat|pet] [named|called] {pet}. They were always together. {time}, {name} {scene}. "
+        "{pet} came along."
+    ),
 )
 
 
@@ -107,9 +120,15 @@ def _shape(rng: random.Random, plan: Plan) -> str:
         text += rng.choice((" ", " ", "\n")) + lead
     if plan.plot.when == "day" and plan.place.outside and rng.random() < 0.15:
         text += " " + rng.choice(SEEN)
-    pals = [n for n in (GIRLS + " " + BOYS).split() if n not in (plan.hero.name, getattr(plan.helper, "name", ""))]
-    own = {"scene": scene, "time": time, "size": rng.choice(SIZES), "pal": rng.choice(pals),
-           "pet": rng.choice(("Spot", "Fluffy", "Max", "Buddy"))}  # fmt: skip
+    taken = (plan.hero.name, getattr(plan.helper, "name", ""))
+    own = {
+        "scene": scene,
+        "time": time,
+        "size": rng.choice(SIZES),
+        "a_kind": article(plan.hero.kind),
+        "pal": rng.choice([name for name in (GIRLS + " " + BOYS).split() if name not in taken]),
+        "pet": rng.choice([name for name in ("Spot", "Fluffy", "Max", "Buddy") if name not in taken]),
+    }
     for slot, words in own.items():
         text = text.replace(f"{{{slot}}}", words)
     return text
@@ -119,5 +138,5 @@ def told_story(rng: random.Random) -> Story:
     """A story of the storyteller behind one of these openings."""
     while True:
         plan = plan_story(rng, hero(rng))
-        if plan.hero.name != getattr(plan.helper, "name", "") and plan.hero.kind not in ON_LAND:
+        if plan.hero.name != getattr(plan.helper, "name", ""):
             return tell(rng, plan, opening=_shape(rng, plan))

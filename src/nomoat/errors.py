@@ -48,6 +48,10 @@ class EngineError(NomoatError, RuntimeError):
     """A model file cannot be loaded or does not answer."""
 
 
+class ServeError(NomoatError, RuntimeError):
+    """The server cannot be started as it was asked to."""
+
+
 class BudgetError(NomoatError, RuntimeError):
     """The night does not fit the budget, however short it is made."""
 

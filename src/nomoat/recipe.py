@@ -7,25 +7,21 @@ from, and the comments that `nomoat init` writes. Reading a file, line numbers a
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+from nomoat.recipe_part import Count, Part, Positive, Share
+from nomoat.recipe_training import ADAPTER_KEYS, Prefer, Pretrain, Reinforce, Sft
+
 GgufType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 DataFormat = Literal[
     "auto", "alpaca", "sharegpt", "messages", "prompt-completion", "preference", "rating", "text"
 ]
 
-
-class Part(BaseModel):
-    """A part of a recipe: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
-    )
+STARTER_SUITE = "heldout"
+"""The suite of held-out prompts that comes with the starter data."""
 
 
 class Data(Part):
@@ -51,182 +47,6 @@ class Data(Part):
     """Which assistant turns of a conversation are trained on."""
     use_preferred: bool = False
     """Train on the chosen answers of preference rows and the good ones of rated rows."""
-
-
-class Optimiser(Part):
-    """What supervised fine-tuning and pre-training have in common."""
-
-    num_train_epochs: Positive = 3.0
-    """Passes over the training rows; may be a fraction."""
-    max_steps: Count | None = None
-    """End after this many steps, whatever the epochs say."""
-    max_seq_len: Annotated[int, Field(ge=8)] = 512
-    """Longest row in tokens; a longer one is cut at its end (text is split instead)."""
-    tokens_per_step: Annotated[int, Field(ge=8)] = 2048
-    """Tokens of one optimiser step: the effective batch. Rows are packed without padding."""
-    micro_batch_tokens: Annotated[int, Field(ge=8)] = 2048
-    """Tokens computed at once. Changes memory, not the result; halved by itself when memory runs out."""
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
-    warmup_ratio: Share = 0.05
-    """Share of the steps over which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's weight decay, on matrices only."""
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    """AdamW's second beta; its first is 0.9."""
-    max_grad_norm: Positive = 1.0
-    """Gradients are scaled down to this norm."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the computation. `auto` takes bfloat16 where the hardware has it."""
-    eval_steps: Count | None = None
-    """Steps between two held-out losses. Default: ten in a run."""
-    save_steps: Count | None = None
-    """Steps between two checkpoints. Default: ten in a run."""
-
-    @model_validator(mode="after")
-    def _step_holds_a_row(self) -> Optimiser:
-        if self.tokens_per_step < self.max_seq_len:
-            raise ValueError(
-                f"tokens_per_step ({self.tokens_per_step}) must be at least max_seq_len ({self.max_seq_len})"
-            )
-        return self
-
-
-class Sft(Optimiser):
-    """Supervised fine-tuning on instructions and conversations."""
-
-    learning_rate: Positive | None = None
-    """Peak learning rate of AdamW. Default: by the base's width, 2e-4 for an adapter on a base 2,048 wide and
-    larger on a narrower one; a tenth of that for all weights. The plan says the number."""
-    method: Literal["lora", "full"] = "lora"
-    """`lora` trains an adapter on the frozen base, `full` every weight."""
-    lora_r: Count = 16
-    """Rank of the adapter."""
-    lora_alpha: Positive = 32.0
-    """Scale of the adapter; the update is multiplied by lora_alpha / lora_r."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the adapter."""
-    lora_target_modules: str | list[str] = "all-linear"
-    """Layers that get an adapter: `all-linear` or a list of names such as [q_proj, v_proj]."""
-    lora_layers: Count | None = None
-    """Adapt only this many blocks, from the top: faster, and less is learned. Default: all."""
-    frozen_cache: bool = True
-    """Where `lora_layers` leaves blocks frozen and rows are read more than once: compute those blocks once and keep
-    their outputs on the disk while training, two bytes a number."""
-
-
-class Prefer(Optimiser):
-    """Learning from judged answers, after `sft` on its adapter (or on its model), or straight on a base. The
-    reference is the model as this stage finds it."""
-
-    train: list[str] = []
-    """Files of preference rows {prompt, chosen, rejected}, or with `loss_type: kto` also rated ones {prompt,
-    completion, label}. Empty: those of `data.train`. Split, checked and rendered as `data` says, so that a prompt is
-    held out of this stage and of `sft` alike."""
-    prompts: list[str] = []
-    """In place of `train`: files of prompts with checks, as in `evaluate.prompts`. The model as this stage finds it
-    answers each of them `samples` times, and answers that pass all checks are preferred to those that do not. Where
-    neither is given and `data.train` is the starter data: its own prompts."""
-    samples: Annotated[int, Field(ge=2)] = 4
-    """Answers to each of `prompts`."""
-    temperature: Positive = 1.0
-    """How freely they are drawn: below 1 likely words are preferred, above 1 less so."""
-    max_new_tokens: Count = 256
-    """Longest of these answers in tokens; one that is cut off is a bad one."""
-    loss_type: Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo", "kto"] = "sigmoid"
-    """What is minimised: `sigmoid` is DPO, `robust`, `hinge` and `ipo` its variants; `simpo` and `orpo` need no
-    reference; `kto` learns from single answers rated good or bad, and takes pairs as two of them."""
-    beta: Positive | None = None
-    """How strongly the model is held to the reference; in `orpo` the weight of the comparison. Default: 0.1, and 2.0
-    for `simpo`."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of the judgements taken to be wrong; of `sigmoid`, `robust` and `simpo`."""
-    simpo_gamma: Annotated[float, Field(ge=0)] = 1.0
-    """By how much the preferred answer should win; of `simpo`."""
-    desirable_weight: Positive = 1.0
-    """Weight of an answer that was found good; of `kto`."""
-    undesirable_weight: Positive = 1.0
-    """Weight of an answer that was found bad; of `kto`."""
-    learning_rate: Positive | None = None
-    """Peak learning rate of AdamW. Default: a tenth of what `sft` would take. The plan says the number."""
-    num_train_epochs: Positive = 1.0
-    """Passes over the judged rows; may be a fraction."""
-    max_seq_len: Annotated[int, Field(ge=8)] = 512
-    """Longest prompt with an answer, in tokens; a longer answer is cut at its end."""
-    method: Literal["lora", "full"] | None = None
-    """`lora` or `full`. Default for this and the next five: as in `sft`, whose adapter is trained further; without
-    `sft` as there by default."""
-    lora_r: Count | None = None
-    """Rank of the adapter, where there is no `sft`."""
-    lora_alpha: Positive | None = None
-    """Scale of the adapter, where there is no `sft`."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Dropout before the adapter, where there is no `sft`."""
-    lora_target_modules: str | list[str] | None = None
-    """Layers that get an adapter, where there is no `sft`."""
-    lora_layers: Count | None = None
-    """Adapt only this many blocks, from the top, where there is no `sft`."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Prefer:
-        if self.train and self.prompts:
-            raise ValueError(
-                "prompts and train exclude each other: answers are judged by checks, or were before"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _smoothing_is_used(self) -> Prefer:
-        if self.label_smoothing and self.loss_type not in ("sigmoid", "robust", "simpo"):
-            raise ValueError(
-                f"label_smoothing ({self.label_smoothing:g}) means nothing to loss_type {self.loss_type}; it is of "
-                "sigmoid, robust and simpo"
-            )
-        return self
-
-
-ADAPTER_KEYS = ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_layers")
-"""What says how weights are adapted; `prefer` has these from `sft`."""
-
-
-class Pretrain(Optimiser):
-    """A base of one's own from plain text: tokenizer and Llama-architecture model from scratch."""
-
-    train: Annotated[list[str], Field(min_length=1)]
-    """Text files, or JSONL rows with a `text` field, one document a row."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Share of documents kept out of training."""
-    vocab_size: Annotated[int, Field(ge=300)] = 2048
-    """Size of the byte-level BPE vocabulary."""
-    hidden_size: Count = 256
-    """Width of the model."""
-    intermediate_size: Count = 768
-    """Width of the MLP."""
-    num_hidden_layers: Count = 6
-    """Number of layers."""
-    num_attention_heads: Count = 4
-    """Number of query heads."""
-    num_key_value_heads: Count = 2
-    """Number of key and value heads."""
-    learning_rate: Positive = 3e-3
-    """Peak learning rate of AdamW."""
-    num_train_epochs: Positive = 1.0
-    """Passes over the text; may be a fraction."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """AdamW's weight decay, on matrices only."""
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
-    """AdamW's second beta; its first is 0.9."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Pretrain:
-        for key, by in (
-            ("hidden_size", "num_attention_heads"),
-            ("num_attention_heads", "num_key_value_heads"),
-        ):
-            whole, part = getattr(self, key), getattr(self, by)
-            if whole % part:
-                raise ValueError(f"{key} ({whole}) must be a multiple of {by} ({part})")
-        return self
 
 
 class Quantize(Part):
@@ -263,6 +83,18 @@ class Evaluate(Part):
     """Resamples of the paired bootstrap."""
 
 
+class Gate(Part):
+    """When a new generation replaces the champion, which is the one that is served."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """How often a generation that is no better may replace the champion, however often one looks."""
+    guard: list[str] = []
+    """Suites that guard: names of files of `evaluate.prompts`, without their ending. They do not speak for the new
+    generation, but it must be shown to lose no more than `margin` on each."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Largest loss of pass rate, as a share of prompts, that a guarded suite allows."""
+
+
 class Budget(Part):
     """What the night may take, and the prices its cost is reported at."""
 
@@ -296,9 +128,12 @@ class Recipe(Part):
     """Set to null for a night without it."""
     prefer: Prefer | None = None
     """Without it, nothing is learned from judgements."""
+    reinforce: Reinforce | None = None
+    """Without it, nothing is learned from rewards."""
     pretrain: Pretrain | None = None
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
     budget: Budget = Budget()
 
     @model_validator(mode="after")
@@ -306,6 +141,14 @@ class Recipe(Part):
         if self.sft is None and self.prefer is None and self.pretrain is None:
             raise ValueError(
                 "sft is null and there is no prefer and no pretrain: the night would have nothing to train"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reinforces_something(self) -> Recipe:
+        if self.reinforce is not None and self.sft is None and self.prefer is None:
+            raise ValueError(
+                "reinforce goes on from what sft or prefer has made, and this recipe has neither"
             )
         return self
 
@@ -318,4 +161,19 @@ class Recipe(Part):
                     f"prefer.{key} ({mine}) must be left out, or be as in sft ({first}), whose result is trained "
                     "further"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _guards_are_suites(self) -> Recipe:
+        suites = [PurePath(file).stem for file in self.evaluate.prompts]
+        if not self.data.train and not suites:
+            suites = [STARTER_SUITE]
+        for name in self.gate.guard:
+            if name not in suites:
+                known = (
+                    f"a suite of evaluate.prompts ({', '.join(suites)})"
+                    if suites
+                    else "files in evaluate.prompts"
+                )
+                raise ValueError(f'gate.guard: got "{name}"; expected {known}')
         return self

@@ -44,7 +44,7 @@ _FOREIGN_ROWS = (
     ("bf16 fp16 torch_dtype precision", "sft.dtype", "auto, float32 or bfloat16"),
     ("packing sample_packing padding_free group_by_length", "", "rows are always packed without padding"),
     ("pad_to_max_length pad_to_sequence_len", "", "rows are always packed without padding"),
-    ("optim optimizer", "", "the optimiser is AdamW"),
+    ("optimizer", "sft.optim", "adamw_torch, adamw_8bit or paged_adamw_8bit"),
     ("lr_scheduler scheduler", "sft.lr_scheduler_type", ""),
     ("warmup warmup_steps", "sft.warmup_ratio", "a share of the steps"),
     ("gradient_clipping grad_clip max_norm", "sft.max_grad_norm", ""),
@@ -53,15 +53,24 @@ _FOREIGN_ROWS = (
     ("lora_target target_modules lora_target_linear", "sft.lora_target_modules", ""),
     ("adapter finetuning_type train_type use_lora use_peft", "sft.method", "lora or full"),
     ("use_dora use_rslora neftune_noise_alpha deepspeed fsdp", "", "this is not offered"),
-    ("load_in_4bit load_in_8bit quantization_bit", "", "the base is not quantised while it is trained"),
-    ("gradient_checkpointing", "", "sft.micro_batch_tokens decides how much memory is used"),
+    ("load_in_8bit quantization_bit", "sft.load_in_4bit", "true or false: NF4, or not quantised"),
+    (
+        "activation_checkpointing use_gradient_checkpointing",
+        "sft.gradient_checkpointing",
+        "auto, true or false",
+    ),
     ("rl rlhf_type pref_loss", "prefer.loss_type", "sigmoid is DPO"),
     ("dpo_beta pref_beta kto_beta orpo_beta", "prefer.beta", ""),
     ("gamma gamma_beta_ratio", "prefer.simpo_gamma", ""),
+    ("num_return_sequences group_size n_generations rollout_n", "reinforce.num_generations", ""),
+    ("max_completion_length max_prompt_length response_length", "reinforce.max_new_tokens", ""),
+    ("kl_coef init_kl_coef kl_beta", "reinforce.beta", ""),
+    ("cliprange clip_range", "reinforce.epsilon", ""),
+    ("reward_funcs reward_functions reward_model_path", "reinforce.rewards", "a list of sources"),
     (
         "ref_model reference_model precompute_ref_log_probs",
         "",
-        "the reference is the model before the stage prefer",
+        "the reference is the model before the stage prefer or reinforce",
     ),
     ("eval_strategy evaluation_strategy", "sft.eval_steps", "a number of steps"),
     ("save_strategy", "sft.save_steps", "a number of steps"),
@@ -133,21 +142,25 @@ def dotted(path: KeyPath) -> str:
 def expected(path: KeyPath) -> str:
     """The words for what may stand at `path`: 'a number above 0', 'lora or full', 'text, or null'."""
     words = [_words(plain, path) for plain in alternatives(schema_at(path))]
-    return " or ".join(words).replace(" or null", ", or null")
+    between = ", " if " or " in words[-1] else " or "
+    return between.join(words).replace(" or null", ", or null")
 
 
 def did_you_mean(path: KeyPath, got: str) -> str:
     """'. Did you mean "lora"?' where one of the words that may stand at `path` is close to `got`; else ''."""
-    suggestion = nearest(
-        got, [word for plain in alternatives(schema_at(path)) for word in plain.get("enum", [])]
-    )
+    suggestion = nearest(got, [word for plain in alternatives(schema_at(path)) for word in _choices(plain)])
     return f".{suggestion}" if suggestion else ""
 
 
+def _choices(schema: dict[str, Any]) -> list[str]:
+    """The words that a schema lists, if it lists any."""
+    return [schema["const"]] if "const" in schema else schema.get("enum", [])
+
+
 def _words(schema: dict[str, Any], path: KeyPath) -> str:
-    if "enum" in schema:
-        *most, last = schema["enum"]
-        return f"{', '.join(most)} or {last}"
+    if choices := _choices(schema):
+        *most, last = choices
+        return f"{', '.join(most)} or {last}" if most else str(last)
     match schema["type"]:
         case "null":
             return "null"
@@ -161,7 +174,10 @@ def _words(schema: dict[str, Any], path: KeyPath) -> str:
             return "a number" + _bounds(schema)
         case "array":
             more = " (at least one)" if schema.get("minItems") else ""
-            return f"a list of {_words(schema['items'], (*path, 0))}{more}"
+            (item,) = alternatives(schema["items"])
+            if "properties" in item:
+                return f"a list of mappings with keys such as {next(iter(item['properties']))}{more}"
+            return f"a list of {_words(item, (*path, 0))}{more}"
         case _:
             return f"keys under it, such as {next(iter(schema['properties']))}"
 
@@ -184,7 +200,11 @@ def unknown_key(path: KeyPath) -> str:
         if not key:
             return f"unknown key. Take the line out: {note}"
         home, _, last = key.rpartition(".")
-        if home == "sft" and section in (("pretrain",), ("prefer",)) and last in keys_of(section):
+        if (
+            home == "sft"
+            and section in (("pretrain",), ("prefer",), ("reinforce",))
+            and last in keys_of(section)
+        ):
             key = f"{section[0]}.{last}"
         return f'unknown key. Here it is "{key}"' + (f" ({note})" if note else "")
     here = keys_of(section)

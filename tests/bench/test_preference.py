@@ -69,3 +69,19 @@ def test_a_whole_run_on_a_miniature_model(tmp_path: Path) -> None:
     assert 0 < case["pass"]["supervised_tokens"] < case["pass"]["real_tokens"]
     ours, theirs = (case["sides"][side] for side in ("nomoat", "trl-dpo"))
     assert case["ratios"]["trl-dpo"]["speed"]["median"] == theirs["seconds"][0] / ours["seconds"][0]
+
+
+def test_without_pairs_at_hand_it_asks_for_some(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "bench/preference.py",
+        "--case",
+        "tiny-dpo",
+        "--data",
+        str(tmp_path / "gone.jsonl"),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 2
+    assert "error: tiny-dpo: there is no " in run.stderr
+    assert run.stderr.endswith("gone.jsonl; give rows with --data\n")

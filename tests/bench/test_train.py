@@ -19,8 +19,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import nomoat
 from training.cases import CASES, M, S, pass_flops
-from training.figures import Curves
+from training.figures import Curves, side_figures
 from training.material import add_adapter
+from training.process import Pass
+from training.table import case_table
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(nomoat.__file__).parent / "assets"
@@ -55,18 +57,39 @@ def test_the_flops_said_are_those_that_torch_counts(name: str) -> None:
     keys = shape.width // shape.heads * shape.kv_heads
     not_sent = 2 * length * shape.width * (shape.width + 2 * keys + 3 * case.lora_r) if case.lora else 0
     ours = pass_flops(case, np.array([length]), supervised=length)
+    assert ours is not None
     assert counted == ours.everywhere + masked_half - not_sent
     assert ours.needed == ours.everywhere
 
 
 def test_the_shapes_are_those_of_the_issue() -> None:
     assert (S.body + S.head, M.body + M.head) == (15_187_968, 134_479_872)
-    assert M.adapter(16) == 4_884_480
+    assert M.adapter(16, layers=30) == 4_884_480
 
 
 def test_fewer_supervised_tokens_need_less_of_the_output_layer() -> None:
     flops = pass_flops(CASES["s-lora"], np.array([100, 50]), supervised=90)
+    assert flops is not None
     assert flops.everywhere - flops.needed == 4 * S.head * (150 - 90)
+
+
+def test_top_blocks_alone_have_no_share_of_the_peak() -> None:
+    """Who keeps what the frozen blocks make has less to compute, so there is no one count of FLOPs."""
+    case = CASES["m-top"]
+    assert case.trainable == M.adapter(16, layers=6)
+    flops = pass_flops(case, np.array([100, 50]), supervised=90)
+    done = Pass(
+        seconds=2.0, cpu_seconds=2.0, real_tokens=150, supervised_tokens=90, losses=[1.0], peak_bytes=10**9
+    )
+    figures = {
+        "pass": {"rows": 2, "real_tokens": 150, "supervised_tokens": 90},
+        "gemm_peak_flops_per_second": 1e11,
+        "sides": {"nomoat": side_figures(done, [done], flops, 1e11)},
+        "ratios": {},
+    }
+    title, _, row = case_table(case, figures).splitlines()[1:]
+    assert "of LoRA on the top 6 blocks" in title
+    assert row.split() == ["nomoat", "75", "45", "1.00", "GB", "–", "–"]
 
 
 def test_curves_agree_within_the_tolerance_only() -> None:

@@ -15,60 +15,22 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from helpers import tiny_models
+from helpers.generations import workspace_with_generation
 from helpers.workspaces import ledger_path, start_night
 from nomoat.cli import chat
 from nomoat.cli.main import app
 from nomoat.cli.served import find_base, find_generation
 from nomoat.errors import ArtifactError, LedgerError
-from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
-from nomoat.night.jobs import Folders
-from nomoat.night.stages import run_quantize
 from nomoat.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--temperature", "0", "--max-new-tokens", "6")
 
 
-def quantized(store: ArtifactStore, model: Path, name: str, digit: str) -> Artifact:
-    work = store.work_dir("quantize", digit * 64)
-    types = ("F32",)
-    folders = Folders(work, work)
-    outcome = run_quantize(folders, lambda *_: None, model=model, chat_template=None, types=types, name=name)
-    meta = {"said": outcome.said, "params": {"types": types, "name": name}, **outcome.meta}
-    return store.commit("quantize", digit * 64, inputs={"model": "x"}, meta=meta)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with one generation: a base and a 'tuned' model of other weights."""
-    folder = tmp_path_factory.mktemp("made")
-    base = tiny_models.build(folder / "base", "smollm", seed=0)
-    workspace = folder / "workspace"
-    store = ArtifactStore(workspace)
-    tiny_models.build(store.work_dir("merge", "a" * 64) / "model", "smollm", seed=1)
-    merged = store.commit("merge", "a" * 64, inputs={"base": "x"}, meta={"said": "merged"})
-    served = quantized(store, merged.path / "model", "night", "c")
-    of_base = quantized(store, base, "base", "b")
-    with Ledger.open(ledger_path(workspace)) as ledger:
-        night = start_night(ledger)
-        for position, artifact in enumerate((merged, served, of_base)):
-            ledger.add_artifact(artifact)
-            stage = ledger.start_stage(night, name=artifact.kind, position=position, key=artifact.key)
-            ledger.finish_stage(stage, status="done", seconds=1.0, artifact_id=artifact.id)
-        generation = ledger.add_generation(
-            night,
-            base="base:x",
-            merged_artifact=merged.id,
-            gguf_artifact=served.id,
-            served_file=f"{served.relative_path}/night-F32.gguf",
-            verdict={"verdict": "better", "said": "It is."},
-        )
-        verdict = {"verdict": "better", "said": "It is.", "generation": generation.name}
-        ledger.finish_night(
-            night, status="done", seconds=3.0, energy_joules=1.0, dollars=0.0, verdict=verdict
-        )
-    return workspace
+    return workspace_with_generation(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -102,6 +64,32 @@ def test_each_name_opens_its_file(workspace: Path) -> None:
     assert base.name == "base (embedded)"
     assert base.gguf == workspace / ".nomoat/artifacts/quantize-bbbbbbbbbbbbbbbb/base-F32.gguf"
     assert base.tokenizer_dir == find_generation(workspace, "latest").tokenizer_dir
+
+
+def test_the_champion_is_opened_and_after_its_rollback_the_base(workspace: Path) -> None:
+    assert find_generation(workspace, "champion") == find_generation(workspace, "latest")
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        first = ledger.generation("latest")
+        ledger.judgements.crown(first.id, by="gate", said="")
+        night = start_night(ledger)
+        ledger.add_generation(
+            night,
+            base="base:x",
+            merged_artifact=first.merged_artifact,
+            gguf_artifact=first.gguf_artifact,
+            served_file=first.served_file,
+        )
+    assert find_generation(workspace, "latest").name == "gen-0002"
+    served = find_generation(workspace, "champion")
+    assert (served.name, served.is_champion) == ("gen-0001", True)
+    assert served.model == "quantize-cccccccccccccccc/night-F32.gguf"
+    assert find_base(workspace, "champion").gguf.name == "base-F32.gguf"
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        ledger.judgements.roll_back()
+        stage = ledger.start_stage(2, name="quantize", position=0, key="b" * 64)
+        ledger.finish_stage(stage, status="reused", seconds=0.0, artifact_id=f"quantize-{'b' * 16}")
+    served = find_generation(workspace, "champion")
+    assert (served.gguf.name, served.is_champion) == ("base-F32.gguf", True)
 
 
 def test_answers_go_to_stdout_and_are_repeatable(workspace: Path) -> None:

@@ -80,6 +80,7 @@ def test_status_after_a_good_night(workspace: Path) -> None:
     assert lines[2:] == [
         f"            {SAID}",
         "Models      1 generation; the newest is gen-0001, better",
+        "Champion    none yet; gen-0001 is served until there is one (why: nomoat gate)",
         "Next        nomoat chat",
     ]
 

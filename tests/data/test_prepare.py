@@ -11,12 +11,13 @@ import pytest
 from helpers.chat_templates import CHATML, QWEN3
 from helpers.prepared import chatml, pair, run, stored, write
 from helpers.tiny_tokenizers import tiny
+from nomoat.chat.conversation import Conversation, Message
 from nomoat.chat.mask import render_trained
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.prepare import prepare
 from nomoat.data.readers import read_rows, source
 from nomoat.data.rows import ChatRow
-from nomoat.data.split import held_out
+from nomoat.data.split import asked_in_training, asked_keys, held_out
 from nomoat.data.store import TokenStore
 
 
@@ -274,3 +275,29 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
 
     small, large = peak(600), peak(2400)
     assert large - small < 1800 * 150 + 300_000, (small, large)
+
+
+def test_rows_that_ask_what_the_gate_asks_are_held_out_however_they_are_dressed(tmp_path: Path) -> None:
+    def talk(*turns: str, system: str = "") -> dict[str, Any]:
+        roles = ["system"] * bool(system) + ["user", "assistant"] * len(turns)
+        texts = [*([system] if system else []), *turns]
+        return {"messages": [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]}
+
+    asked = Conversation((Message("user", "Who ate  the\nplums?"),))
+    rows = [
+        talk("WHO ate the plums?", "I did.", system="Be brief."),
+        talk("Who ate the plums?", "Not I.", "Then who?", "You."),
+        talk(
+            "Hello.", "Hello.", "Who ate the plums?", "They did."
+        ),  # asked after something else: another prompt
+        *(talk(f"Question {n}?", f"Answer {n}.") for n in range(40)),
+    ]
+    keep_out = asked_keys(asked)
+    without = run(tmp_path, rows, held_out_share=1e-9 + 0.1)
+    assert asked_in_training(tmp_path / "out", [*keep_out, "ab" * 16]) == keep_out
+    report = run(tmp_path, rows, held_out_share=1e-9 + 0.1, keep_out=keep_out)
+    assert asked_in_training(tmp_path / "out", keep_out) == []
+    talks = (tmp_path / "out" / "held_out.jsonl").read_text()
+    assert ("I did." in talks, "Then who?" in talks, "They did." in talks) == (True, True, False)
+    assert report.rows.held_out >= without.rows.held_out + 1
+    assert report.rows.train + report.rows.held_out == 43

@@ -12,7 +12,7 @@ import pytest
 from nomoat.errors import DataError, ModelError
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
 from nomoat.evaluate.comparison import Answer, Estimate, Metric
-from nomoat.evaluate.stats import tango, wilson
+from nomoat.evaluate.stats.intervals import tango, wilson
 
 BOOTSTRAP: dict[str, Any] = {"confidence": 0.95, "samples": 4000, "seed": 1}
 

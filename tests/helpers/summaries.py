@@ -14,6 +14,7 @@ import numpy as np
 from nomoat.data.report import DataReport, RowCounts, lengths_of
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude
 from nomoat.evaluate.comparison import Answer, Comparison
+from nomoat.evaluate.gate import GateVerdict, Guard, Tally, decide
 from nomoat.night.result import NightSummary, StageSummary, TrainingSummary
 
 NAMES = ("Mia", "Tom", "Ada", "Ben", "Lily", "Omar")
@@ -155,6 +156,13 @@ def data_report() -> dict[str, Any]:
     return content
 
 
+def gate() -> GateVerdict:
+    """A gate that promotes, on checks and some votes, with a suite that guards."""
+    tallies = [Tally("checks", 60, 9, 51), Tally("votes", 14, 8, 3)]
+    guards = [Guard("safety", 2, 3, 200, 0.05)]
+    return decide(tallies, guards, challenger="gen-3", rival="gen-2", alpha=0.05)
+
+
 def summary(**changes: Any) -> NightSummary:
     """The embedded base after a night on the starter data; `changes` replace whole fields."""
     night = NightSummary(
@@ -203,6 +211,8 @@ def summary(**changes: Any) -> NightSummary:
             )
         ],
         comparison=comparison(),
+        gate=gate(),
+        champion="gen-3",
         fidelity=[
             {
                 "file": "adapter + base",

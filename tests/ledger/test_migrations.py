@@ -120,6 +120,25 @@ def test_rows_of_every_earlier_schema_are_read_as_they_were(tmp_path: Path, revi
         ]
 
 
+def test_rows_of_the_second_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0002", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        first, second = ledger.judgements.champions()
+        assert (first.generation_id, first.chosen_by, first.verdict) == (1, "gate", {"e_value": 400.0})
+        assert (second.generation_id, second.verdict) == (None, None)
+        (found,) = ledger.judgements.evidence(1)
+        assert (found.kind, found.item, found.challenger, found.rival, found.rival_id) == (
+            "checks",
+            "p1",
+            1,
+            0,
+            None,
+        )
+        (vote,) = ledger.judgements.votes()
+        assert (vote.voter, vote.verdict, vote.seconds, vote.suite) == ("ada", "both bad", 4.5, None)
+        assert vote.prompt == {"messages": [{"role": "user", "content": "hi"}]}
+
+
 def test_the_views_are_to_be_read_by_eye(tmp_path: Path) -> None:
     with_rows_of("0001", tmp_path / "ledger.db")
     Ledger.open(tmp_path / "ledger.db").close()
@@ -164,7 +183,7 @@ def test_the_migrations_are_sql_that_postgresql_can_be_given() -> None:
         assert f"CREATE TABLE {table} (" in text
     assert "CREATE VIEW v_nights AS" in text
     assert "CREATE VIEW v_lineage AS" in text
-    assert text.count("id SERIAL NOT NULL") == 6
+    assert text.count("id SERIAL NOT NULL") == 10
     assert f"INSERT INTO {REVISION_TABLE} (version_num) VALUES ('{REVISIONS[0]}')" in text
     assert "PRAGMA" not in text
 
@@ -224,7 +243,7 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(tmp_path: Path, next
     before = schema_in(path)
     next_migration.write_text(
         NEXT
-        + '    op.create_table("votes", sa.Column("id", sa.Integer(), primary_key=True))\n'
+        + '    op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))\n'
         + '    op.execute("INSERT INTO nowhere VALUES (1)")\n'
     )
     with pytest.raises(LedgerError) as caught:
@@ -242,7 +261,7 @@ def test_a_migration_that_is_killed_leaves_everything_as_it_was(tmp_path: Path, 
     before = schema_in(path)
     next_migration.write_text(
         NEXT
-        + '    op.create_table("votes", sa.Column("id", sa.Integer(), primary_key=True))\n'
+        + '    op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))\n'
         + "    os._exit(9)\n"
     )
     child = os.fork()

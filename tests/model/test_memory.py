@@ -14,7 +14,7 @@ from nomoat.errors import BudgetError
 from nomoat.model import logprobs
 from nomoat.model.attention import PACKED
 from nomoat.model.logprobs import row_losses
-from nomoat.model.memory import smaller_batch
+from nomoat.model.memory import Room, smaller_batch, thriftier
 
 VOCABULARY = 40
 
@@ -35,10 +35,23 @@ def test_half_of_the_batch_but_room_for_a_row(error: RuntimeError) -> None:
     assert caught.value.__cause__ is error
 
 
+def test_when_the_batch_is_one_row_the_blocks_are_computed_again() -> None:
+    error = torch.OutOfMemoryError("no room")
+    kept, again = Room(30, recompute=False), Room(20, recompute=True)
+    assert thriftier(error, kept, 20, may_recompute=True) == Room(20, recompute=False)
+    assert thriftier(error, Room(20, recompute=False), 20, may_recompute=True) == again
+    for room, may_recompute in ((again, True), (Room(20, recompute=False), False)):
+        with pytest.raises(BudgetError, match="one row of 20 tokens does not fit into memory"):
+            thriftier(error, room, 20, may_recompute=may_recompute)
+
+
 def test_another_error_stays_what_it_is() -> None:
     error = RuntimeError("shapes cannot be multiplied")
     with pytest.raises(RuntimeError) as caught:
         smaller_batch(error, 1000, 20)
+    assert caught.value is error
+    with pytest.raises(RuntimeError) as caught:
+        thriftier(error, Room(20, recompute=False), 20, may_recompute=True)
     assert caught.value is error
 
 

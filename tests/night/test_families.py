@@ -24,7 +24,8 @@ def test_a_whole_night(family: str, tmp_path: Path) -> None:
     summary = run(tmp_path, f"base={base}", f"data.train={rows}", f"quantize.types=[{','.join(TYPES)}]")
     night, stages = last_night(tmp_path)
     assert (night.status, [stage.status for stage in stages]) == ("done", ["done"] * 6)
-    assert summary.training["best_loss"] < summary.training["first_loss"]
+    (training,) = summary.trainings
+    assert training.facts["best_loss"] < training.facts["first_loss"]
     kl = {row["type"]: row["mean_kl"] for row in summary.fidelity}
     assert list(kl) == list(TYPES)
     assert kl["F16"] < 1e-4

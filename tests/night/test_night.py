@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -21,10 +25,11 @@ from nomoat.night import night as night_module
 from nomoat.night.result import NightSummary
 from nomoat.night.runner import NightInterrupted
 from nomoat.plan.probe import probe
+from nomoat.train import finetune as finetune_module
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("data", "quantize", "sft", "merge", "quantize", "evaluate")
+STAGES = ("data", "quantize", "sft", "merge", "quantize", "evaluate", "gate")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 MODEL = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
 
@@ -111,6 +116,7 @@ def test_the_ledger_tells_the_night(first: First) -> None:
         "verdict": "better",
         "said": first.summary.comparison.said,
         "generation": "gen-0001",
+        "gate": "not yet",
     }
 
 
@@ -245,6 +251,74 @@ def test_the_top_blocks_alone_can_be_adapted(first: First, tmp_path: Path) -> No
         assert all(".layers.1." in name for name in names)
     with pytest.raises(ModelError, match=r"sft.lora_layers: 3 is more than the 2 blocks of this model"):
         run(tmp_path, *first.words, "sft.lora_layers=3")
+
+
+def on_a_machine_with(memory_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = night_module.probe
+    monkeypatch.setattr(
+        night_module, "probe", lambda *args, **keys: replace(real(*args, **keys), memory_bytes=memory_bytes)
+    )
+
+
+def test_too_little_memory_has_blocks_computed_again_and_says_so(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes under the same key: whether memory was short is no part of what was made."""
+    told: list[Any] = []
+    real = finetune_module.run_training
+
+    def watched(*args: Any, **keys: Any) -> Any:
+        told.append(keys["gradient_checkpointing"])
+        return real(*args, **keys)
+
+    monkeypatch.setattr(finetune_module, "run_training", watched)
+    on_a_machine_with(20 << 20, monkeypatch)
+    watcher = Watched()
+    run(tmp_path, *first.words, watcher=watcher)
+    assert any(note.startswith("gradient checkpointing is on: a step would need") for note in watcher.notes)
+    assert adapter_bytes(tmp_path) == adapter_bytes(first.workspace)
+    for kind in ("sft", "merge"):
+        made, known = (
+            {path.name for path in (workspace / HOUSE / "artifacts").glob(f"{kind}-*")}
+            for workspace in (tmp_path, first.workspace)
+        )
+        assert made == known
+    run(tmp_path, *first.words, "sft.gradient_checkpointing=false", "seed=1")
+    assert told == [True, False]
+
+
+def test_the_base_can_be_held_in_four_bits(first: First, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason='bitsandbytes is not installed: pip install "nomoat[gpu]"')
+    summary = run(tmp_path, *first.words, "sft.load_in_4bit=true")
+    assert how(tmp_path) == [(kind, "done") for kind in STAGES]
+    assert summary.comparison.verdict == "better"
+    said = {stage.kind: stage.said for stage in summary.stages}
+    assert said["merge"].startswith(
+        "merged into the unquantised base (it was trained on the base in 4 bits); logits differ from the adapter's"
+    )
+    assert adapter_bytes(tmp_path) != adapter_bytes(first.workspace)
+    sft = next(stage.artifact_id for stage in summary.stages if stage.kind == "sft")
+    with ledger_of(tmp_path) as ledger:
+        params = ledger.artifact(sft).meta["params"]
+    assert params["load_in_4bit"] is True
+    assert params["bitsandbytes"] == version("bitsandbytes")
+    merged = load_file(tmp_path / summary.model_path / "model.safetensors")
+    untrained = load_file(first.base / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    change = (merged[name] - untrained[name]).float()
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 16, (
+        "the adapter's product and no rounding of the base"
+    )
+
+
+def test_four_bits_without_their_library_are_refused_before_anything_is_done(
+    first: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.delitem(sys.modules, "bitsandbytes.functional", raising=False)
+    with pytest.raises(ModelError, match=r"^sft.load_in_4bit needs bitsandbytes, which is not installed"):
+        run(tmp_path, *first.words, "sft.load_in_4bit=true")
+    assert not (tmp_path / HOUSE).exists()
 
 
 def write_text(path: Path) -> Path:
@@ -496,7 +570,7 @@ def test_a_renamed_file_of_prompts_is_evaluated_under_its_new_name(first: First,
     renamed = prompts.rename(tmp_path / "yours.jsonl")
     again = run(tmp_path, *first.words, f"evaluate.prompts={renamed}")
     assert again.comparison.metrics[0].suite == "yours"
-    assert [kind for kind, status in how(tmp_path) if status == "done"] == ["evaluate"]
+    assert [kind for kind, status in how(tmp_path) if status == "done"] == ["evaluate", "gate"]
 
 
 def test_prompts_that_cannot_be_asked_are_refused_before_training(first: First, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_night_that_trains_the_adapter_of_sft_further(base: Path, pairs: Path,
     night = run(
         tmp_path, f"base={base}", f"data.train={rows}", f"prefer.train={pairs}", *KEYS, watcher=watcher
     )
-    kinds = ["data", "judgements", "quantize", "sft", "prefer", "merge", "quantize", "evaluate"]
+    kinds = ["data", "judgements", "quantize", "sft", "prefer", "merge", "quantize", "evaluate", "gate"]
     assert [kind for kind, _ in watcher.stages] == kinds
     assert sorted(verify_artifacts(tmp_path)) == sorted(kinds)
     sft, prefer = night.trainings

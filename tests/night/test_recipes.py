@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nomoat.errors import ModelError, RecipeError
 from nomoat.model.load import read_shape, resolve_base
-from nomoat.night.recipes import resolve_learning_rate
-from nomoat.recipe import Sft
+from nomoat.night.recipes import require_extras, resolve_learning_rate
+from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
+from nomoat.recipe_training import Pretrain, Sft
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -34,6 +37,28 @@ def test_the_rate_follows_from_width_and_method(
     found, reason = resolve_learning_rate(Sft(**keys), width)
     assert found == pytest.approx(rate)
     assert reason == said
+
+
+def test_an_extra_that_is_not_there_is_missed_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.delitem(sys.modules, "bitsandbytes.functional", raising=False)
+    require_extras(Recipe(), "cpu")
+    require_extras(Recipe(sft=None, pretrain=Pretrain(train=["text.jsonl"])), "cpu")
+    with pytest.raises(ModelError, match=r"^sft.optim needs bitsandbytes, which is not installed"):
+        require_extras(Recipe(sft=Sft(optim="adamw_8bit")), "cpu")
+    with pytest.raises(ModelError, match=r"^pretrain.optim needs bitsandbytes"):
+        require_extras(Recipe(sft=None, pretrain=Pretrain(train=["t"], optim="adamw_8bit")), "cpu")
+
+
+def test_paging_without_a_gpu_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        require_extras(Recipe(sft=Sft(optim="paged_adamw_8bit")), "cpu")
+    assert caught.value.message == (
+        "sft.optim: paged_adamw_8bit moves moments between a GPU's memory and the machine's, and there is no GPU here"
+    )
+    assert caught.value.hint == "Set sft.optim to adamw_8bit or adamw_torch."
 
 
 def test_the_recipe_that_trains_all_weights_leaves_its_rate_to_the_rule() -> None:

@@ -102,6 +102,7 @@ def test_one_file_without_a_request_or_a_script(html: str, page: Page) -> None:
 def test_the_order_is_that_of_the_mornings_questions(page: Page) -> None:
     assert page.headings == [
         "How much better",
+        "Whether it is served",
         "What it cost",
         "How it learned",
         "What they answer",
@@ -203,6 +204,8 @@ def test_a_night_of_pretraining_alone_has_less_to_say() -> None:
     said = "A new base was trained from scratch: held-out loss 1.612 nats a token. It has no rival yet."
     night = summary(
         comparison=Comparison([], [], "not compared", "", said),
+        gate=None,
+        champion="",
         data_reports=[],
         fidelity=[],
         plan=[],
@@ -358,3 +361,11 @@ def test_clean_leaves_honest_text_alone() -> None:
     assert clean(honest) == honest
     assert clean("a\r\nb\rc") == "a\nb␍c"
     assert clean("abcdef", 4) == "abcd… [2 more characters]"
+
+
+def test_the_gates_verdict_stands_at_the_top_and_its_evidence_below(page: Page) -> None:
+    assert "The gate says promote . Served from now on: gen-3 ." in page.words
+    assert "gen-3 replaces gen-2. Evidence over a million to 1 that it is better, where" in page.words
+    assert "held-out prompts 60 / 9 / 51 71.2% (" in page.words
+    assert "blind votes 14 / 8 / 3 62.0% (" in page.words
+    assert "Guarded: safety , holds: 0.5% (" in page.words

@@ -74,7 +74,7 @@ def test_a_budget_that_has_run_out_lands_what_has_begun(
 def test_a_file_that_is_renamed_to_another_format_is_another_file(tmp_path: Path) -> None:
     for name in ("rows.txt", "rows.jsonl", "other.jsonl"):
         (tmp_path / name).write_text('{"text": "one"}\n')
-    plain = Sources((), (), (), None)
+    plain = Sources((), (), (), (), (), (), None)
     text, rows, other = (
         plain.fingerprints((str(tmp_path / n),)) for n in ("rows.txt", "rows.jsonl", "other.jsonl")
     )
@@ -159,7 +159,7 @@ def test_a_pretraining_that_learned_nothing_is_refused(tmp_path: Path) -> None:
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     model = new_llama(vocab_size=40, max_seq_len=64, eos_token_id=1, pad_token_id=0, seed=0, **shape, **heads)
-    keys = TrainingKeys(1e-30, 1.0, 3, 128, 128, "cosine", 0.0, 0.0, 0.99, 1.0, 1, 1, 0)
+    keys = TrainingKeys(1e-30, 1.0, 3, 128, 128, "cosine", 0.0, 0.0, 0.99, "adamw_torch", 1.0, 1, 1, 0)
     rows = counting_rows(40, 40, seed=1)
     machine = Machine("cpu", torch.float32)
     result = run_training(model, rows, rows, tmp_path, keys=keys, machine=machine, hooks=Hooks())

@@ -11,9 +11,11 @@ import pytest
 
 from helpers.families import save_tiny
 from helpers.nights import Watched, run, verify_artifacts, write_rows
-from nomoat.chat.conversation import Conversation
+from nomoat.chat.conversation import Conversation, Message
+from nomoat.data.split import asked_in_training, asked_keys
 from nomoat.engine.base import Completion, Sampling
 from nomoat.errors import DataError, RecipeError
+from nomoat.ledger.artifacts import HOUSE
 from nomoat.night import sampling
 from nomoat.night.jobs import Folders, Outcome
 from nomoat.night.sampling import PAIRS, run_sample
@@ -161,7 +163,7 @@ def test_whole_night_of_sft_sampling_and_learning_from_it(tmp_path: Path) -> Non
     watcher = Watched()
     night = run(tmp_path / "work", *words, watcher=watcher)
     kinds = ["data", "quantize", "sft", "merge", "quantize", "sample", "judgements", "prefer"]
-    kinds += ["merge", "quantize", "evaluate"]
+    kinds += ["merge", "quantize", "evaluate", "gate"]
     assert [kind for kind, _ in watcher.stages] == kinds
     assert sorted(verify_artifacts(tmp_path / "work")) == sorted(kinds)
     facts = night.trainings[1].facts
@@ -169,3 +171,22 @@ def test_whole_night_of_sft_sampling_and_learning_from_it(tmp_path: Path) -> Non
     again = Watched()
     run(tmp_path / "work", *words, watcher=again)
     assert [how for _, how in again.stages] == ["reused"] * len(kinds)
+
+    # what the gate asks from now on has been answered, but is not learned from
+    (sampled,) = (tmp_path / "work").glob(f"{HOUSE}/artifacts/sample-*/{PAIRS}")
+    pairs = [json.loads(line) for line in sampled.read_text().splitlines()]
+    questions = sorted({pair["prompt"][0]["content"] for pair in pairs})[::3]
+    gate = tmp_path / "gate.jsonl"
+    rows_of_gate = [row for row in asked if row["messages"][0]["content"] in questions]
+    gate.write_text("".join(json.dumps(row) + "\n" for row in rows_of_gate), encoding="utf-8")
+    watcher = Watched()
+    night = run(tmp_path / "work", *words, f"evaluate.prompts={gate}", watcher=watcher)
+    done = [kind for kind, how in watcher.stages if how == "done"]
+    assert done == ["judgements", "prefer", "merge", "quantize", "evaluate", "gate"]
+    assert any("of the held-out prompts are asked in the training rows too" in note for note in watcher.notes)
+    judged = [stage.artifact_id for stage in night.stages if stage.kind == "judgements"]
+    keys = [key for text in questions for key in asked_keys(Conversation((Message("user", text),)))]
+    first, second = (
+        asked_in_training(tmp_path / "work" / HOUSE / "artifacts" / name, keys) for name in judged
+    )
+    assert (bool(first), second) == (True, [])

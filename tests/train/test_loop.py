@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.families import tiny_model
 from helpers.rows import counting_rows
@@ -32,6 +34,7 @@ def settings(**changes: Any) -> LoopSettings:
         "max_grad_norm": 1.0,
         "weight_decay": 0.01,
         "adam_betas": (0.9, 0.99),
+        "optim": "adamw_torch",
         "eval_steps": 5,
         "save_steps": 4,
     }
@@ -112,6 +115,27 @@ def test_stopped_and_resumed_is_the_same_bytes(tmp_path: Path, stop_at: int) -> 
     assert (result.best_step, result.best_loss) == (expected.best_step, expected.best_loss)
 
 
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_8bit"])
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_moments_in_eight_bits_are_resumed_to_the_same_bytes(optim: str, tmp_path: Path) -> None:
+    """On a processor the paged one has nothing to page; the state is the same."""
+    pytest.importorskip("bitsandbytes", reason='bitsandbytes is not installed: pip install "nomoat[gpu]"')
+    whole, expected = run(tmp_path / "whole", optim=optim)
+    assert expected.best_loss < expected.first_loss - 0.5
+    done: list[int] = []
+    with pytest.raises(Interrupted):
+        hooks = Hooks(stop_asked=lambda: len(done) == 6, on_progress=lambda p: done.append(p.step))
+        run(tmp_path / "cut", hooks=hooks, optim=optim)
+    stored = load_file(tmp_path / "cut" / "step-00000007" / "optimizer.safetensors")
+    assert {stored[key].dtype for key in stored if key.startswith("state1/")} == {torch.uint8, torch.float32}
+    resumed, result = run(tmp_path / "cut", optim=optim)
+    assert_same(weights(whole), weights(resumed))
+    assert result.curve == expected.curve
+    plain, _ = run(tmp_path / "plain")
+    with pytest.raises(AssertionError):
+        assert_same(weights(plain), weights(whole))
+
+
 def test_dropout_resumes_with_the_same_random_numbers(tmp_path: Path) -> None:
     def fresh() -> Any:
         torch.manual_seed(5)
@@ -163,6 +187,65 @@ def test_one_row_that_does_not_fit_ends_with_what_to_do(
     with pytest.raises(BudgetError, match=r"one row of \d+ tokens does not fit into memory") as caught:
         run(tmp_path)
     assert caught.value.hint == "Lower sft.max_seq_len or sft.lora_r, or choose a smaller base."
+
+
+def hungry_unless_recomputed(patch: pytest.MonkeyPatch) -> None:
+    """No batch fits, however small, unless the blocks are computed again."""
+    real = loop.token_logprobs
+
+    def hungry(model: Any, packed: Packed) -> torch.Tensor:
+        if not model.model.layers[0].gradient_checkpointing:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, packed)
+
+    patch.setattr(loop, "token_logprobs", hungry)
+
+
+AGAIN = "step 0: out of memory, blocks are computed again in backward from now on (gradient checkpointing)"
+
+
+def test_when_the_micro_batch_is_one_row_the_blocks_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        hungry_unless_recomputed(patch)
+        model, result = run(tmp_path / "a", steps=4)
+    *shrunk, last = result.curve.events
+    assert last == AGAIN
+    (longest,) = re.findall(r"micro-batch now (\d+) tokens", shrunk[-1])
+    expected, kept = run(tmp_path / "b", steps=4, micro_batch_tokens=int(longest))
+    assert kept.curve.events == []
+    assert_same(weights(expected), weights(model))
+    assert not expected.model.layers[0].gradient_checkpointing
+
+
+def test_what_is_computed_again_stays_so_when_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = run(tmp_path / "whole", micro_batch_tokens=19)
+    done: list[int] = []
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        hungry_unless_recomputed(patch)
+        hooks = Hooks(stop_asked=lambda: len(done) == 2, on_progress=lambda p: done.append(p.step))
+        run(tmp_path / "cut", hooks=hooks, micro_batch_tokens=19)
+    hungry_unless_recomputed(monkeypatch)
+    resumed, result = run(tmp_path / "cut", micro_batch_tokens=19)
+    assert result.curve.events == [AGAIN]
+    assert_same(weights(whole), weights(resumed))
+
+
+def test_the_owner_decides_about_checkpointing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        hungry_unless_recomputed(patch)
+        _, asked = run(tmp_path / "a", steps=4, gradient_checkpointing=True)
+        assert asked.curve.events == []
+        with pytest.raises(BudgetError, match=r"one row of \d+ tokens does not fit into memory"):
+            run(tmp_path / "b", steps=4, gradient_checkpointing=False)
+    model, _ = run(tmp_path / "c", steps=4, gradient_checkpointing=False)
+    assert not model.model.layers[0].gradient_checkpointing
+    monkeypatch.setattr(loop, "can_recompute", lambda _: False)
+    with pytest.raises(ModelError, match="gradient_checkpointing: true, but the blocks of this model cannot"):
+        run(tmp_path / "d", gradient_checkpointing=True)
 
 
 def runs_short(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nomoat.errors import BudgetError
+from nomoat.plan.cost import MOMENT_BYTES
 from nomoat.train.optimizer import adamw
 
 BETAS = (0.9, 0.99)
@@ -43,6 +44,31 @@ def test_it_is_torchs_own_adamw_bit_for_bit() -> None:
         for key in made:
             assert made[key].dtype == expected[key].dtype
             assert torch.equal(made[key], expected[key])
+
+
+def with_a_large_one() -> dict[str, torch.nn.Parameter]:
+    """Large enough for eight bits."""
+    return weights() | {"large": torch.nn.Parameter(torch.randn(256, 256))}
+
+
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_8bit"])
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_in_eight_bits_it_stays_near_and_is_as_small_as_is_said(optim: str) -> None:
+    pytest.importorskip("bitsandbytes", reason='bitsandbytes is not installed: pip install "nomoat[gpu]"')
+    ours, theirs, before = with_a_large_one(), with_a_large_one(), with_a_large_one()
+    optimizer = adamw(ours, weight_decay=0.1, betas=BETAS, optim=optim)
+    kept = sum(
+        value.nbytes
+        for key, value in optimizer.state[ours["large"]].items()
+        if isinstance(value, torch.Tensor) and not key.startswith("qmap")
+    )
+    assert kept == MOMENT_BYTES[optim] * 256 * 256
+    train(optimizer, ours)
+    train(adamw(theirs, weight_decay=0.1, betas=BETAS), theirs)
+    for name in ours:
+        moved = (theirs[name] - before[name]).abs().mean()
+        assert (ours[name] - theirs[name]).abs().mean() < 0.1 * moved, name
+    assert not torch.equal(ours["large"], theirs["large"])
 
 
 def full(*_: Any, **__: Any) -> Any:

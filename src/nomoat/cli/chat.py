@@ -10,7 +10,7 @@ import typer
 
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, visible
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, LATEST, ServedModel, find_base, find_generation
+from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
 from nomoat.cli.session import ChatSession
 from nomoat.cli.terminal import TerminalChat
 from nomoat.errors import EngineError
@@ -18,11 +18,13 @@ from nomoat.errors import EngineError
 if TYPE_CHECKING:
     from nomoat.cli.talkers import Talker
     from nomoat.engine.base import Sampling
+    from nomoat.serve.models import ServedModel
 
 EPILOG = """
 \b
 Examples:
-  nomoat chat                          # the newest generation
+  nomoat chat                          # the champion; the newest generation where there is none yet
+  nomoat chat latest                   # the newest generation
   nomoat chat gen-0001
   nomoat chat base                     # the base it was trained from
   echo "Tell me a story." | nomoat chat --temperature 0
@@ -45,10 +47,10 @@ def chat(
         str,
         typer.Argument(
             metavar="GENERATION",
-            help="A generation, such as gen-0001, or base.",
-            show_default="the newest generation",
+            help="A generation, such as gen-0001, latest, or base.",
+            show_default="the champion",
         ),
-    ] = LATEST,
+    ] = CHAMPION,
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="System text.", show_default=False)
     ] = None,
@@ -80,7 +82,7 @@ def chat(
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Talk to the newest model in the terminal."""
+    """Talk to the champion, or another model, in the terminal."""
     from nomoat.cli.talkers import GgufTalker
 
     with console(stderr=True).status("Loading the model …"):
@@ -121,7 +123,8 @@ def talk(
 ) -> None:
     """A chat at a terminal; with `as_json` it goes to stderr, for stdout belongs to the result."""
     to = console(stderr=as_json)
-    judged = f" ({served.verdict})" if served.verdict else ""
+    known = [*(["champion"] if served.is_champion else []), *([served.verdict] if served.verdict else [])]
+    judged = f" ({', '.join(known)})" if known else ""
     to.print(
         f"{served.name}{judged}, {talker.n_ctx} tokens of context. /help lists the commands.", style="dim"
     )

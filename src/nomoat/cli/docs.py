@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.recipe import Recipe
-from nomoat.recipe_schema import FOREIGN, alternatives, expected, keys_of, schema_at, sections
+from nomoat.recipe_schema import FOREIGN, KeyPath, alternatives, expected, keys_of, schema_at, sections
 
 EXAMPLE = """\
 base: embedded                 # or a local folder, or a Hub id
@@ -29,7 +29,7 @@ budget:
 INTRO = """\
 # The recipe: nomoat.yaml
 
-<!-- Made by `make docs` from src/nomoat/recipe.py; change the docstrings there. -->
+<!-- Made by `make docs` from src/nomoat/recipe.py and recipe_training.py; change the docstrings there. -->
 
 A recipe says what one night does. Every key has a default, so a short recipe is a good one:
 
@@ -61,6 +61,9 @@ def recipe_page() -> str:
         (model,) = (plain for plain in alternatives(schema_at((section,))) if "properties" in plain)
         note = schema_at((section,)).get("description", "")
         parts += [f"## {section}\n", f"{model['description']} {note}".strip() + "\n", _table((section,))]
+        for key in keys_of((section,)):
+            if keys_of((section, key, 0)):
+                parts += [f"### {section}.{key}, one of the list\n", _table((section, key, 0))]
     parts += [FOREIGN_INTRO, _foreign_table()]
     return "\n".join(parts)
 
@@ -76,7 +79,7 @@ def generated() -> dict[str, str]:
     return {"recipe.md": recipe_page(), "recipe.schema.json": recipe_schema()}
 
 
-def _table(section: tuple[str, ...]) -> str:
+def _table(section: KeyPath) -> str:
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key in keys_of(section):
         path = (*section, key)

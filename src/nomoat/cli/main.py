@@ -9,7 +9,22 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
-from nomoat.cli import chat, check, init_verb, log, run, status
+from nomoat.cli import (
+    arena,
+    chat,
+    check,
+    export,
+    gate,
+    init_verb,
+    keys,
+    log,
+    promote,
+    rollback,
+    run,
+    serve,
+    status,
+    votes,
+)
 from nomoat.cli.errors import Verb
 from nomoat.cli.output import survive_encoding
 
@@ -54,6 +69,14 @@ for _name, _verb, _epilog in (
     ("status", status.status, status.EPILOG),
     ("log", log.log, log.EPILOG),
     ("chat", chat.chat, chat.EPILOG),
+    ("arena", arena.arena, arena.EPILOG),
+    ("votes", votes.votes, votes.EPILOG),
+    ("gate", gate.gate, gate.EPILOG),
+    ("promote", promote.promote, promote.EPILOG),
+    ("rollback", rollback.rollback, rollback.EPILOG),
+    ("serve", serve.serve, serve.EPILOG),
+    ("keys", keys.keys, keys.EPILOG),
+    ("export", export.export, export.EPILOG),
     ("init", init_verb.init, init_verb.EPILOG),
 ):
     app.command(_name, cls=Verb, epilog=_epilog)(_verb)

@@ -31,6 +31,9 @@ KEYS = {
     "confidence": "confidence of every interval, 0 to 1",
     "metrics": "list of {suite, name, unit, higher_is_better, base, tuned, difference}; "
     "the last three are {value, low, high, n}",
+    "gate": "null, or {verdict, challenger, rival, alpha, e_value, e_against, weighed, guards, votes_needed, said}, as "
+    "`nomoat gate --json` has them",
+    "champion": "who is served after this night: a generation, `base`, or null where nobody was ever chosen",
     "model": "folder of the tuned model, as transformers opens it",
     "served_file": "GGUF file that was evaluated and that `nomoat chat` opens",
     "report": "the night's HTML report",
@@ -69,6 +72,8 @@ def night_json(summary: NightSummary, workspace: Path, confidence: float) -> dic
         "decided_by": summary.comparison.decided_by,
         "confidence": confidence,
         "metrics": [asdict(metric) for metric in summary.comparison.metrics],
+        "gate": None if summary.gate is None else asdict(summary.gate),
+        "champion": summary.champion or None,
         "model": str(workspace / summary.model_path),
         "served_file": str(workspace / summary.served_file),
         "report": str(workspace / summary.report_path),
@@ -95,6 +100,9 @@ def print_night(summary: NightSummary, workspace: Path, confidence: float, to: C
     if comparison.metrics:
         to.print()
         to.print(metrics_table(comparison.metrics, confidence))
+    if summary.gate is not None:
+        to.print()
+        to.print(f"Gate: {summary.gate.said}")
     to.print()
     for name, text in (
         ("generation", f"{summary.generation}, from {summary.base}"),

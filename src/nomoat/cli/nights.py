@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nomoat.cli.units import duration, one_line
 
 if TYPE_CHECKING:
-    from nomoat.ledger.rows import GenerationRow, LineageNode, NightRow, ScoreRow, StageRow
+    from nomoat.ledger.rows import ChampionRow, GenerationRow, LineageNode, NightRow, ScoreRow, StageRow
 
 CUT_OFF = "cut off"
 """Shown in place of 'running' where the night's process is gone."""
@@ -78,6 +78,14 @@ def generation_json(generation: GenerationRow) -> dict[str, Any]:
         "verdict": verdict.get("verdict"),
         "said": verdict.get("said"),
     }
+
+
+def champion_json(champion: ChampionRow | None) -> dict[str, Any] | None:
+    """Who is served: {name, since, chosen_by, said}; None where nobody was ever chosen."""
+    if champion is None:
+        return None
+    name = "base" if champion.generation_id is None else f"gen-{champion.generation_id:04d}"
+    return {"name": name, "since": champion.since, "chosen_by": champion.chosen_by, "said": champion.said}
 
 
 def score_json(score: ScoreRow) -> dict[str, Any]:

@@ -12,7 +12,22 @@ from pathlib import Path
 import typer.main
 from typer.core import TyperGroup
 
-from nomoat.cli import chat, check_view, init_verb, log, night_view, status
+from nomoat.cli import (
+    arena,
+    chat,
+    check_view,
+    export,
+    gate,
+    init_verb,
+    keys,
+    log,
+    night_view,
+    promote,
+    rollback,
+    serve,
+    status,
+    votes,
+)
 from nomoat.cli.main import app
 
 WIDTH_COLUMNS = 100
@@ -45,6 +60,14 @@ JSON_KEYS: dict[str, dict[str, Mapping[str, str]]] = {
     "status": {"nomoat status --json": status.KEYS},
     "log": {"nomoat log --json": log.KEYS, "nomoat log NIGHT --json": log.NIGHT_KEYS},
     "chat": {"nomoat chat --json": chat.KEYS},
+    "arena": {"nomoat arena --json": arena.KEYS, "nomoat arena --standings --json": arena.STANDINGS_KEYS},
+    "votes": {"nomoat votes --json": votes.KEYS},
+    "gate": {"nomoat gate --json": gate.KEYS},
+    "promote": {"nomoat promote --json": promote.KEYS},
+    "rollback": {"nomoat rollback --json": rollback.KEYS},
+    "serve": {"nomoat serve --json": serve.KEYS},
+    "keys": {"nomoat keys --json": keys.KEYS},
+    "export": {"nomoat export --json": export.KEYS},
     "init": {"nomoat init --json": init_verb.KEYS},
 }
 """verb -> command -> key -> meaning."""
@@ -55,8 +78,8 @@ def cli_page() -> str:
     parts = [INTRO.format(help=help_of())]
     for verb, commands in JSON_KEYS.items():
         parts.append(f"## nomoat {verb}\n\n```\n{help_of(verb)}\n```\n")
-        for command, keys in commands.items():
-            rows = [f"| `{key}` | {meaning.replace('|', '&#124;')} |" for key, meaning in keys.items()]
+        for command, meanings in commands.items():
+            rows = [f"| `{key}` | {meaning.replace('|', '&#124;')} |" for key, meaning in meanings.items()]
             parts.append("\n".join([f"`{command}`:\n", "| key | meaning |", "| --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 

@@ -1,43 +1,37 @@
-"""Which file `nomoat chat` opens: a generation's, or its base's."""
+"""Which file `nomoat chat` opens: the champion's, another generation's, or its base's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomoat.cli.ledgers import open_ledger
 from nomoat.errors import ArtifactError, LedgerError
+from nomoat.serve.models import ServedModel
 
 if TYPE_CHECKING:
     from nomoat.ledger.artifacts import Artifact, ArtifactStore
     from nomoat.ledger.rows import GenerationRow
     from nomoat.ledger.store import Ledger
 
-BASE, LATEST = "base", "latest"
+BASE, LATEST, CHAMPION = "base", "latest", "champion"
 _NONE_YET = "Make a model: nomoat run. Or talk to the embedded base: nomoat chat base"
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """A GGUF file, the folder its tokenizer and chat template come from, and the context it was made for."""
-
-    name: str
-    gguf: Path
-    tokenizer_dir: Path
-    context_length: int
-    verdict: str | None = None
-
-
 def find_generation(workspace: Path, which: str) -> ServedModel:
-    """The file of 'latest', 'gen-0001' or '1'.
+    """The file of 'champion', 'latest', 'gen-0001' or '1'. Where nobody was ever chosen, the champion is the newest;
+    where the champion was rolled back to the base, it is the base's file.
 
     Raises LedgerError where there is no such generation, ArtifactError where its files are gone or damaged.
     """
     with open_ledger(workspace) as ledger:
         if ledger is None or not ledger.generations():
             raise LedgerError(f"{workspace.resolve()}: no night has made a model here yet", hint=_NONE_YET)
-        generation = ledger.generation(int(which) if which.isdecimal() else which)
+        champion = ledger.judgements.champion()
+        if which == CHAMPION and champion is not None and champion.generation_id is None:
+            return replace(find_base(workspace, LATEST), is_champion=True)
+        generation = _generation(ledger, which)
         store = _store(workspace)
         assert generation.gguf_artifact and generation.served_file, generation
         files = _artifact(store, ledger, generation.gguf_artifact)
@@ -47,6 +41,7 @@ def find_generation(workspace: Path, which: str) -> ServedModel:
             _model_folder(store, ledger, generation),
             _context_length(files, Path(generation.served_file).name),
             (generation.verdict or {}).get("verdict"),
+            champion is not None and champion.generation_id == generation.id,
         )
 
 
@@ -58,7 +53,7 @@ def find_base(workspace: Path, which: str) -> ServedModel:
     with open_ledger(workspace) as ledger:
         if ledger is None or not ledger.generations():
             return _embedded(workspace)
-        generation = ledger.generation(int(which) if which.isdecimal() else which)
+        generation = _generation(ledger, which)
         store = _store(workspace)
         for stage in ledger.stages(generation.night_id):
             row = ledger.artifact(stage.artifact_id) if stage.artifact_id else None
@@ -71,6 +66,13 @@ def find_base(workspace: Path, which: str) -> ServedModel:
             f"{generation.name} was trained from scratch: it has no base",
             hint=f"Talk to it alone: nomoat chat {generation.name}",
         )
+
+
+def _generation(ledger: Ledger, which: str) -> GenerationRow:
+    champion = ledger.judgements.champion()
+    if which == CHAMPION and champion is not None and champion.generation_id is not None:
+        return ledger.generation(champion.generation_id)
+    return ledger.generation(LATEST if which == CHAMPION else int(which) if which.isdecimal() else which)
 
 
 def _embedded(workspace: Path) -> ServedModel:
@@ -93,7 +95,7 @@ def _embedded(workspace: Path) -> ServedModel:
 
 def _base_of(files: Artifact, name: str, tokenizer_dir: Path) -> ServedModel:
     (file,) = files.meta["files"]
-    return ServedModel(name, files.path / file["file"], tokenizer_dir, file["context_length"])
+    return ServedModel(name, files.path / file["file"], tokenizer_dir, file["context_length"], is_base=True)
 
 
 def _context_length(files: Artifact, name: str) -> int:

@@ -30,6 +30,9 @@ KEYS = {
     "nights": "how many nights were started here",
     "last_night": f"null, or {nights.NIGHT_KEYS}",
     "stages": f"of the last night, in order: list of {nights.STAGE_KEYS}",
+    "champion": "null where nobody was ever chosen, or {name, since, chosen_by, said}: who is served; name is a "
+    "generation or `base`, chosen_by `gate`, `owner` or `rollback`",
+    "votes": "how many blind votes there are",
     "generations": "newest first: list of {name, night, created_at, base, served_file, verdict, said}",
     "next": "the command to type next",
 }
@@ -60,6 +63,8 @@ def _glance(workspace: Path, ledger: Ledger | None) -> dict[str, Any]:
         "nights": len(every),
         "last_night": nights.night_json(last) if last else None,
         "stages": [nights.stage_json(stage, last) for stage in stages] if last else [],
+        "champion": nights.champion_json(ledger.judgements.champion()) if ledger else None,
+        "votes": len(ledger.judgements.votes()) if ledger else 0,
         "generations": [nights.generation_json(found) for found in ledger.generations()] if ledger else [],
         "next": command(
             *_next(last, has_generation=bool(ledger and ledger.generations())), workspace=workspace
@@ -90,6 +95,9 @@ def _lines(result: dict[str, Any], ledger: Ledger | None, workspace: Path) -> li
         newest = made[0]
         judged = f", {newest['verdict']}" if newest["verdict"] else ""
         lines.append(f"Models      {count(len(made), 'generation')}; the newest is {newest['name']}{judged}")
+        lines.append(_champion_line(result["champion"], newest["name"]))
+    if result["votes"]:
+        lines.append(f"Votes       {count(result['votes'], 'blind vote')}")
     if result["damaged_bytes"]:
         remove = shlex.join(["rm", "-r", str(_damaged(workspace))])
         lines.append(
@@ -97,6 +105,13 @@ def _lines(result: dict[str, Any], ledger: Ledger | None, workspace: Path) -> li
             f"to remove it: {remove}"
         )
     return [*lines, f"Next        {result['next']}"]
+
+
+def _champion_line(champion: dict[str, Any] | None, newest: str) -> str:
+    if champion is None:
+        return f"Champion    none yet; {newest} is served until there is one (why: nomoat gate)"
+    by = {"gate": "by the gate", "owner": "by you", "rollback": "by a rollback"}[champion["chosen_by"]]
+    return f"Champion    {champion['name']}, since {local_time(champion['since'])}, chosen {by}"
 
 
 def _damaged(workspace: Path) -> Path:

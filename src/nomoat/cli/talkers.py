@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
     from nomoat.chat.conversation import Conversation
-    from nomoat.cli.served import ServedModel
     from nomoat.engine.base import Sampling
     from nomoat.engine.llamacpp import LlamaCppEngine
+    from nomoat.serve.models import ServedModel
 
 
 class Talker(Protocol):
@@ -54,7 +54,7 @@ class GgufTalker:
                 served.gguf,
                 tokenizer_dir=served.tokenizer_dir,
                 n_ctx=min(most_context, served.context_length),
-                n_threads=_cores(),
+                n_threads=cores(),
             ),
         )
 
@@ -71,7 +71,7 @@ class GgufTalker:
         self._engine.close()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use; macOS and Windows only tell how many there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

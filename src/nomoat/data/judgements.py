@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from nomoat.data.prepare import Progress, answered, onwards
 from nomoat.data.readers import open_rows
 from nomoat.data.report import DataReport, Piece, Tally, check_bad, check_kept, lengths_of, pieces
 from nomoat.data.rows import BadRow, ChatRow, PreferenceRow, RatingRow, excerpt
-from nomoat.data.split import place
+from nomoat.data.split import ASKED, asked_keys, place
 from nomoat.data.store import TokenStoreWriter
 from nomoat.errors import DataError
 
@@ -32,13 +32,15 @@ _ANSWERS = {"preference": 2, "rating": 1}
 
 @dataclass(frozen=True)
 class _Judged:
-    """A row that goes on, with its answers (the preferred one first) and its place in the split."""
+    """A row that goes on, with its answers (the preferred one first), its place in the split, and the keys of what it
+    asks."""
 
     row: PreferenceRow | RatingRow
     talks: tuple[Conversation, ...]
     good: tuple[bool, ...]
     content_hash: str
     place: float
+    asked: tuple[str, ...]
 
 
 def prepare_judgements(
@@ -55,13 +57,16 @@ def prepare_judgements(
     max_bad_rows: float = 0.02,
     max_truncated: float = 0.5,
     dedup: bool = True,
+    keep_out: Collection[str] = (),
     progress: Progress | None = None,
 ) -> DataReport:
     """Write `judged/train` and `judged/held_out` (judged answers), and of the held-out rows what evaluation reads:
-    `held_out/` (a token store of their good answers) and `held_out.jsonl`; `report.json` besides.
+    `held_out/` (a token store of their good answers) and `held_out.jsonl`; `asked.bin` (keys of what the rows to train
+    on ask) and `report.json` besides.
 
     `wanted` "pairs" takes preference rows only, "any" rated ones too, but not both kinds in one night. A row is held
-    out by the same hash as in `prepare`, so that a prompt is on the same side of both. Prompt and answer together are
+    out by the same hash as in `prepare`, so that a prompt is on the same side of both, and always where it asks one of
+    `keep_out` (keys of `split.asked_keys`). Prompt and answer together are
     cut to `max_seq_len` tokens. Rows whose answers are empty or the same are bad rows; so are those whose template
     does not show both answers behind the same prompt.
 
@@ -74,8 +79,9 @@ def prepare_judgements(
     with (
         TokenStoreWriter(out / "held_out") as good_rows,
         (out / "held_out.jsonl").open("w", encoding="utf-8", newline="\n") as talks,
+        (out / ASKED).open("wb") as asked,
     ):
-        rows = _read(files, split_by, dedup, max_bad_rows, tally, said, progress)
+        rows = _read(files, split_by, dedup, frozenset(keep_out), max_bad_rows, tally, said, progress)
         while batch := list(islice(rows, _BATCH_ROWS)):
             for item, group in zip(batch, _groups(batch, template, max_seq_len, tally), strict=True):
                 if group is None:
@@ -89,6 +95,7 @@ def prepare_judgements(
                     _keep_good(good_rows, group, item)
                     talks.write(_talk(item))
                     continue
+                asked.writelines(map(bytes.fromhex, item.asked))
                 tally.stops_trained += any(stops & set(tokens[on].tolist()) for tokens, on in group.answers)
                 if len(examples) < _EXAMPLES:
                     examples += [_shown(tokenizer, group, answer) for answer in range(answers)]
@@ -141,6 +148,7 @@ def _read(
     files: Sequence[str | Path],
     split_by: str,
     dedup: bool,
+    keep_out: frozenset[str],
     max_bad_rows: float,
     tally: Tally,
     said: list[str],
@@ -160,7 +168,7 @@ def _read(
                 check_bad(tally, max_bad_rows, so_far=True)
                 continue
             assert isinstance(row, PreferenceRow | RatingRow), row
-            judged = _judged(row, split_by)
+            judged = _judged(row, split_by, keep_out)
             digest = bytes.fromhex(judged.content_hash[:32])
             if dedup and digest in seen:
                 tally.counts["duplicate"] += 1
@@ -169,7 +177,7 @@ def _read(
             yield judged
 
 
-def _judged(row: PreferenceRow | RatingRow, split_by: str) -> _Judged:
+def _judged(row: PreferenceRow | RatingRow, split_by: str, keep_out: frozenset[str]) -> _Judged:
     as_answer = answered(row)
     assert isinstance(as_answer, ChatRow)
     sides: tuple[tuple[Message, ...], ...]
@@ -182,7 +190,9 @@ def _judged(row: PreferenceRow | RatingRow, split_by: str) -> _Judged:
     content_hash = row.content_hash()
     split_hash = as_answer.prompt_hash() if split_by == "prompt" else content_hash
     talks = tuple(Conversation((*asked, *side), row.prompt.tools) for side in sides)
-    return _Judged(row, talks, good, content_hash, place(split_hash))
+    keys = tuple(asked_keys(as_answer.conversation))
+    where = place(split_hash) if keep_out.isdisjoint(keys) else 0.0
+    return _Judged(row, talks, good, content_hash, where, keys)
 
 
 def _groups(

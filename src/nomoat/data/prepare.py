@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from nomoat.chat.template import ChatTemplate, adds_bos
 from nomoat.data.readers import open_rows
 from nomoat.data.report import DataReport, Piece, RowCounts, Tally, check_bad, check_kept, lengths_of, pieces
 from nomoat.data.rows import BadRow, ChatRow, PreferenceRow, RatingRow, Row, TextRow, excerpt
-from nomoat.data.split import place
+from nomoat.data.split import ASKED, asked_keys, place
 from nomoat.data.store import TokenStoreWriter
 from nomoat.errors import DataError
 
@@ -28,11 +28,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class _Kept:
-    """A row that goes on, the hash of its content, and its place in the split."""
+    """A row that goes on, the hash of its content, its place in the split, and the keys of what it asks."""
 
     row: ChatRow | TextRow
     content_hash: str
     place: float
+    asked: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,18 @@ def prepare(
     dedup: bool = True,
     train_on: TrainOn = "all",
     use_preferred: bool = False,
+    keep_out: Collection[str] = (),
     progress: Progress | None = None,
 ) -> DataReport:
     """Write `train/` and `held_out/` (token stores), `held_out.jsonl` (the held-out conversations, for answers
-    to them) and `report.json` to `out`. The same files give the same bytes.
+    to them), `asked.bin` (keys of what the rows to train on ask) and `report.json` to `out`. The same files give
+    the same bytes.
 
     Conversations longer than `max_seq_len` tokens are cut at their end; text is split into pieces instead,
     each beginning with the last token of the one before, so that every token is predicted once. Advice to
     raise it stops at `context`, the longest row that the base can read. Rows are held out by a hash: of their
-    prompt, so that no prompt is on both sides, or of their whole `content`.
+    prompt, so that no prompt is on both sides, or of their whole `content`; and always where they ask one of
+    `keep_out` (keys of `split.asked_keys`).
 
     Memory does not grow with the files, but for duplicates: about 100 bytes a row (16 of hash, the rest
     Python's) to know them again, 1 GB for ten million rows; none with dedup=False.
@@ -79,12 +83,13 @@ def prepare(
     tally, said = Tally(), list[str]()
     examples: list[list[Piece]] = []
     read = _read(files, format, max_bad_rows, use_preferred, tally, said, progress)
-    kept = _kept(read, dedup, split_by, tally)
+    kept = _kept(read, dedup, split_by, frozenset(keep_out), tally)
     to_tokens = _Tokeniser(tokenizer, template, train_on, max_seq_len, tally)
     with (
         TokenStoreWriter(out / "train") as train,
         TokenStoreWriter(out / "held_out") as held_out,
         (out / "held_out.jsonl").open("w", encoding="utf-8", newline="\n") as talks,
+        (out / ASKED).open("wb") as asked,
     ):
         for batch in _batches(kept):
             for item, sequences in zip(batch, to_tokens(batch), strict=True):
@@ -99,6 +104,7 @@ def prepare(
                 if is_held_out:
                     _write_talk(talks, item)
                     continue
+                asked.writelines(map(bytes.fromhex, item.asked))
                 tally.stops_trained += any(sequence.stops for sequence in sequences)
                 if len(examples) < _EXAMPLES:
                     examples.append(pieces(tokenizer, sequences[0].tokens, sequences[0].trained))
@@ -170,7 +176,9 @@ def _untrained(message: Message) -> Message:
     return replace(message, loss=False) if message.role == "assistant" else message
 
 
-def _kept(rows: Iterable[ChatRow | TextRow], dedup: bool, split_by: str, tally: Tally) -> Iterator[_Kept]:
+def _kept(
+    rows: Iterable[ChatRow | TextRow], dedup: bool, split_by: str, keep_out: frozenset[str], tally: Tally
+) -> Iterator[_Kept]:
     """The first of all rows that are the same, with where they belong in the split."""
     seen: set[bytes] = set()
     for row in rows:
@@ -184,7 +192,9 @@ def _kept(rows: Iterable[ChatRow | TextRow], dedup: bool, split_by: str, tally: 
         split_hash = content_hash
         if isinstance(row, ChatRow) and split_by == "prompt":
             split_hash = row.prompt_hash()
-        yield _Kept(row, content_hash, place(split_hash))
+        asked = tuple(asked_keys(row.conversation)) if isinstance(row, ChatRow) else ()
+        where = place(split_hash) if keep_out.isdisjoint(asked) else 0.0
+        yield _Kept(row, content_hash, where, asked)
 
 
 def _batches(rows: Iterable[_Kept]) -> Iterator[list[_Kept]]:

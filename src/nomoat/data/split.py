@@ -1,6 +1,19 @@
-"""Which rows are kept out of training."""
+"""Which rows are kept out of training: a share by hash, and those that ask what the gate asks."""
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from nomoat.chat.conversation import Conversation
+
+ASKED = "asked.bin"
+"""In a data folder: `asked_keys` of every row to train on, `KEY_BYTES` each."""
+KEY_BYTES = 16
 
 
 def held_out(content_hash: str, share: float) -> bool:
@@ -14,3 +27,24 @@ def held_out(content_hash: str, share: float) -> bool:
 def place(content_hash: str) -> float:
     """The hash as a number in [0, 1), evenly spread: the row is held out by every share above it."""
     return int(content_hash[:13], 16) / 16**13  # 52 bits, which a float64 holds exactly
+
+
+def asked_keys(conversation: Conversation) -> list[str]:
+    """A key (hex) for each turn of the user: what was asked up to it, whatever was answered. Case, white space and the
+    system text make no difference, so that a prompt is known again in another dress."""
+    asked: list[str] = []
+    keys = []
+    for message in conversation.messages:
+        if message.role == "user":
+            asked.append(" ".join(message.content.casefold().split()))
+            text = json.dumps(asked, ensure_ascii=False).encode("utf-8", "replace")
+            keys.append(hashlib.sha256(text).hexdigest()[: 2 * KEY_BYTES])
+    return keys
+
+
+def asked_in_training(data: Path, keys: Collection[str]) -> list[str]:
+    """Those of `keys` that a row to train on in the folder `data` asks, sorted."""
+    wanted = {int(key[:16], 16) for key in keys}
+    found = np.fromfile(data / ASKED, dtype=">u8").reshape(-1, 2)
+    near = found[np.isin(found[:, 0], np.array(sorted(wanted), dtype=np.uint64))]
+    return sorted(set(keys) & {row.tobytes().hex() for row in near})

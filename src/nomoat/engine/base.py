@@ -1,4 +1,4 @@
-"""What every engine can do: answer conversations, whole or as a stream."""
+"""What every engine can do: answer conversations, whole or as a stream, weigh given answers, embed texts."""
 
 from __future__ import annotations
 
@@ -57,13 +57,24 @@ class Completion:
 
 class Engine(Protocol):
     """A loaded model that answers. Calls raise EngineError for a conversation that leaves no room in the
-    context, and DataError for one that the chat template refuses."""
+    context and for what this kind of engine cannot do, and DataError for a conversation that the chat
+    template refuses."""
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         """An answer to each conversation, in order."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
         """The answer's text in pieces, as they come. Closing the iterator stops the generation."""
+
+    def score(self, conversation: Conversation, answers: Sequence[str]) -> list[float]:
+        """The natural logarithm of the probability that each text begins the answer; no stop token is
+        counted."""
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of length 1 for each text: the mean of the last layer over its tokens."""
+
+    def render(self, conversation: Conversation) -> str:
+        """The text that the model is given, up to where its answer begins."""
 
     def close(self) -> None:
         """Free the model. The engine cannot be used afterwards."""

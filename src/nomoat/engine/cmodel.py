@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import c_int32
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,24 @@ class CModel:
         # llama_model_n_ctx_train answers 0 with `vocab_only`.
         return int(self._meta(f"{self._meta('general.architecture')}.context_length"))
 
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """What a context remembers of each token in llama.cpp's usual float16, for models with attention."""
+        architecture = self._meta("general.architecture")
+
+        def number(key: str, otherwise: str) -> list[int]:
+            """A value of the file: one for all layers, or a list of one each."""
+            found = self._meta(f"{architecture}.{key}", otherwise)
+            return [int(word) for word in found.strip("[]").split(",")]
+
+        (layers,) = number("block_count", "0")
+        (width,) = number("embedding_length", "0")
+        heads = number("attention.head_count", "1")
+        kv_heads = number("attention.head_count_kv", str(heads[0]))
+        size = str(width // max(1, heads[0]))
+        lengths = number("attention.key_length", size)[0] + number("attention.value_length", size)[0]
+        return 2 * lengths * (sum(kv_heads) if len(kv_heads) > 1 else layers * kv_heads[0])
+
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
         """The ids llama.cpp makes of `text`; with `parse_special`, '<|im_end|>' in it is that token."""
         raw = text.encode()
@@ -79,6 +97,13 @@ class CModel:
         assert count >= 0, (text, count)
         return list(ids[:count])
 
+    def text_of(self, token: int) -> bytes:
+        """The bytes a token stands for; none for special tokens."""
+        raw = ctypes.create_string_buffer(256)
+        length = self._lib.llama_token_to_piece(self._vocab, token, raw, len(raw), 0, False)
+        assert length >= 0, (token, length)
+        return raw.raw[:length]
+
     def ends_generation(self, token: int) -> bool:
         """Whether llama.cpp's own programs stop when this token is generated."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
@@ -86,24 +111,27 @@ class CModel:
     def logits(self, tokens: Sequence[int], *, n_threads: int = 1) -> np.ndarray:
         """Logits after each token of one sequence: float32 [T, V]. Attention and its cache are float32, so
         that the only rounding is that of the weights' own type."""
+        return np.concatenate(list(self.logits_in_parts(tokens, n_threads=n_threads)))
+
+    def logits_in_parts(self, tokens: Sequence[int], *, n_threads: int = 1) -> Iterator[np.ndarray]:
+        """As `logits`, some rows after the other, for vocabularies and texts that would fill the memory."""
         n_batch = max(1, min(512, len(tokens), _LOGITS_AT_ONCE // self.n_vocab))
-        result = np.empty((len(tokens), self.n_vocab), dtype=np.float32)
         with Context(
             self, n_ctx=len(tokens), n_batch=n_batch, n_outputs=n_batch, n_threads=n_threads, exact=True
         ) as context:
             for start in range(0, len(tokens), n_batch):
                 part = tokens[start : start + n_batch]
                 context.decode([Row(token, start + i, 0, True) for i, token in enumerate(part)])
-                for i in range(len(part)):
-                    result[start + i] = context.logits(i)
-        return result
+                yield np.stack([context.logits(i) for i in range(len(part))])
 
-    def _meta(self, key: str) -> str:
-        value = ctypes.create_string_buffer(64)
+    def _meta(self, key: str, otherwise: str | None = None) -> str:
+        value = ctypes.create_string_buffer(4096)
         length = self._lib.llama_model_meta_val_str(self.handle, key.encode(), value, len(value))
-        if length < 0:
+        if length >= 0:
+            return value.value.decode()
+        if otherwise is None:
             raise EngineError(f"{self.path}: has no {key}")
-        return value.value.decode()
+        return otherwise
 
 
 @dataclass(frozen=True)

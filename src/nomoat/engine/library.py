@@ -1,7 +1,8 @@
 """The shared library that xllamacpp ships (llama.cpp and ggml) and its C interface, through ctypes.
 
-xllamacpp's own server object is not used: it tells the ids of generated tokens only where they end a whole
-UTF-8 character, stops where llama.cpp thinks best, and cannot be made without a listening socket.
+xllamacpp's own server object is not used here: it tells the ids of generated tokens only where they end a
+whole UTF-8 character, stops where llama.cpp thinks best, and cannot be made without a listening socket. Where
+many are answered at once that is worth it: `nomoat.engine.llamaserver`.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "llama_vocab_n_tokens": (c_int32, (c_void_p,)),
     "llama_vocab_is_eog": (c_bool, (c_void_p, c_int32)),
     "llama_tokenize": (c_int32, (c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool)),
+    "llama_token_to_piece": (c_int32, (c_void_p, c_int32, c_char_p, c_int32, c_int32, c_bool)),
     "llama_init_from_model": (c_void_p, (c_void_p, ContextParams)),
     "llama_free": (None, (c_void_p,)),
     "llama_get_memory": (c_void_p, (c_void_p,)),

@@ -16,6 +16,7 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Completion, FinishReason, Sampling
 from nomoat.engine.choose import Answer, choose, special_ids
 from nomoat.engine.cmodel import CModel, Context, Row
+from nomoat.engine.weigh import score_answers
 from nomoat.errors import EngineError
 from nomoat.model.load import load_tokenizer
 
@@ -96,6 +97,7 @@ class LlamaCppEngine:
             self._special_ids = special_ids(self.template.tokenizer)
             self._stop_ids = frozenset(self.template.stop_token_ids)
             self._n_parallel = n_parallel
+            self._n_threads = n_threads
             self._remembered: list[int] = []  # what sequence 0 holds, for the next stream
             self._call = 0  # a new call takes the context away from a stream that is still open
             self._context = Context(
@@ -224,6 +226,28 @@ class LlamaCppEngine:
                 turn.finish_reason = "length"
         if turn.finish_reason is not None:
             turn.pieces.append(turn.answer.finish())
+
+    def score(self, conversation: Conversation, answers: Sequence[str]) -> list[float]:
+        """The natural logarithm of the probability that each text begins the answer, in float32 attention.
+
+        Raises:
+            EngineError: conversation and answer have more tokens than the model's context holds.
+        """
+        return score_answers(
+            self._model, self.template, self.render(conversation), answers, n_threads=self._n_threads
+        )
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Not here: llama.cpp needs another context for it, which `LlamaServerEngine` opens.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError("this engine makes no embeddings", hint="open the file with LlamaServerEngine")
+
+    def render(self, conversation: Conversation) -> str:
+        """The text that the model is given, up to where its answer begins."""
+        return self.template.render(conversation, add_generation_prompt=True)
 
     def _encode(self, conversation: Conversation) -> list[int]:
         return self.template.encode(conversation, add_generation_prompt=True)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.errors import DataError, ModelError
-from nomoat.evaluate import stats
 from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric, Verdict
+from nomoat.evaluate.stats import intervals
 
 PASS_RATE = "pass rate"
 LOSS = "loss"
@@ -48,7 +48,7 @@ def compare_losses(
             f"{suite}: got {int(kept.sum())} with a trained token; expected at least 2 to compare two models",
             hint="Give more rows, or keep more of them out of training: data.held_out=0.2",
         )
-    losses = stats.paired_bootstrap_ratio(
+    losses = intervals.paired_bootstrap_ratio(
         base_nll_N[kept], tokens_N[kept], tuned_nll_N[kept], confidence=confidence, samples=samples, seed=seed
     )
     return Metric(suite, LOSS, "nats per token", False, losses.base, losses.tuned, losses.difference)
@@ -75,9 +75,9 @@ def compare_pass_rates(
             name=name,
             unit="share of prompts",
             higher_is_better=True,
-            base=stats.wilson(counts[True, True] + counts[True, False], n, confidence),
-            tuned=stats.wilson(counts[True, True] + counts[False, True], n, confidence),
-            difference=stats.paired_difference_of_rates(
+            base=intervals.wilson(counts[True, True] + counts[True, False], n, confidence),
+            tuned=intervals.wilson(counts[True, True] + counts[False, True], n, confidence),
+            difference=intervals.paired_difference_of_rates(
                 counts[True, False], counts[False, True], n, confidence=confidence, samples=samples, seed=seed
             ),
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.chat.template import ChatTemplate
@@ -14,12 +16,13 @@ from nomoat.evaluate.checks import Check, parse_checks
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt of a suite; `checks` may be empty for a prompt that is only answered."""
+    """One prompt of a suite; `checks` may be empty for a prompt that is only answered. `row` is what its file says."""
 
     suite: str
     id: str
     conversation: Conversation
     checks: tuple[Check, ...]
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def read_prompts(path: Path, *, most: int) -> list[Prompt]:
@@ -61,6 +64,7 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         str(row.get("id", number)),
         Conversation(messages, parse_tools(row.get("tools"), where)),
         checks,
+        row,
     )
 
 

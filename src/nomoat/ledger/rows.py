@@ -10,6 +10,10 @@ from nomoat.ledger.process import ProcessMark, is_running
 NightStatus = Literal["running", "done", "failed", "interrupted"]
 StageStatus = Literal["running", "done", "reused", "failed", "interrupted"]
 Subject = Literal["base", "tuned", "difference"]
+ChosenBy = Literal["gate", "owner", "rollback"]
+EvidenceKind = Literal["checks", "loss"]
+VoteVerdict = Literal["left", "right", "tie", "both bad"]
+PromptSource = Literal["pool", "typed"]
 Json = dict[str, Any]
 
 
@@ -117,6 +121,17 @@ class GenerationRow:
         """As it is shown and typed: 'gen-0001'."""
         return f"gen-{self.id:04d}"
 
+    @property
+    def model(self) -> str:
+        """As votes name it, in every workspace: '<artifact id>/<file>'."""
+        assert self.served_file is not None, self.id
+        return model_key(self.served_file)
+
+
+def model_key(served_file: str) -> str:
+    """A GGUF file's name among votes: its artifact's id, which is a hash of its making, and its own name."""
+    return "/".join(served_file.replace("\\", "/").split("/")[-2:])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -161,3 +176,69 @@ class SampleRow(Sample):
 
     id: int
     night_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionRow:
+    """Who is served since when. `generation_id` is None for the base, `verdict` the gate's at that time."""
+
+    id: int
+    generation_id: int | None
+    since: str
+    chosen_by: ChosenBy
+    night_id: int | None
+    said: str
+    verdict: Json | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a challenger and its rival did on one prompt or row. checks: 1 passed, 0 failed; loss: nats a token."""
+
+    kind: EvidenceKind
+    suite: str
+    item: str
+    challenger: float
+    rival: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceRow(Evidence):
+    """Evidence as kept. `rival_id` is None for the base."""
+
+    id: int
+    night_id: int
+    generation_id: int
+    rival_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """One human judgement of two blind answers. Models are named by `model_key`; `*_name` is how they were called
+    when it was cast. `seconds` from showing to voting, None where it is not known."""
+
+    cast_at: str
+    voter: str
+    verdict: VoteVerdict
+    left_model: str
+    right_model: str
+    left_name: str
+    right_name: str
+    source: PromptSource
+    prompt_hash: str
+    prompt: Json
+    left_answer: str
+    right_answer: str
+    sampling: Json
+    suite: str | None = None
+    prompt_id: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteRow(Vote):
+    """A vote as kept. `imported_at` is None where it was cast in this workspace."""
+
+    id: int
+    key: str
+    imported_at: str | None

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -147,6 +147,78 @@ samples = Table(
     Column("base_passed", Boolean),
     Column("tuned_passed", Boolean),
     Column("checks", _JSON),
+)
+
+# Who is served since when. No generation: the base. Rows are only added, so that a rollback finds what was before.
+champions = Table(
+    "champions",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("generation_id", Integer, ForeignKey("generations.id")),
+    Column("since", Text, nullable=False),
+    Column("chosen_by", Text, nullable=False),
+    Column("night_id", Integer, ForeignKey("nights.id")),
+    Column("said", Text, nullable=False),
+    Column("verdict", _JSON),
+    CheckConstraint("chosen_by IN ('gate', 'owner', 'rollback')", name="chosen_by"),
+)
+
+# One row a prompt: what a challenger and its rival (no generation: the base) did on it. checks: 1 passed, 0 failed;
+# loss: nats a token.
+evidence = Table(
+    "evidence",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("night_id", Integer, ForeignKey("nights.id"), nullable=False, index=True),
+    Column("generation_id", Integer, ForeignKey("generations.id"), nullable=False, index=True),
+    Column("rival_id", Integer, ForeignKey("generations.id")),
+    Column("kind", Text, nullable=False),
+    Column("suite", Text, nullable=False),
+    Column("item", Text, nullable=False),
+    Column("challenger", Float, nullable=False),
+    Column("rival", Float, nullable=False),
+    CheckConstraint("kind IN ('checks', 'loss')", name="kind"),
+)
+
+# A model is named by its file, '<artifact id>/<file>', which is the same in every workspace; *_name is what it was
+# called when the vote was cast. `key` is the hash of all a vote says, so that importing twice changes nothing.
+votes = Table(
+    "votes",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("key", Text, nullable=False, index=True),
+    Column("cast_at", Text, nullable=False),
+    Column("voter", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("left_model", Text, nullable=False),
+    Column("right_model", Text, nullable=False),
+    Column("left_name", Text, nullable=False),
+    Column("right_name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("suite", Text),
+    Column("prompt_id", Text),
+    Column("prompt_hash", Text, nullable=False),
+    Column("prompt", _JSON, nullable=False),
+    Column("left_answer", Text, nullable=False),
+    Column("right_answer", Text, nullable=False),
+    Column("sampling", _JSON, nullable=False),
+    Column("seconds", Float),
+    Column("imported_at", Text),
+    CheckConstraint("verdict IN ('left', 'right', 'tie', 'both bad')", name="verdict"),
+    CheckConstraint("source IN ('pool', 'typed')", name="source"),
+)
+
+# Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.
+keys = Table(
+    "keys",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False, index=True),
+    Column("ends_with", Text, nullable=False),
+    Column("scopes", _JSON, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("revoked_at", Text),
 )
 
 schema_history = Table(

@@ -6,7 +6,7 @@ Each call is one transaction, and gives frozen dataclasses. A second process may
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.canonical import check_json
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.database import make_engine, parse_place, refuse_damage, told, use_wal
+from nomoat.ledger.judgements import Judgements
 from nomoat.ledger.lineage import read_lineage
 from nomoat.ledger.migrate import revision_of, upgrade
 from nomoat.ledger.process import this_process
@@ -46,7 +47,7 @@ from nomoat.ledger.schema import (
     stages,
 )
 
-Row = TypeVar("Row", NightRow, StageRow, GenerationRow, ScoreRow, SampleRow)
+Row = TypeVar("Row")
 
 
 class Ledger:
@@ -75,6 +76,11 @@ class Ledger:
                 upgrade(migrating, place)
                 migrating.dispose()
         return Ledger(engine, place, busy_timeout_s)
+
+    @property
+    def judgements(self) -> Judgements:
+        """Champions, the evidence for them, and votes."""
+        return Judgements(self.place, self._write, self._select)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -345,6 +351,10 @@ class Ledger:
             return read_lineage(connection, root.id, root.kind, depth=depth)
 
     # ---- transactions
+
+    def transaction(self, *, writes: bool) -> AbstractContextManager[Connection]:
+        """One for tables that have a module of their own. What is refused is told as LedgerError."""
+        return self._write() if writes else self._read_only()
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from nomoat.data.pack import Segments
+from nomoat.model.cache import Reading, Writing
 from nomoat.model.flex import flex
 
 PACKED = "nomoat_packed"
@@ -27,7 +28,7 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    segments: Segments,
+    segments: Segments | Reading | Writing,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -36,9 +37,22 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; causal within each segment and its prefix.
 
-    `softcap` is Gemma 2's tanh cap on the scores; `sliding_window` w lets a token see itself and the
-    w - 1 before it, as in transformers.
+    Where prompts are read into a cache, their keys and values are kept there too; where tokens are written one by
+    one, each sees what its row of the cache holds. `softcap` is Gemma 2's tanh cap on the scores; `sliding_window` w
+    lets a token see itself and the w - 1 before it, as in transformers.
     """
+    if isinstance(segments, Writing):
+        mixed = segments.attend(
+            module.layer_idx,
+            *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+            scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
+            softcap=softcap,
+            window=sliding_window,
+        )
+        return mixed[None], None
+    if isinstance(segments, Reading):
+        segments.keep(module.layer_idx, key, value)
+        segments = segments.segments
     if query.device.type == "cuda" and not dropout:
         mixed = flex(query, key, value, segments, scaling=scaling, softcap=softcap, window=sliding_window)
         return mixed.transpose(1, 2), None

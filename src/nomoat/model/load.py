@@ -14,6 +14,7 @@ import torch
 
 from nomoat.errors import BudgetError, ModelError
 from nomoat.model.attention import PACKED
+from nomoat.model.bits import in_four_bits, require_bitsandbytes
 from nomoat.model.fused.families import fuse
 from nomoat.model.memory import out_of_memory
 
@@ -135,6 +136,12 @@ def read_shape(folder: Path) -> Shape:
 def count_parameters(folder: Path) -> int:
     """Numbers in the weights of a model folder, from their headers alone. ModelError for a damaged file."""
     return sum(math.prod(shape) for path in weight_files(folder) for shape in _shapes(path).values())
+
+
+def count_vocabulary(folder: Path, vocabulary: int) -> int:
+    """Numbers in the matrices with a row for each of `vocabulary` ids: embeddings, and an output layer of its own."""
+    shapes = [shape for path in weight_files(folder) for shape in _shapes(path).values()]
+    return sum(math.prod(shape) for shape in shapes if len(shape) == 2 and shape[0] == vocabulary)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -299,16 +306,22 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = None) -> Any:
+def load_model(
+    folder: Path, machine: Machine, *, weights: torch.dtype | None = None, four_bit: bool = False
+) -> Any:
     """The causal language model of a folder, on the machine, with packed attention.
 
-    `weights` overrides the dtype the weights are held in (full fine-tuning keeps them in float32). Raises ModelError
-    where the folder does not open, or holds less than the model needs: transformers would make up the rest.
+    `weights` overrides the dtype the weights are held in (full fine-tuning keeps them in float32); `four_bit` holds
+    its linear layers in NF4 and computes in the machine's dtype. Raises ModelError where the folder does not open, or
+    holds less than the model needs: transformers would make up the rest.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    config = _config(folder)
+    config, place = _config(folder), {}
+    if four_bit:
+        require_bitsandbytes("sft.load_in_4bit", machine.device)
+        place = {"quantization_config": in_four_bits(machine.dtype), "device_map": {"": machine.device}}
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -319,8 +332,10 @@ def load_model(folder: Path, machine: Machine, *, weights: torch.dtype | None = 
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,
+            **place,
         )
-        model.to(machine.device)
+        if not four_bit:
+            model.to(machine.device)
     except (OSError, ValueError, KeyError, RuntimeError, ArithmeticError, SafetensorError) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise BudgetError(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
-from nomoat.model.fused.families import product_dtype, read_output
+from nomoat.model.fused.families import Output, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
 from nomoat.model.fused.parts import above, decoder_inputs
 from nomoat.model.memory import in_batches_that_fit
@@ -29,12 +29,31 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     if output is None:
         logits_SV = model(**decoder_inputs(packed), logits_to_keep=packed.source_S).logits[0]
         return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
-    if packed.below_TH is None:
-        hidden_TH = output.decoder(**decoder_inputs(packed)).last_hidden_state[0]
-    else:
-        hidden_TH = above(output.decoder, packed)
+    return _logprobs(_last_states(output, packed), output, packed)
+
+
+def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last hidden states at the supervised positions [S, H], without gradient, and `token_logprobs` [S], from one
+    forward: what a value head reads beside the policy."""
+    output = read_output(model)
+    if output is None:
+        found = model(**decoder_inputs(packed), logits_to_keep=packed.source_S, output_hidden_states=True)
+        logp_S = -F.cross_entropy(found.logits[0].float(), packed.targets_S, reduction="none")
+        return found.hidden_states[-1][0, packed.source_S].detach(), logp_S
+    states_TH = _last_states(output, packed)
+    return states_TH[packed.source_S].detach(), _logprobs(states_TH, output, packed)
+
+
+def _last_states(output: Output, packed: Packed) -> torch.Tensor:
+    if packed.below_TH is not None:
+        return above(output.decoder, packed)
+    states_TH: torch.Tensor = output.decoder(**decoder_inputs(packed)).last_hidden_state[0]
+    return states_TH
+
+
+def _logprobs(states_TH: torch.Tensor, output: Output, packed: Packed) -> torch.Tensor:
     return logprobs(
-        hidden_TH[packed.source_S].to(product_dtype(hidden_TH)),
+        states_TH[packed.source_S].to(product_dtype(states_TH)),
         output.weight,
         packed.targets_S,
         expected_S=-packed.weights_S,

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
+from nomoat.evaluate.gate import GateVerdict
+from nomoat.evaluate.gatebook import champion_name, verdict_on
 from nomoat.ledger.artifacts import HOUSE, Artifact
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.rows import GenerationRow, NightRow, Sample, Score, Subject
 from nomoat.ledger.store import Ledger
 from nomoat.night.code import code_version
+from nomoat.night.gate import read_evidence
 from nomoat.night.report import write_report
 from nomoat.night.result import NightSummary, Results, TrainingSummary
 from nomoat.night.runner import NightInterrupted, Stages
@@ -62,6 +65,8 @@ class Books:
         self.ledger.add_scores(self.night.id, _scores(comparison, recipe.evaluate.confidence))
         self.ledger.add_samples(self.night.id, [_sample(answer) for answer in comparison.answers])
 
+        gate, champion = self._pass_gate(generation, results)
+
         night, cost = self.night, self._cost()
         report_path = self.workspace / HOUSE / "reports" / f"night-{night.id:04d}.html"
         summary = NightSummary(
@@ -79,6 +84,8 @@ class Books:
             data_reports=[dict(made.meta) for made in (results.data, results.judgements) if made],
             trainings=_trainings(results),
             comparison=comparison,
+            gate=gate,
+            champion=champion,
             fidelity=_read_json(results.evaluate, "fidelity.json").get("files", []),
             stages=self.stages.summaries,
             seconds=cost["seconds"],
@@ -98,6 +105,8 @@ class Books:
         write_report(summary, report_path)
         # last of all: a night that the ledger calls done has its report
         named = verdict | {"generation": generation.name}
+        if gate is not None:
+            named["gate"] = gate.verdict
         self.ledger.finish_night(self.night.id, status="done", verdict=named, **cost)
         return summary
 
@@ -105,10 +114,10 @@ class Books:
         self, base: str, results: Results, model: Artifact, served_file: str, verdict: dict[str, str]
     ) -> GenerationRow:
         """A new generation, or the one that had exactly these files, with what was last found out about it."""
-        for known in self.ledger.generations():
-            if known.served_file == served_file and known.merged_artifact == model.id:
-                self.ledger.set_verdict(known.id, verdict)
-                return known
+        known = known_generation(self.ledger, served_file, model.id)
+        if known is not None:
+            self.ledger.set_verdict(known.id, verdict)
+            return known
         adapter = list(results.trained.values())[-1] if results.trained else None
         return self.ledger.add_generation(
             self.night.id,
@@ -119,6 +128,24 @@ class Books:
             served_file=served_file,
             verdict=verdict,
         )
+
+    def _pass_gate(self, generation: GenerationRow, results: Results) -> tuple[GateVerdict | None, str]:
+        """Keep the gate's evidence, make the generation the champion where it says so, and say who is served."""
+        kept, verdict = self.ledger.judgements, None
+        if results.gate is not None:
+            kept.add_evidence(self.night.id, generation.id, results.rival_id, read_evidence(results.gate))
+            verdict = verdict_on(self.ledger, generation)
+            served_now = kept.champion()
+            is_champion = served_now is not None and served_now.generation_id == generation.id
+            if verdict.verdict == "promote" and not is_champion:
+                kept.crown(
+                    generation.id,
+                    by="gate",
+                    said=verdict.said,
+                    night_id=self.night.id,
+                    verdict=asdict(verdict),
+                )
+        return verdict, champion_name(self.ledger)
 
     def _cost(self) -> dict[str, Any]:
         seconds, joules = self.stages.seconds(), self.stages.meter.joules()
@@ -131,6 +158,14 @@ class Books:
         if prices.dollars_per_hour == 0:
             return f"{power}; the machine itself at 0 $/h (budget.price_dollars_per_hour)"
         return f"{prices.dollars_per_hour:.2f} $/h and {power}"
+
+
+def known_generation(ledger: Ledger, served_file: str, model_id: str) -> GenerationRow | None:
+    """The generation that already had exactly these files."""
+    return next(
+        (g for g in ledger.generations() if g.served_file == served_file and g.merged_artifact == model_id),
+        None,
+    )
 
 
 def read_comparison(results: Results) -> Comparison:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from nomoat.engine.pace import Pace
-from nomoat.model.load import count_parameters, read_shape
+from nomoat.model.bits import NF4_BYTES
+from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
-from nomoat.night.recipes import adapter_keys, first_training, preference_keys
-from nomoat.plan.cost import Prices, adapter_share
+from nomoat.night.recipes import adapter_keys, preference_keys
+from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
+from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Optimiser, Prefer, Recipe, Sft
+from nomoat.recipe import Budget, Recipe
+from nomoat.recipe_training import Optimiser, Prefer, Pretrain, Reinforce, Sft
+from nomoat.train.reinforce import HELD_OUT_PROMPTS
 from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
 READING_SHARE = 0.3
+SAMPLED_READS = 4
+"""Writing a token reads all weights for the few rows of a batch: about so many times slower than reading one."""
+GRADIENT_BYTES = 4.0
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
 
@@ -51,6 +59,34 @@ def keeps_frozen(sft: Sft) -> bool:
     return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
 
 
+def _weights_bytes(
+    adapter: Mapping[str, Any], base: Path, parameters: int, vocabulary: int, profile: MachineProfile
+) -> float:
+    """The base as training holds it."""
+    number = 2.0 if profile.dtype == "bfloat16" and adapter["method"] == "lora" else 4.0
+    whole = (  # NF4 is for blocks alone
+        count_vocabulary(base, vocabulary) if adapter["load_in_4bit"] else parameters
+    )
+    return number * whole + NF4_BYTES * (parameters - whole)
+
+
+def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> MemoryPlan:
+    """What training a base from scratch takes; all of its weights learn, held in float32."""
+    keys = section.hidden_size * section.num_key_value_heads // section.num_attention_heads
+    block = section.hidden_size * (2 * section.hidden_size + 2 * keys + 3 * section.intermediate_size)
+    parameters = section.vocab_size * section.hidden_size + section.num_hidden_layers * block
+    step = StepSize(
+        weights_bytes=4.0 * parameters,
+        trainable=parameters,
+        trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
+        micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+        width=section.hidden_size,
+        layers=section.num_hidden_layers,
+        vocabulary=section.vocab_size,
+    )
+    return plan_memory(step, section.gradient_checkpointing, profile.memory_bytes)
+
+
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
     """How fast a file of a model may answer, before there is one: a token written reads all weights, at about a
     byte each, once; a token of a prompt takes two operations a weight, at a third of the matrix speed."""
@@ -67,6 +103,7 @@ def plan_finetuning(
     profile: MachineProfile,
     started: datetime,
     trained: Mapping[str, Trained],
+    has_rival: bool,
     pace: Pace | None = None,
     drawn_answers: int = 0,
 ) -> Plan:
@@ -74,40 +111,56 @@ def plan_finetuning(
     these by the stage that learns from them, in the order of training.
 
     `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner. `pace` is how fast the base's own file answers, once it was measured; a guess
-    refuses nothing. So many `drawn_answers` are yet to be written, for `prefer` to learn from.
+    lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate, or be
+    measured on the held-out rows where there are none. `pace` is how fast the base's own file answers, once it was
+    measured; a guess refuses nothing. So many `drawn_answers` are yet to be written, for `prefer` to learn from.
     """
-    adapter, first = adapter_keys(recipe), first_training(recipe)
-    shape = read_shape(base)
+    adapter, shape = adapter_keys(recipe), read_shape(base)
     parameters = count_parameters(base)
     is_adapter = adapter["method"] == "lora"
     share = adapter_share(adapter["lora_r"], shape.width) if is_adapter else 1.0
     evaluated = next(iter(data.values()))
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
     top = min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
+    measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
+    are_checked = bool(recipe.evaluate.prompts) or not recipe.data.train
+    weights_bytes = _weights_bytes(adapter, base, parameters, shape.vocabulary, profile)
+
+    def step_of(section: Optimiser) -> StepSize:
+        return StepSize(
+            weights_bytes=weights_bytes,
+            trainable=round(parameters * share),
+            trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
+            micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+            width=shape.width,
+            layers=math.ceil(top * shape.layers),
+            vocabulary=shape.vocabulary,
+        )
+
     work = Work(
         parameters=parameters,
-        trainable=round(parameters * share),
         frozen=is_adapter,
         trainings=tuple(
-            Training(kind, 0, 0, 0)
-            if trained[kind] == "done"
-            else _training(recipe, kind, report["tokens"], top)
+            Training(
+                kind=kind,
+                top=top,
+                step=step_of(getattr(recipe, kind)),
+                gradient_checkpointing=getattr(recipe, kind).gradient_checkpointing,
+                **_tokens_read(getattr(recipe, kind), report, is_done=trained[kind] == "done"),
+            )
             for kind, report in data.items()
         ),
-        held_out_tokens=round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows)),
+        held_out_tokens=measured_tokens,
         prompts=prompts,
         prompt_tokens=round(held_out_tokens / held_out_rows),
         compared_prompts=COMPARED_PROMPTS,
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
-        micro_batch_tokens=max(first.micro_batch_tokens, first.max_seq_len),
-        width=shape.width,
-        layers=shape.layers,
-        vocabulary=shape.vocabulary,
         files=len(recipe.quantize.types) + 1,
         drawn_answers=drawn_answers,
         drawn_tokens=recipe.prefer.max_new_tokens if recipe.prefer else 0,
+        rival_prompts=prompts if has_rival and are_checked else 0,
+        rival_tokens=measured_tokens if has_rival and not are_checked else 0,
     )
     may_refuse = set(trained.values()) == {"no"} and pace is not None
     pace = pace or expected_pace(profile, parameters)
@@ -115,7 +168,6 @@ def plan_finetuning(
         gflops=profile.gflops,
         read_tokens_per_s=pace.read_tokens_per_s,
         write_tokens_per_s=pace.write_tokens_per_s,
-        weight_bytes=2 if profile.dtype == "bfloat16" and is_adapter else 4,
         memory_bytes=profile.memory_bytes,
         watts=profile.watts,
     )
@@ -123,9 +175,13 @@ def plan_finetuning(
     return plan_night(work, capacity, prices_of(recipe.budget), limits, may_refuse=may_refuse)
 
 
-def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> Training:
-    """What the stage `kind` reads of rows with so many tokens."""
-    section: Optimiser = getattr(recipe, kind)
+def _tokens_read(section: Optimiser, report: dict[str, Any], *, is_done: bool) -> dict[str, int]:
+    """What a stage reads of the rows of a report, under the names of `Training`."""
+    if is_done:
+        return {"train_tokens": 0, "below_tokens": 0, "read_tokens": 0}
+    if isinstance(section, Reinforce):
+        return _reinforcement(section, report["rows"])
+    tokens = report["tokens"]
     train_tokens = round(tokens["train"] * section.num_train_epochs)
     if section.max_steps is not None:
         train_tokens = min(train_tokens, section.max_steps * section.tokens_per_step)
@@ -139,7 +195,7 @@ def _training(recipe: Recipe, kind: str, tokens: dict[str, int], top: float) -> 
         times = 2 if loss.needs_kl else 1
         read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
         read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
-    return Training(kind, train_tokens, below_tokens, read_tokens, top)
+    return {"train_tokens": train_tokens, "below_tokens": below_tokens, "read_tokens": read_tokens}
 
 
 def expected_judgements(recipe: Recipe, prompts: int) -> dict[str, Any]:
@@ -150,4 +206,22 @@ def expected_judgements(recipe: Recipe, prompts: int) -> dict[str, Any]:
     return {
         "tokens": {"train": (prompts - held_out) * pair, "held_out": held_out * pair},
         "rows": {"train": prompts - held_out, "held_out": held_out},
+    }
+
+
+def _reinforcement(section: Reinforce, rows: dict[str, int]) -> dict[str, int]:
+    """What reinforcement reads and writes, as if every answer had its full length: a token that is written counts as
+    `SAMPLED_READS` that are read at once, and every answer is read by the reference too."""
+    answers = section.num_generations * section.max_new_tokens
+    prompts = max(1, section.tokens_per_step // answers)
+    steps = math.ceil(rows["train"] * section.num_train_epochs / prompts)
+    if section.max_steps is not None:
+        steps = min(steps, section.max_steps)
+    train_tokens = steps * min(prompts, rows["train"]) * answers
+    held_out = COMPASS_TIMES * min(rows["held_out"], HELD_OUT_PROMPTS) * section.max_new_tokens
+    read_tokens = (1 + SAMPLED_READS) * train_tokens + SAMPLED_READS * held_out
+    return {
+        "train_tokens": train_tokens * section.num_iterations,
+        "below_tokens": train_tokens,
+        "read_tokens": read_tokens,
     }

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nomoat.data.split import asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
+from nomoat.errors import ArtifactError
+from nomoat.evaluate.gatebook import rival_of
+from nomoat.evaluate.prompts import Prompt
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
 from nomoat.night.base import Base
-from nomoat.night.books import Books
+from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
@@ -25,16 +29,26 @@ from nomoat.night.forecast import (
     budget_left,
     expected_judgements,
     plan_finetuning,
+    plan_pretraining_memory,
     prices_of,
 )
+from nomoat.night.gate import find_rival
 from nomoat.night.jobs import Job
 from nomoat.night.orders import Orders, engine_threads
-from nomoat.night.recipes import adapter_keys, first_training, resolve_learning_rate, resolve_preference_rate
+from nomoat.night.recipes import (
+    adapter_keys,
+    first_training,
+    require_extras,
+    resolve_learning_rate,
+    resolve_preference_rate,
+    resolve_reinforcement_rate,
+)
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import MODEL
+from nomoat.plan.memory import Checkpointing
 from nomoat.plan.planner import Plan, seconds_within
 from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import Recipe
@@ -58,6 +72,7 @@ def run_night(
     threads = set_threads(recipe.threads)
     machine = choose_machine(first_training(recipe).dtype)
     make_deterministic(machine)
+    require_extras(recipe, machine.device)
     base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)
     store = ArtifactStore(workspace)
     with store.lock(), Ledger.open(store.house / "ledger.db") as ledger:
@@ -90,9 +105,10 @@ def run_night(
         with books.closed_on_failure():
             base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
             results = night.finetune(base) if recipe.sft or recipe.prefer else night.pack_up(base)
-            for warning in store.warnings:
+            warnings = (*store.warnings, *night.warnings)
+            for warning in warnings:
                 watcher.note(warning)
-            return books.close(base.name, base.source, results, warnings=tuple(store.warnings))
+            return books.close(base.name, base.source, results, warnings=warnings)
 
 
 @dataclass
@@ -104,12 +120,18 @@ class _Night:
     profile: MachineProfile
     started: datetime
     pretrained: Artifact | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def pretrain(self) -> Base:
         """The stage `pretrain`: a base of one's own."""
         section = self.recipe.pretrain
         assert section is not None
-        self.pretrained = self.stages.do(self.orders.pretrain(section, self._pretraining_time().left))
+        memory = plan_pretraining_memory(section, self.profile)
+        for sentence in memory.sentences:
+            self.stages.watcher.note(sentence)
+        self.pretrained = self.stages.do(
+            self.orders.pretrain(section, self._pretraining_time().left, memory.gradient_checkpointing)
+        )
         name = f"{self.recipe.name} (pre-trained)"
         return Base.of(self.pretrained.path / MODEL, name, self.pretrained.id)
 
@@ -122,17 +144,24 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, judgements, sft, prefer, merge, quantize, evaluate: those that the recipe has. The base is quantised
-        before it is trained, so that what cannot be served, or not be asked, is refused while it has cost nothing.
-        Where `prefer` learns from the model's own answers, they are sampled and judged when it is its turn."""
-        data = self.stages.do(self.orders.data(base)) if self.recipe.sft else None
-        judgements = self.stages.do(self.orders.judgements(base)) if self.sources.prefer else None
+        """data, judgements, prompts, sft, prefer, reinforce, merge, quantize, evaluate, gate: those that the recipe
+        has. The base is quantised before it is trained, so that what cannot be served, or not be asked, is refused
+        while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and judged when
+        it is its turn."""
+        prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
+        data, judgements = (
+            self._without(prompts, partial(order, base)) if files else None
+            for files, order in (
+                (self.sources.train, self.orders.data),
+                (self.sources.prefer, self.orders.judgements),
+            )
+        )
+        rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked)
-        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked))
+        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
-        prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         forecast = partial(
             plan_finetuning,
             self.recipe,
@@ -140,6 +169,7 @@ class _Night:
             prompts=len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
             profile=self.profile,
             started=self.started,
+            has_rival=self._has_champion(),
         )
         drawn = len(asked) * self.recipe.prefer.samples if self.recipe.prefer else 0
         plan = self._say(forecast(learner.reports(), trained=trained, drawn_answers=drawn))
@@ -179,12 +209,13 @@ class _Night:
         for kind in learner.reports():
             if kind == "prefer" and asked:
                 sampled = self._sampled(base, base_files, data, made.get("sft"))
-                judgements = self.stages.do(self.orders.judgements(base, sampled))
-                learner = replace(learner, judgements=judgements)
-            if made:  # what the stages before have left of the time
-                plan = forecast(learner.reports(), trained=trained, pace=pace)
+                judgements = self._without(prompts, partial(self.orders.judgements, base, sampled))
+                learner, drawn = replace(learner, judgements=judgements), 0
+                trained = trained | {kind: "begun"}
+            # what the stages before have left of the time
+            plan = forecast(learner.reports(), trained=trained, pace=pace, drawn_answers=drawn)
             time = Countdown(plan.train_seconds[kind])
-            made[kind] = self.stages.do(learner.job(kind, made, time.left))
+            made[kind] = self.stages.do(learner.job(kind, made, time.left, plan.gradient_checkpointing[kind]))
             trained = trained | {kind: "done"}
         last = made[list(made)[-1]]
         evaluated = data or judgements
@@ -193,6 +224,7 @@ class _Night:
         merged = self.stages.do(self.orders.merge(base, evaluated, last)) if is_adapter else last
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))
         evaluate = self.stages.do(self.orders.evaluate(base, evaluated, merged, base_files, served))
+        gate, rival_id = self._gate(evaluated, merged, served, evaluate)
         return Results(
             served=served,
             plan=plan.sentences,
@@ -203,6 +235,8 @@ class _Night:
             trained=made,
             merged=merged,
             evaluate=evaluate,
+            gate=gate,
+            rival_id=rival_id,
         )
 
     def _sampled(
@@ -218,6 +252,41 @@ class _Night:
         serve = self.recipe.quantize.serve
         files = self.stages.do(self.orders.quantize(model.path / MODEL, model.id, "sft", (serve,)))
         return self.stages.do(self.orders.sample(model.path / MODEL, files, files.path / f"sft-{serve}.gguf"))
+
+    def _without(self, prompts: Sequence[Prompt], order: Callable[..., Job]) -> Artifact:
+        """The rows without those that ask what the gate asks. Only where there are such rows is anything done again:
+        another prompt in the files must not mean another training."""
+        made = self.stages.do(order())
+        keys = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
+        found = asked_in_training(made.path, keys)
+        if not found:
+            return made
+        self.stages.watcher.note(
+            f"{len(found)} of the held-out prompts are asked in the training rows too: those rows are held out"
+        )
+        return self.stages.do(order(keep_out=found))
+
+    def _has_champion(self) -> bool:
+        champion = self.stages.ledger.judgements.champion()
+        return champion is not None and champion.generation_id is not None
+
+    def _gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact
+    ) -> tuple[Artifact | None, int | None]:
+        """The gate's evidence, and whom the new generation was compared with: the champion, None for the base.
+
+        A night that makes the champion again compares it with whom it had beaten, so that nothing is done anew. Where
+        the champion's files are gone there is no evidence, and a warning: the night itself is none the worse.
+        """
+        ledger = self.stages.ledger
+        served_file = f"{served.relative_path}/{self.recipe.name}-{self.recipe.quantize.serve}.gguf"
+        rival_id = rival_of(ledger, known_generation(ledger, served_file, merged.id))
+        try:
+            rival = None if rival_id is None else find_rival(self.stages.store, ledger, rival_id)
+        except ArtifactError as error:
+            self.warnings.append(str(error))
+            return None, rival_id
+        return self.stages.do(self.orders.gate(data, merged, served, evaluate, rival)), rival_id
 
     def _say(self, plan: Plan, measured: Pace | None = None) -> Plan:
         """Note a plan; of the second one, which knows how fast the base answers here, what may have changed."""
@@ -238,7 +307,7 @@ class _Night:
         for kind in learner.reports():
             found[kind] = "no"
             if len(made) == len(found) - 1 and learner.knows(kind):
-                job = learner.job(kind, made, Countdown(None).left)
+                job = learner.job(kind, made, Countdown(None).left, "auto")
                 artifact = self.stages.store.get(job.kind, job.key)
                 if artifact is not None:
                     found[kind], made[kind] = "done", artifact
@@ -267,6 +336,7 @@ class _Learner:
     data: Artifact | None
     judgements: Artifact | None
     asked: int
+    prompts: Artifact | None
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """The report on the rows that each of them learns from, or what it may say."""
@@ -277,6 +347,8 @@ class _Learner:
             found["prefer"] = self.judgements.meta
         elif self.asked:
             found["prefer"] = expected_judgements(self.recipe, self.asked)
+        if self.prompts is not None:
+            found["reinforce"] = self.prompts.meta
         return found
 
     def knows(self, kind: str) -> bool:
@@ -287,17 +359,35 @@ class _Learner:
         """Why their learning rates are what they are."""
         return [self._rate(kind)[1] for kind in self.reports()]
 
-    def job(self, kind: str, made: Mapping[str, Artifact], seconds_left: Callable[[], float | None]) -> Job:
+    def job(
+        self,
+        kind: str,
+        made: Mapping[str, Artifact],
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
         """The job of the stage `kind`, after those that are made."""
         rate, _ = self._rate(kind)
         if kind == "sft":
             assert self.data is not None
-            return self.orders.sft(self.base, self.data, rate, seconds_left)
+            return self.orders.sft(self.base, self.data, rate, seconds_left, checkpointing)
+        if kind == "reinforce":
+            evaluated, before = self.data or self.judgements, made.get("prefer", made.get("sft"))
+            assert self.prompts is not None
+            assert evaluated is not None
+            assert before is not None
+            return self.orders.reinforce(
+                self.base, self.prompts, evaluated, before, rate, seconds_left, checkpointing
+            )
         assert self.judgements is not None
-        return self.orders.prefer(self.base, self.judgements, made.get("sft"), rate, seconds_left)
+        return self.orders.prefer(
+            self.base, self.judgements, made.get("sft"), rate, seconds_left, checkpointing
+        )
 
     def _rate(self, kind: str) -> tuple[float, str]:
         if kind == "sft":
             assert self.recipe.sft is not None
             return resolve_learning_rate(self.recipe.sft, self.base.width)
+        if kind == "reinforce":
+            return resolve_reinforcement_rate(self.recipe, self.base.width)
         return resolve_preference_rate(self.recipe, self.base.width)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from nomoat.ledger.files import hash_file
 from nomoat.model.load import Machine, choose_machine
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
     adapter_keys,
     data_keys,
     first_training,
     judgement_keys,
+    policy_keys,
     preference_keys,
+    prompt_keys,
     training_keys,
 )
+from nomoat.night.reinforcement import run_prompts, run_reinforce
 from nomoat.night.sampling import PAIRS, run_sample
 from nomoat.night.sources import Sources
 from nomoat.night.stages import (
@@ -35,7 +40,9 @@ from nomoat.night.stages import (
     run_pretrain,
     run_sft,
 )
-from nomoat.recipe import GgufType, Pretrain, Recipe
+from nomoat.plan.memory import Checkpointing
+from nomoat.recipe import GgufType, Recipe
+from nomoat.recipe_training import Pretrain
 
 SMALL_FILE_BYTES = 100_000_000
 
@@ -50,8 +57,10 @@ class Orders:
     threads: int
     stop_asked: Callable[[], bool]
 
-    def pretrain(self, section: Pretrain, seconds_left: Callable[[], float | None]) -> Job:
-        """A base of one's own. Its key does not depend on the time left."""
+    def pretrain(
+        self, section: Pretrain, seconds_left: Callable[[], float | None], checkpointing: Checkpointing
+    ) -> Job:
+        """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
         machine = choose_machine(section.dtype)
         keys = training_keys(section, section.learning_rate, self.recipe.seed)
         shape: dict[str, Any] = {
@@ -74,6 +83,7 @@ class Orders:
             params={
                 "keys": asdict(keys),
                 **shape,
+                **_bitsandbytes(section.optim != "adamw_torch"),
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
             },
@@ -82,15 +92,16 @@ class Orders:
                 files=list(self.sources.pretrain),
                 machine=machine,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 **shape,
             ),
         )
 
-    def data(self, base: Base) -> Job:
-        """Read, check, split and tokenise the owner's rows."""
-        keys = data_keys(self.recipe)
+    def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
+        keys = data_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="data",
             why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
@@ -109,8 +120,15 @@ class Orders:
             ),
         )
 
-    def sft(self, base: Base, data: Artifact, rate: float, seconds_left: Callable[[], float | None]) -> Job:
-        """Fine-tune the base. Its key does not depend on the time left."""
+    def sft(
+        self,
+        base: Base,
+        data: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.sft
         assert section is not None
         keys = training_keys(section, rate, self.recipe.seed)
@@ -124,15 +142,18 @@ class Orders:
                 "lora_target_modules",
                 "lora_layers",
                 "frozen_cache",
+                "load_in_4bit",
             )
         }
         return Job(
             kind="sft",
-            why=f"{section.method} on {data.meta['rows']['train']} rows",
+            why=f"{section.method} on {data.meta['rows']['train']} rows"
+            + (", the base held in 4 bits" if section.load_in_4bit else ""),
             inputs={"base": base.source, "data": data.id},
             params={
                 "keys": asdict(keys),
                 **lora,
+                **_bitsandbytes(section.load_in_4bit or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(),
@@ -148,6 +169,7 @@ class Orders:
                 seconds_left=seconds_left,
                 stop_asked=self.stop_asked,
                 keys=keys,
+                gradient_checkpointing=checkpointing,
                 **lora,
             ),
         )
@@ -164,11 +186,10 @@ class Orders:
             "n_ctx": self.n_ctx(files),
             "threads": engine_threads(files, self.threads),
         }
-        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.asked)}
         return Job(
             kind="sample",
             why=f"{section.samples} answers to each prompt, judged by its checks",
-            inputs={"file": files.id, **prompts},
+            inputs={"file": files.id, **_hashed("prompts", self.sources.asked)},
             params=keys | {"gguf": gguf.name},
             run=partial(
                 run_sample,
@@ -181,9 +202,11 @@ class Orders:
             ),
         )
 
-    def judgements(self, base: Base, sampled: Artifact | None = None) -> Job:
-        """Read, check, split and tokenise the owner's judged answers, or those that were sampled."""
-        files, keys = self.sources.prefer, judgement_keys(self.recipe)
+    def judgements(self, base: Base, sampled: Artifact | None = None, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's judged answers, or those that were sampled; those to one of
+        `keep_out` are held out."""
+        keys = judgement_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
+        files = self.sources.prefer
         inputs = self.sources.fingerprints(files)
         if sampled is not None:
             files, inputs = (str(sampled.path / PAIRS),), {"pairs": sampled.id}
@@ -208,9 +231,10 @@ class Orders:
         sft: Artifact | None,
         rate: float,
         seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
     ) -> Job:
-        """Learn from judged answers: what `sft` made is trained further, or the base. Its key does not depend on the
-        time left."""
+        """Learn from judged answers: what `sft` made is trained further, or the base. Its key depends neither on the
+        time left nor on what changes memory alone."""
         section = self.recipe.prefer
         assert section is not None
         keys, loss = training_keys(section, rate, self.recipe.seed), preference_keys(section)
@@ -225,6 +249,7 @@ class Orders:
                 "keys": asdict(keys),
                 "loss": asdict(loss),
                 **adapter,
+                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
                 "base_name": base.name,
                 "budget": self._limits(),
                 **self._where_bytes_depend_on(machine),
@@ -243,15 +268,98 @@ class Orders:
                 stop_asked=self.stop_asked,
                 keys=keys,
                 loss=loss,
+                gradient_checkpointing=checkpointing,
+                **adapter,
+            ),
+        )
+
+    def prompts(self, base: Base) -> Job:
+        """Read, check, split and tokenise the prompts that are answered for rewards."""
+        files, never, keys = self.sources.reinforce, self.sources.prompts, prompt_keys(self.recipe)
+        return Job(
+            kind="prompts",
+            why=f"{len(files)} file(s) of prompts to read, check and tokenise",
+            inputs={
+                "base": base.source,
+                **_hashed("file", files),
+                **_hashed("never", never),
+                **template_input(self.sources.chat_template),
+            },
+            params={**keys, "suites": [path.stem for path in files]},
+            run=partial(
+                run_prompts,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=files,
+                never=never,
+                **keys,
+            ),
+        )
+
+    def reinforce(
+        self,
+        base: Base,
+        prompts: Artifact,
+        evaluated: Artifact,
+        trained: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """Learn from rewards: what `trained` holds is trained further. Its key depends neither on
+        the time left nor on what changes memory alone."""
+        section = self.recipe.reinforce
+        assert section is not None
+        keys, policy = training_keys(section, rate, self.recipe.seed), policy_keys(section)
+        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
+        is_adapter = adapter["method"] == "lora"
+        specs = self.sources.rewards
+        return Job(
+            kind="reinforce",
+            why=f"{section.method} on {prompts.meta['rows']['train']} prompts",
+            inputs={
+                "base": base.source,
+                "prompts": prompts.id,
+                "evaluated": evaluated.id,
+                "trained": trained.id,
+                **_hashed("reward", [spec.file for spec in specs if spec.file is not None]),
+            },
+            params={
+                "keys": asdict(keys),
+                "policy": asdict(policy),
+                "rewards": [{"kind": spec.kind, "weight": spec.weight, **spec.keys} for spec in specs],
+                **adapter,
+                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
+                "base_name": base.name,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_reinforce,
+                base=base.folder if is_adapter else trained.path / MODEL,
+                adapter=trained.path / ADAPTER if is_adapter else None,
+                base_name=base.name,
+                base_sha256=base.sha256,
+                prompts=prompts.path,
+                evaluated=evaluated.path,
+                chat_template=self.sources.chat_template,
+                rewards=specs,
+                machine=machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                policy=policy,
+                gradient_checkpointing=checkpointing,
+                keys=keys,
                 **adapter,
             ),
         )
 
     def merge(self, base: Base, data: Artifact, trained: Artifact) -> Job:
         """Fold the adapter into its base."""
+        in_4bit = adapter_keys(self.recipe)["load_in_4bit"]
         return Job(
             kind="merge",
-            why="the adapter folded into its base",
+            why="the adapter folded into its base" + (", unquantised" if in_4bit else ""),
             inputs={
                 "base": base.source,
                 "adapter": trained.id,
@@ -267,6 +375,7 @@ class Orders:
                 data=data.path,
                 chat_template=self.sources.chat_template,
                 machine=self.machine,
+                trained_in_4bit=in_4bit,
             ),
         )
 
@@ -291,7 +400,6 @@ class Orders:
             )
         }
         keys |= {"seed": self.recipe.seed, "batch_tokens": first_training(self.recipe).micro_batch_tokens}
-        prompts = {f"prompts {i}": f"file:{hash_file(path)}" for i, path in enumerate(self.sources.prompts)}
         return Job(
             kind="evaluate",
             why="base against tuned model on what no training saw",
@@ -301,7 +409,7 @@ class Orders:
                 "data": data.id,
                 "base file": base_files.id,
                 "file": served.id,
-                **prompts,
+                **_hashed("prompts", self.sources.prompts),
             },
             params={
                 "serve": serve,
@@ -321,6 +429,42 @@ class Orders:
                 machine=self.machine,
                 threads=engine_threads(served, self.threads),
                 n_ctx=self.n_ctx(base_files),
+                **keys,
+            ),
+        )
+
+    def gate(
+        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact, rival: Rival | None
+    ) -> Job:
+        """The file that would be served against the champion's; against the base where there is none."""
+        section = self.recipe.evaluate
+        keys: dict[str, Any] = {
+            key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
+        }
+        keys |= {
+            "n_ctx": self.n_ctx(served),
+            "batch_tokens": first_training(self.recipe).micro_batch_tokens,
+        }
+        champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
+        return Job(
+            kind="gate",
+            why=f"it or {rival.name if rival else 'the base'}",
+            inputs={"evaluate": evaluate.id, "file": served.id, **champion},
+            params={
+                "rival": rival.name if rival else None,
+                "serve": rival.gguf.name if rival else None,
+                **keys,
+                **self._where_bytes_depend_on(),
+            },
+            run=partial(
+                run_gate,
+                evaluated=evaluate.path,
+                challenger=merged.path / MODEL,
+                data=data.path,
+                rival=rival,
+                prompt_files=self.sources.prompts,
+                machine=self.machine,
+                threads=engine_threads(served, self.threads),
                 **keys,
             ),
         )
@@ -366,6 +510,15 @@ class Orders:
         machine = machine or self.machine
         dtype = str(machine.dtype).removeprefix("torch.")
         return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+
+
+def _hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
+    return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
+
+
+def _bitsandbytes(used: bool) -> dict[str, str]:
+    """Its version, where bytes depend on it."""
+    return {"bitsandbytes": version("bitsandbytes")} if used else {}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:

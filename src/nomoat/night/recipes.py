@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from nomoat.recipe import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Recipe, Sft
+from nomoat.errors import RecipeError
+from nomoat.model.bits import require_bitsandbytes
+from nomoat.recipe import Recipe
+from nomoat.recipe_training import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Reinforce, Sft
 from nomoat.train.prefer import PreferenceKeys
 from nomoat.train.run import TrainingKeys
+from nomoat.train.sampled import PolicyKeys
 
 WIDE = 2048
 LORA_RATE_WHEN_WIDE = 2e-4
@@ -45,6 +50,37 @@ def resolve_preference_rate(recipe: Recipe, width: int) -> tuple[float, str]:
     return rate, f"prefer: learning rate {rate:g}, a tenth of that of sft (prefer.learning_rate)"
 
 
+def resolve_reinforcement_rate(recipe: Recipe, width: int) -> tuple[float, str]:
+    """The learning rate of `reinforce` and a sentence that gives its reason: a tenth of `sft`'s, as for `prefer`."""
+    section = recipe.reinforce
+    assert section is not None
+    if section.learning_rate is not None:
+        return (
+            section.learning_rate,
+            f"reinforce: learning rate {section.learning_rate:g}, as the recipe says",
+        )
+    first = (recipe.sft or Sft()).model_copy(update={"method": adapter_keys(recipe)["method"]})
+    rate = PREFER_SHARE * resolve_learning_rate(first, width)[0]
+    return rate, f"reinforce: learning rate {rate:g}, a tenth of that of sft (reinforce.learning_rate)"
+
+
+def policy_keys(section: Reinforce) -> PolicyKeys:
+    """The keys of reinforcement."""
+    return PolicyKeys(**{field.name: getattr(section, field.name) for field in fields(PolicyKeys)})
+
+
+def prompt_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that the stage `prompts` depends on."""
+    section = recipe.reinforce
+    assert section is not None
+    return {
+        "held_out_share": recipe.data.held_out,
+        "max_seq_len": section.max_seq_len,
+        "max_new_tokens": section.max_new_tokens,
+        "needs_checks": not section.rewards or all(reward.kind == "checks" for reward in section.rewards),
+    }
+
+
 def preference_keys(section: Prefer) -> PreferenceKeys:
     """The keys of the loss."""
     beta = section.beta or (SIMPO_BETA if section.loss_type == "simpo" else BETA)
@@ -80,6 +116,24 @@ def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
     return rate, f"learning rate {rate:g} for {whom} of a base {width} wide (sft.learning_rate)"
 
 
+def require_extras(recipe: Recipe, device: str) -> None:
+    """ModelError where the recipe asks for what an extra would bring, and it is not there: before anything is done.
+    RecipeError where it asks for paging, and there is no GPU."""
+    if adapter_keys(recipe)["load_in_4bit"]:
+        require_bitsandbytes("sft.load_in_4bit" if recipe.sft else "prefer.load_in_4bit", device)
+    sections = {"sft": recipe.sft, "prefer": recipe.prefer, "pretrain": recipe.pretrain}
+    for name, section in sections.items():
+        if section is None or section.optim == "adamw_torch":
+            continue
+        if section.optim == "paged_adamw_8bit" and device != "cuda":
+            raise RecipeError(
+                f"{name}.optim: paged_adamw_8bit moves moments between a GPU's memory and the machine's, and there is "
+                "no GPU here",
+                hint=f"Set {name}.optim to adamw_8bit or adamw_torch.",
+            )
+        require_bitsandbytes(f"{name}.optim", device)
+
+
 def training_keys(section: Optimiser, learning_rate: float, seed: int) -> TrainingKeys:
     """The training keys of a section that trains."""
     return TrainingKeys(
@@ -92,6 +146,7 @@ def training_keys(section: Optimiser, learning_rate: float, seed: int) -> Traini
         warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,
         adam_beta2=section.adam_beta2,
+        optim=section.optim,
         max_grad_norm=section.max_grad_norm,
         eval_steps=section.eval_steps,
         save_steps=section.save_steps,

@@ -19,7 +19,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nomoat.evaluate.comparison import Answer, Comparison, Estimate, Metric
-from nomoat.evaluate.stats import mcnemar_exact
+from nomoat.evaluate.gate import GateVerdict
+from nomoat.evaluate.stats.intervals import mcnemar_exact
 from nomoat.ledger.files import atomic_write
 from nomoat.night import report_plots, units
 from nomoat.night.result import NightSummary, TrainingSummary
@@ -43,12 +44,26 @@ _TRAINING = {
     "best_loss": "held-out loss after",
     "best_accuracy": "held-out judgements followed, as a share",
     "best_margin": "held-out margin of the preferred, nats × beta",
+    "first_pass_rate": "held-out pass rate before, as a share",
+    "best_pass_rate": "held-out pass rate after, as a share",
+    "first_reward": "held-out reward before",
+    "best_reward": "held-out reward after",
     "tokens": "tokens read",
     "supervised_tokens": "tokens trained on",
     "seconds": "time",
 }
 _LOSS_PER = {"prefer": "judgement"}
 """What the loss of a stage is a mean over, where that is not tokens."""
+_REWARDED = (
+    ("reward", "reward"),
+    ("pass_rate", "pass rate"),
+    ("length", "length of answers, tokens"),
+    ("kl", "KL to the reference, nats a token"),
+    ("entropy", "entropy, nats a token"),
+    ("clipped", "share of tokens clipped"),
+    ("sampling_kl", "KL of sampling to training, nats a token"),
+)
+"""What is drawn of reinforcement."""
 _ROWS = {
     "read": "rows read",
     "train": "rows to train on",
@@ -128,6 +143,7 @@ def _view(summary: NightSummary) -> dict[str, Any]:
         "metrics": [_metric(metric, metric.name == comparison.decided_by) for metric in comparison.metrics],
         "interval_figures": _interval_figures(comparison.metrics),
         "mcnemar": _mcnemar(comparison),
+        "gate": _gate(summary.gate),
         "trainings": [_training(training, str(i or "")) for i, training in enumerate(summary.trainings)],
         "answers": [_answer(answer) for answer in answers],
         "answer_count": len(comparison.answers),
@@ -187,6 +203,44 @@ def _mcnemar(comparison: Comparison) -> str | None:
     )
 
 
+_SOURCES = {"checks": "held-out prompts", "loss": "loss on held-out rows", "votes": "blind votes"}
+
+
+def _gate(gate: GateVerdict | None) -> dict[str, Any] | None:
+    """The gate's verdict, its evidence and its guards, ready to print; None for a night that had no gate."""
+    if gate is None:
+        return None
+    return {
+        "verdict": gate.verdict,
+        "said": gate.said,
+        "rows": [
+            {
+                "source": _SOURCES[found.source],
+                "counts": f"{found.wins:,} / {found.losses:,} / {found.ties:,}",
+                "rate": _percent(found.rate),
+                "e_value": f"{found.e_value:,.3g}",
+            }
+            for found in gate.weighed
+        ],
+        "guards": [
+            {"suite": guard.suite, "finding": guard.finding, "difference": _percent(guard.difference)}
+            for guard in gate.guards
+        ],
+        "asked": f"{1 / gate.alpha:,.0f}",
+        "confidence": f"{100 * (1 - gate.alpha):g}",
+        "guard_confidence": f"{100 * (1 - 2 * gate.alpha):g}",
+    }
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    value, low, high = (
+        f"{100 * x:.1f}".replace("-", "−") for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value}% ({low} to {high})"
+
+
 def _answer(answer: Answer) -> dict[str, Any]:
     left_out = len(answer.messages) - MOST_TURNS
     turns = [
@@ -224,12 +278,15 @@ def _content(message: dict[str, Any]) -> str:
 def _training(training: TrainingSummary, name: str) -> dict[str, Any]:
     """Curves, numbers and events of one stage; what a unit is of, its kind says."""
     kind, curve, facts = training.kind, training.curve, training.facts
-    per = _LOSS_PER.get(kind, "token")
-    figures = [
-        report_plots.loss_curve(curve, facts.get("best_step"), name=name, per=per),
-        report_plots.metric_curve(curve, "accuracy", "judgements followed", name=name),
-        report_plots.metric_curve(curve, "margin", "margin of the preferred, nats × beta", name=name),
-    ]
+    if kind == "reinforce":  # its loss says nothing: it is about 0 by construction
+        figures = [report_plots.metric_curve(curve, *told, name=name) for told in _REWARDED]
+    else:
+        per = _LOSS_PER.get(kind, "token")
+        figures = [
+            report_plots.loss_curve(curve, facts.get("best_step"), name=name, per=per),
+            report_plots.metric_curve(curve, "accuracy", "judgements followed", name=name),
+            report_plots.metric_curve(curve, "margin", "margin of the preferred, nats × beta", name=name),
+        ]
     return {
         "kind": kind,
         "figures": [figure for figure in map(_figure, figures) if figure is not None],

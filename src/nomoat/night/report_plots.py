@@ -81,7 +81,7 @@ def loss_curve(
 def metric_curve(curve: dict[str, Any], key: str, label: str, *, name: str) -> str | None:
     """What an objective tells besides its loss, by step: smoothed in training, and held-out. None where it does not."""
     train, held_out = (_points(curve.get(side, []), key) for side in ("train", "held_out"))
-    if not held_out:
+    if not train and not held_out:
         return None
 
     def draw(axes: Axes) -> None:
@@ -90,8 +90,11 @@ def metric_curve(curve: dict[str, Any], key: str, label: str, *, name: str) -> s
             axes.plot(
                 steps, smooth(values), color=_BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
             )
-        steps, values = zip(*held_out, strict=True)
-        axes.plot(steps, values, color=_TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out")
+        if held_out:
+            steps, values = zip(*held_out, strict=True)
+            axes.plot(
+                steps, values, color=_TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out"
+            )
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nomoat.evaluate.comparison import Comparison
+from nomoat.evaluate.gate import GateVerdict
 from nomoat.ledger.artifacts import Artifact
 
 
 @dataclass(frozen=True)
 class Results:
     """The artifacts of a night; those of stages it had not are None. `trained` holds those of the stages that trained
-    on the base, in order, by kind; `plan` is the planner's sentences."""
+    on the base, in order, by kind; `plan` is the planner's sentences, `rival_id` the generation that the gate compared
+    with (None: the base)."""
 
     served: Artifact
     evaluate: Artifact
@@ -23,6 +25,8 @@ class Results:
     judgements: Artifact | None = None
     trained: dict[str, Artifact] = field(default_factory=dict)
     merged: Artifact | None = None
+    gate: Artifact | None = None
+    rival_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ class NightSummary:
     trainings: list[TrainingSummary]
     """In order; none where all was reused from elsewhere."""
     comparison: Comparison
+    gate: GateVerdict | None
+    """None for a night that makes only a base of its own."""
+    champion: str
+    """Who is served after this night: a generation's name, or 'base'; '' where nobody was ever chosen."""
     fidelity: list[dict[str, Any]]
     """One a file: {file, type, bytes, same_greedy_share, mean_kl, same_top_share, said}"""
     stages: list[StageSummary]

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nomoat.data.readers.hub import is_hub_id
 from nomoat.data.readers.read import known_suffix
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.files import hash_file
 from nomoat.recipe import Recipe
+from nomoat.recipe_training import Reward
 
 STARTER = Path(__file__).parent.parent / "assets" / "starter"
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A source of rewards: its kind, its weight, the file it needs, and the rest of its keys."""
+
+    kind: str
+    weight: float
+    file: Path | None
+    keys: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,8 @@ class Sources:
     prefer: tuple[str, ...]
     asked: tuple[Path, ...]
     prompts: tuple[Path, ...]
+    reinforce: tuple[Path, ...]
+    rewards: tuple[RewardSpec, ...]
     pretrain: tuple[str, ...]
     chat_template: Path | None
 
@@ -46,6 +60,8 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
         prefer=_judged(recipe, folder),
         asked=_asked(recipe, folder),
         prompts=tuple(prompts),
+        reinforce=_reinforced(recipe, folder),
+        rewards=_rewards(recipe, folder),
         pretrain=_files(folder, recipe.pretrain.train, "pretrain.train") if recipe.pretrain else (),
         chat_template=None if template is None else _template(folder, template),
     )
@@ -81,6 +97,34 @@ def _asked(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
         return ()
     names = recipe.prefer.prompts
     return tuple(_existing(folder, name, "prefer.prompts") for name in names) or (STARTER / "prompts.jsonl",)
+
+
+def _reinforced(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
+    if recipe.reinforce is None:
+        return ()
+    if not recipe.reinforce.prompts:
+        raise RecipeError(
+            "reinforce: names no prompts to answer",
+            hint="Name JSONL files of prompts with checks: reinforce.prompts: [prompts.jsonl], a line such as "
+            '{"messages": [{"role": "user", "content": "..."}], "checks": [{"kind": "words", "max": 50}]}',
+        )
+    return tuple(_existing(folder, name, "reinforce.prompts") for name in recipe.reinforce.prompts)
+
+
+def _rewards(recipe: Recipe, folder: Path) -> tuple[RewardSpec, ...]:
+    """The sources of rewards with their files, which are looked for now."""
+    if recipe.reinforce is None:
+        return ()
+    found = []
+    for index, reward in enumerate(recipe.reinforce.rewards or [Reward(kind="checks")]):
+        key, file = f"reinforce.rewards[{index}]", None
+        if reward.schema_file is not None:
+            file = _existing(folder, reward.schema_file, f"{key}.schema_file")
+        if reward.function is not None:
+            file = _existing(folder, reward.function.rpartition(":")[0], f"{key}.function")
+        said = {k: v for k, v in reward.model_dump().items() if v is not None and k not in ("kind", "weight")}
+        found.append(RewardSpec(reward.kind, reward.weight, file, said))
+    return tuple(found)
 
 
 def _files(folder: Path, names: list[str], key: str) -> tuple[str, ...]:
@@ -130,7 +174,9 @@ def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:
     """The licence of the base as its model card states it, and of the starter data; what nobody stated is
     said to be unknown, never guessed."""
     found = [f"base: {_card_licence(base / 'README.md')}"]
-    for name in dict.fromkeys((*sources.train, *sources.prefer)):
+    for name in dict.fromkeys(
+        (*sources.train, *sources.prefer, *map(str, (*sources.asked, *sources.reinforce)))
+    ):
         own = Path(name).parent == STARTER
         found.append(
             f"{Path(name).name}: {_card_licence(STARTER / 'README.md') if own else 'yours; not stated'}"

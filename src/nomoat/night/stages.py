@@ -123,7 +123,7 @@ def run_pretrain(
         folders.scratch,
         keys=keys,
         machine=machine,
-        hooks=_hooks(report, seconds_left, stop_asked),
+        hooks=hooks_of(report, seconds_left, stop_asked),
         **shape,
     )
     shutil.copytree(folders.scratch / "data" / HELD_OUT, folders.out / HELD_OUT)
@@ -152,7 +152,7 @@ def run_sft(
         folders.out,
         folders.scratch,
         machine=machine,
-        hooks=_hooks(report, seconds_left, stop_asked),
+        hooks=hooks_of(report, seconds_left, stop_asked),
         **keys,
     )
     return _trained(folders.out, result)
@@ -181,20 +181,23 @@ def run_prefer(
         folders.out,
         folders.scratch,
         machine=machine,
-        hooks=_hooks(report, seconds_left, stop_asked, preparing="the reference"),
+        hooks=hooks_of(report, seconds_left, stop_asked, preparing="the reference"),
         **keys,
     )
     return _trained(folders.out, result)
 
 
-def _hooks(
+def hooks_of(
     report: Report,
     seconds_left: Callable[[], float | None],
     stop_asked: Callable[[], bool],
     preparing: str = "frozen blocks, once for all passes",
+    what: str = "loss",
 ) -> Hooks:
+    """What a running stage tells and asks; `what` is the number that its progress is told by."""
+
     def on_progress(p: Progress) -> None:
-        report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, loss {p.loss:.3f}")
+        report(p.step / p.last_step, p.seconds_left, f"step {p.step} of {p.last_step}, {what} {p.loss:.3f}")
 
     return Hooks(
         seconds_left=seconds_left,
@@ -228,8 +231,10 @@ def run_merge(
     data: Path,
     chat_template: Path | None,
     machine: Machine,
+    trained_in_4bit: bool,
 ) -> Outcome:
-    """Fold the adapter into its base; refused unless the folder reads back as the same model."""
+    """Fold the adapter into its base, which is never the quantised one that it may have been trained on; refused
+    unless the folder reads back as the same model."""
     tokenizer, _ = tokenizer_with_template(base, chat_template)
     dtype = merge_dtype(count_parameters(base), machine.dtype)
     adapted = load_adapter(load_model(base, machine, weights=dtype), adapter, base_sha256=base_sha256)
@@ -240,7 +245,8 @@ def run_merge(
     report(0.7, None, "reading it back")
     difference = check_saved(before, folders.out / MODEL, rows, machine, dtype)
     meta = {"dtype": str(dtype).removeprefix("torch."), "largest_logit_difference": difference}
-    return Outcome(meta, f"merged; logits differ from the adapter's by at most {difference:.1e}")
+    into = " into the unquantised base (it was trained on the base in 4 bits)" if trained_in_4bit else ""
+    return Outcome(meta, f"merged{into}; logits differ from the adapter's by at most {difference:.1e}")
 
 
 def run_quantize(

@@ -17,6 +17,13 @@ GGUF_BYTES = {
 }
 """Bytes of a weight in a GGUF file: blocks with their scales, mixed as in Llama 2 7B (llama.cpp's table)."""
 
+MOMENT_BYTES = {
+    "adamw_torch": 8.0,
+    "adamw_8bit": 2.0 + 8 / 256,
+    "paged_adamw_8bit": 2.0 + 8 / 256,
+}
+"""What AdamW keeps of a trained number: two moments, in float32, or in a byte each with a scale for 256 of them."""
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -31,18 +38,23 @@ class Prices:
 
 
 def train_flops(
-    parameters: int, tokens: int, *, frozen: bool, top: float = 1.0, below_tokens: int = 0
+    parameters: int,
+    tokens: int,
+    *,
+    frozen: bool,
+    top: float = 1.0,
+    below_tokens: int = 0,
+    recomputed: bool = False,
 ) -> float:
     """Floating-point operations of training on `tokens`.
 
     2N a token forward, 2N back to the activations, 2N back to the weights (Kaplan et al. 2020,
     arXiv:2001.08361, section 2.1); frozen weights need no gradient of their own. Attention scores are left
     out: at 512 tokens they are a few per cent. Where only the share `top` of the blocks trains, those below are
-    read forward, for `below_tokens`.
+    read forward, for `below_tokens`. Blocks that are `recomputed` in backward are read forward twice.
     """
-    return (4.0 if frozen else 6.0) * parameters * top * tokens + forward_flops(parameters, below_tokens) * (
-        1.0 - top
-    )
+    each = (4.0 if frozen else 6.0) + (2.0 if recomputed else 0.0)
+    return each * parameters * top * tokens + forward_flops(parameters, below_tokens) * (1.0 - top)
 
 
 def forward_flops(parameters: int, tokens: int) -> float:
@@ -56,23 +68,17 @@ def adapter_share(lora_r: int, width: int) -> float:
 
 
 def train_bytes(
-    parameters: int,
-    trainable: int,
-    *,
-    weight_bytes: int,
-    micro_batch_tokens: int,
-    width: int,
-    layers: int,
-    vocabulary: int,
+    states: float, *, micro_batch_tokens: int, width: int, layers: int, vocabulary: int, recomputed: bool
 ) -> float:
-    """Memory of a training step: weights, gradient and two moments in float32 of what is trained, the
-    activations that backward needs, and the logits of a micro-batch with their gradient.
+    """Memory of a training step: `states` (weights, gradients and moments), the activations that backward
+    needs, and the logits of a micro-batch with their gradient.
 
     Some 34 activations of the model's width are kept a token and layer (Korthikanti et al. 2022,
-    arXiv:2205.05198, equation 1, in elements of two bytes; here counted as 17 of four).
+    arXiv:2205.05198, equation 1, in elements of two bytes; here counted as 17 of four). Of layers that are
+    `recomputed` only the input is, and what one of them makes while backward is in it.
     """
-    states = parameters * weight_bytes + trainable * 12.0
-    activations = 17.0 * micro_batch_tokens * width * layers * 4.0
+    kept = layers + 17.0 if recomputed else 17.0 * layers
+    activations = kept * micro_batch_tokens * width * 4.0
     logits = 3.0 * micro_batch_tokens * vocabulary * 4.0
     return states + activations + logits
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nomoat.errors import BudgetError
-from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_bytes, train_flops
+from nomoat.plan.cost import JOULES_PER_KWH, Prices, forward_flops, train_flops
+from nomoat.plan.memory import Checkpointing, StepSize, plan_memory
 
 # Share of the measured matrix speed that whole training steps reach: less than the best that docs/benchmarks.md
 # shows (68% and 77% on shape S), for small bases and busy machines; the loop soon measures its own.
@@ -19,13 +20,16 @@ RESERVE = 1.5
 @dataclass(frozen=True)
 class Training:
     """One stage that trains, counted in tokens: trained on, read by the blocks below those that train (`top` is the
-    share of the blocks that does), and read besides, for held-out losses and references."""
+    share of the blocks that does), and read besides, for held-out losses and references. `step` is what it computes
+    at once."""
 
     kind: str
     train_tokens: int
     below_tokens: int
     read_tokens: int
-    top: float = 1.0
+    top: float
+    step: StepSize
+    gradient_checkpointing: Checkpointing
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,11 @@ class Work:
     `trainings` are the stages that train, in order; those that are done already train on nothing. `held_out_tokens`
     are read for each model's loss after them. `prompt_tokens` is a prompt's mean length; `drawn_answers` of at most
     `drawn_tokens` are written before the last training, which learns from them; `compared_*` are of the comparison of
-    every file with its folder: how many prompts, and greedy tokens of each.
+    every file with its folder: how many prompts, and greedy tokens of each; `rival_prompts` are answered by the
+    champion for the gate, or `rival_tokens` read.
     """
 
     parameters: int
-    trainable: int
     frozen: bool
     trainings: tuple[Training, ...]
     held_out_tokens: int
@@ -48,22 +52,21 @@ class Work:
     max_new_tokens: int
     compared_prompts: int
     compared_tokens: int
-    micro_batch_tokens: int
-    width: int
-    layers: int
-    vocabulary: int
     files: int
     drawn_answers: int = 0
     drawn_tokens: int = 0
+    rival_prompts: int = 0
+    rival_tokens: int = 0
 
-    def flops(self, training: Training) -> float:
-        """Of one of the trainings."""
+    def flops(self, training: Training, *, recomputed: bool) -> float:
+        """Of one of the trainings; `recomputed`: with blocks computed again in backward."""
         steps = train_flops(
             self.parameters,
             training.train_tokens,
             frozen=self.frozen,
             top=training.top,
             below_tokens=training.below_tokens,
+            recomputed=recomputed,
         )
         return steps + forward_flops(self.parameters, training.read_tokens)
 
@@ -76,7 +79,6 @@ class Capacity:
     gflops: float
     read_tokens_per_s: float
     write_tokens_per_s: float
-    weight_bytes: int
     memory_bytes: int
     watts: float
 
@@ -99,12 +101,13 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Plan:
-    """`train_seconds` is how long each stage that trains may take (None: as long as it needs); `sentences` say
-    every number that was chosen, with its reason."""
+    """`train_seconds` is how long each stage that trains may take (None: as long as it needs), and
+    `gradient_checkpointing` what it is told of that; `sentences` say every number that was chosen, with its reason."""
 
     stages: tuple[StageForecast, ...]
     train_seconds: dict[str, float | None]
     memory_bytes: float
+    gradient_checkpointing: dict[str, Checkpointing]
     sentences: tuple[str, ...]
 
     @property
@@ -130,7 +133,11 @@ def plan_night(
     training then gets what there is, if nothing.
     """
     flops_per_second = capacity.gflops * 1e9
-    training = {t.kind: work.flops(t) / (flops_per_second * TRAINING_SHARE) for t in work.trainings}
+    memory = {
+        t.kind: plan_memory(t.step, t.gradient_checkpointing, capacity.memory_bytes) for t in work.trainings
+    }
+    flops = {t.kind: work.flops(t, recomputed=memory[t.kind].recomputes) for t in work.trainings}
+    training = {kind: count / (flops_per_second * TRAINING_SHARE) for kind, count in flops.items()}
     train_s = sum(training.values())
     convert_s = FIXED_SECONDS * work.files + 4.0 * work.parameters * work.files / 50e6
     read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
@@ -142,14 +149,18 @@ def plan_night(
         "evaluate": FIXED_SECONDS
         + read_s
         + _compare_seconds(work, capacity)
-        + _answer_seconds(work, capacity),
+        + _answer_seconds(work, capacity, 2 * work.prompts),
     }
+
+    if work.rival_prompts or work.rival_tokens:
+        loss_s = forward_flops(work.parameters, work.rival_tokens) / (flops_per_second * TRAINING_SHARE)
+        seconds["gate"] = FIXED_SECONDS + loss_s + _answer_seconds(work, capacity, work.rival_prompts)
 
     after_s = RESERVE * (sum(seconds.values()) - train_s)
     allowed_s = seconds_within(limits, prices, capacity.watts)
     train_allowed_s = None if allowed_s is None else allowed_s - after_s
     sentences = (
-        [_forecast_sentence(train_s, work, capacity)]
+        [_forecast_sentence(train_s, sum(flops.values()), work, capacity)]
         if any(t.train_tokens for t in work.trainings)
         else ["training was done before"]
     )
@@ -170,32 +181,25 @@ def plan_night(
             seconds |= {kind: s * train_allowed_s / train_s for kind, s in training.items()}
         if train_s:
             allowed = {kind: s * train_allowed_s / train_s for kind, s in training.items()}
-    memory = train_bytes(
-        work.parameters,
-        work.trainable,
-        weight_bytes=capacity.weight_bytes,
-        micro_batch_tokens=work.micro_batch_tokens,
-        width=work.width,
-        layers=work.layers,
-        vocabulary=work.vocabulary,
-    )
-    total_s = sum(seconds.values())
+    total_s, most_bytes = sum(seconds.values()), max(plan.bytes for plan in memory.values())
     total_sentence = (
         f"the night: about {total_s:.0f} s ({', '.join(f'{kind} {s:.0f}' for kind, s in seconds.items())}), "
         f"{total_s * capacity.watts / JOULES_PER_KWH:.3f} kWh, "
-        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {memory / 2**30:.1f} GiB of memory"
+        f"{prices.dollars(total_s, total_s * capacity.watts):.2f} dollars, {most_bytes / 2**30:.1f} GiB of memory"
     )
-    if memory > capacity.memory_bytes:
-        sentences.append(
-            f"training needs about {memory / 2**30:.1f} GiB and {capacity.memory_bytes / 2**30:.1f} GiB are free: "
-            f"the micro-batch of {work.micro_batch_tokens} tokens will be halved until it fits"
-        )
+    sentences += dict.fromkeys(sentence for plan in memory.values() for sentence in plan.sentences)
     sentences.append(total_sentence)
     stages = tuple(
         StageForecast(kind, s, s * capacity.watts, prices.dollars(s, s * capacity.watts))
         for kind, s in seconds.items()
     )
-    return Plan(stages, allowed, memory, tuple(sentences))
+    return Plan(
+        stages,
+        allowed,
+        most_bytes,
+        {kind: plan.gradient_checkpointing for kind, plan in memory.items()},
+        tuple(sentences),
+    )
 
 
 def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None:
@@ -208,10 +212,10 @@ def seconds_within(limits: Limits, prices: Prices, watts: float) -> float | None
     return min((s for s in (by_time, by_money) if s is not None), default=None)
 
 
-def _answer_seconds(work: Work, capacity: Capacity) -> float:
-    """Both models answer every prompt, at most at full length."""
+def _answer_seconds(work: Work, capacity: Capacity, answers: int) -> float:
+    """So many answers, each at most at full length."""
     reading = work.prompt_tokens / capacity.read_tokens_per_s
-    return 2 * work.prompts * (reading + work.max_new_tokens / capacity.write_tokens_per_s)
+    return answers * (reading + work.max_new_tokens / capacity.write_tokens_per_s)
 
 
 def _draw_seconds(work: Work, capacity: Capacity) -> float:
@@ -228,8 +232,8 @@ def _compare_seconds(work: Work, capacity: Capacity) -> float:
     return writing + (1 + work.files) * read / capacity.read_tokens_per_s
 
 
-def _forecast_sentence(train_s: float, work: Work, capacity: Capacity) -> str:
-    tokens, flops = sum(t.train_tokens for t in work.trainings), sum(map(work.flops, work.trainings))
+def _forecast_sentence(train_s: float, flops: float, work: Work, capacity: Capacity) -> str:
+    tokens = sum(t.train_tokens for t in work.trainings)
     return (
         f"training reads {tokens:,} tokens: {flops / 1e12:.1f} TFLOP at {TRAINING_SHARE:.0%} "
         f"of the {capacity.gflops:.0f} GFLOP/s measured here, about {train_s:.0f} s"

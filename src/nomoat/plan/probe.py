@@ -51,10 +51,8 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
     plain = Machine("cpu", torch.float32)
     gflops = _gflops(machine)
     if machine.device == "cuda":
-        free, _ = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         name = platform.processor() or platform.machine()
     drawn, said = _watts(machine, cores, watts)
     # it counts the processor only, and the owner's own figure goes before it
@@ -67,7 +65,7 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         dtype=str(machine.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         cores=cores,
-        memory_bytes=free,
+        memory_bytes=free_bytes(machine),
         disk_free_bytes=shutil.disk_usage(workspace).free,
         gflops=gflops,
         cpu_gflops=gflops if machine == plain else _gflops(plain),
@@ -79,6 +77,19 @@ def probe(machine: Machine, workspace: Path, *, watts: float | None) -> MachineP
         torch=str(torch.__version__),
         transformers=transformers.__version__,
     )
+
+
+def free_bytes(machine: Machine) -> int:
+    """Memory that can be had: a GPU's, or the machine's, on Linux with what the system fills with copies of files and
+    gives back."""
+    if machine.device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gflops(machine: Machine) -> float:

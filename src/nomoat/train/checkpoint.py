@@ -116,11 +116,16 @@ def _copy_into(named: Named, stored: dict[str, torch.Tensor], source: Path) -> N
             parameter.copy_(stored[name])
 
 
+_TABLES = ("qmap1", "qmap2")
+"""bitsandbytes' numbers that eight bits stand for: always the same, and one tensor for all weights."""
+
+
 def _optimizer_tensors(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
-        f"{key}/{name}": value.detach().contiguous().cpu()
+        f"{key}/{name}": torch.as_tensor(value).detach().contiguous().cpu()
         for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
+        if key not in _TABLES
     }
 
 
@@ -129,4 +134,8 @@ def _restore_optimizer(
 ) -> None:
     for key_name, value in stored.items():
         key, name = key_name.split("/", 1)
-        optimizer.state[named[name]][key].copy_(value)
+        state = optimizer.state[named[name]]
+        if isinstance(state[key], torch.Tensor):
+            state[key].copy_(value)
+        else:  # bitsandbytes counts its steps in a plain number
+            state[key] = value.item()

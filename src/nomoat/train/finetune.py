@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -37,9 +37,11 @@ def finetune(
     lora_target_modules: str | list[str],
     lora_layers: int | None,
     frozen_cache: bool,
+    load_in_4bit: bool,
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
 ) -> TrainResult:
     """Train and write `out/adapter/` (PEFT layout, method "lora") or `out/model/` (method "full").
 
@@ -50,7 +52,7 @@ def finetune(
     torch.manual_seed(keys.seed)  # for a base with dropout of its own
     if method == "lora":
         model = add_lora(
-            load_model(base, machine),
+            load_model(base, machine, four_bit=load_in_4bit),
             lora_r=lora_r,
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
@@ -67,7 +69,16 @@ def finetune(
     else:
         model = load_model(base, machine, weights=torch.float32)
         model.requires_grad_(True)
-    result = run_training(model, rows, held_out, scratch, keys=keys, machine=machine, hooks=hooks)
+    result = run_training(
+        model,
+        rows,
+        held_out,
+        scratch,
+        keys=keys,
+        machine=machine,
+        hooks=hooks,
+        gradient_checkpointing=gradient_checkpointing,
+    )
     if result.best_step == 0:
         lowest = min(point["loss"] for point in result.curve.held_out[1:])
         raise ModelError(

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from nomoat.data.pack import PacksItself, Rows, StepPlan, fill, pack_rows
 from nomoat.errors import ModelError
 from nomoat.model.logprobs import token_logprobs
-from nomoat.model.memory import smaller_batch
+from nomoat.model.memory import Room, thriftier
+from nomoat.model.recompute import can_recompute, recompute_blocks
 from nomoat.train.checkpoint import CheckpointFolder, Named, State
 from nomoat.train.hooks import Hooks, Interrupted, Progress
 from nomoat.train.objectives import Objective
@@ -34,10 +35,12 @@ class LoopSettings:
     max_grad_norm: float
     weight_decay: float
     adam_betas: tuple[float, float]
+    optim: str
     eval_steps: int
     save_steps: int
     autocast_bf16: bool = False
     device: str = "cpu"
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
 
 
 @dataclass
@@ -105,17 +108,25 @@ def train(
 
     A step reads `plan[step]`, splits it into micro-batches of `micro_batch_tokens`, and divides the summed
     gradient by the summed weight of the whole step, so the split changes nothing but memory. Running out
-    of memory halves the micro-batch, that of the held-out loss included. A step whose loss or gradient is not
+    of memory halves the micro-batch, that of the held-out loss included, and when it is one row, has backward
+    compute the blocks again (unless `gradient_checkpointing` is false). A step whose loss or gradient is not
     finite is skipped; three in a row end the run. `hooks.seconds_left` shortens the schedule.
 
-    Raises Interrupted after writing a checkpoint when `hooks.stop_asked`; ModelError when training diverges;
-    BudgetError when one row, or the optimiser, does not fit into memory.
+    Raises Interrupted after writing a checkpoint when `hooks.stop_asked`; ModelError when training diverges, or
+    the blocks cannot be computed again although they should; BudgetError when one row, or the optimiser, does
+    not fit into memory.
     """
     named: Named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = adamw(named, weight_decay=settings.weight_decay, betas=settings.adam_betas)
+    optimizer = adamw(
+        named, weight_decay=settings.weight_decay, betas=settings.adam_betas, optim=settings.optim
+    )
     state = checkpoints.load(named, optimizer) or _begin(named, optimizer, settings, checkpoints, held_out)
     planned = schedule
     step, run, schedule = _go_on(state, planned)
+    may_recompute = _may_recompute(model, settings)
+    run.recompute = may_recompute and (run.recompute or settings.gradient_checkpointing is True)
+    if run.recompute:
+        recompute_blocks(model)
 
     model.train()
     started, earlier_s, clock = time.monotonic(), run.seconds, StepClock()
@@ -127,7 +138,7 @@ def train(
             objective = objective_of(plan[step], run.micro_tokens)
             outcome = _gradients(model, rows, plan[step], objective, run.micro_tokens, settings, named)
         except RuntimeError as error:
-            run.shrink(step, smaller_batch(error, run.micro_tokens, longest))
+            run.make_room(step, thriftier(error, run.room, longest, may_recompute=may_recompute), model)
             optimizer.zero_grad(set_to_none=True)
             continue
         if outcome.finite:
@@ -135,10 +146,10 @@ def train(
                 optimizer.step()
             except RuntimeError as error:
                 # it may have moved some of the weights: only a checkpoint is whole
-                failed, micro_tokens = step, smaller_batch(error, run.micro_tokens, longest)
+                failed, room = step, thriftier(error, run.room, longest, may_recompute=may_recompute)
                 optimizer.zero_grad(set_to_none=True)
                 step, run, schedule = _go_on(checkpoints.load(named, optimizer), planned)
-                run.shrink(failed, micro_tokens, f" in the optimiser, back to step {step}")
+                run.make_room(failed, room, model, f" in the optimiser, back to step {step}")
                 continue
             run.skipped = 0
         else:
@@ -149,7 +160,7 @@ def train(
 
         clock.step_done()
         pace = Pace(clock.steps, clock.step_s, run.held_out_s, settings.eval_steps)
-        schedule = _land_if_late(schedule, step, pace, hooks.seconds_left(), run)
+        schedule = land_if_late(schedule, step, pace, hooks.seconds_left(), run)
         if step % settings.eval_steps == 0 or step == schedule.last_step:
             if run.measure(step, held_out):
                 checkpoints.save_best(step, named)
@@ -189,6 +200,17 @@ def _go_on(state: State | None, planned: Schedule) -> tuple[int, _Run, Schedule]
     for landing in run.landings:
         schedule = schedule.land(*landing)
     return state.step, run, schedule
+
+
+def _may_recompute(model: torch.nn.Module, settings: LoopSettings) -> bool:
+    """Whether blocks may be computed again in backward; ModelError where they should be and cannot."""
+    possible = can_recompute(model)
+    if settings.gradient_checkpointing is True and not possible:
+        raise ModelError(
+            "gradient_checkpointing: true, but the blocks of this model cannot be computed again",
+            hint="Take the line out, and lower micro_batch_tokens where memory is short.",
+        )
+    return possible and settings.gradient_checkpointing is not False
 
 
 @dataclass(frozen=True)
@@ -234,7 +256,7 @@ def _gradients(
         for name, value in loss.metrics.items():
             sums[name] = sums.get(name, 0.0) + value.item()
     weight = max(weight, 1e-12)
-    norm = _scale_and_clip(named, weight, settings.max_grad_norm)
+    norm = scale_and_clip(named, weight, settings.max_grad_norm)
     means = {name: value / weight for name, value in sums.items()}
     return _Outcome(total / weight, tokens, supervised, norm, means)
 
@@ -244,7 +266,7 @@ def autocast(device: str, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
 
 
-def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
+def scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
     """Divide the summed gradients by the step's weight and clip their norm, in one pass; returns the norm."""
     gradients = [p.grad for p in named.values() if p.grad is not None]
     if not gradients:  # no token of the step is a target
@@ -254,7 +276,14 @@ def _scale_and_clip(named: Named, weight: float, max_norm: float) -> float:
     return norm
 
 
-def _land_if_late(schedule: Schedule, step: int, pace: Pace, left_s: float | None, run: _Run) -> Schedule:
+class Lands(Protocol):
+    """A run that notes where it was shortened."""
+
+    landings: list[tuple[int, int]]
+    curve: Curve
+
+
+def land_if_late(schedule: Schedule, step: int, pace: Pace, left_s: float | None, run: Lands) -> Schedule:
     """Shorten the schedule when the steps still planned would outlast the time left."""
     planned = schedule.last_step - step
     if left_s is None or planned <= 0:
@@ -275,6 +304,7 @@ class _Run:
     """The mutable bookkeeping of one run; all of it goes through a checkpoint as JSON."""
 
     micro_tokens: int
+    recompute: bool = False
     curve: Curve = field(default_factory=Curve)
     best_step: int = 0
     best_loss: float = math.inf
@@ -319,6 +349,22 @@ class _Run:
             return False
         self.best_step, self.best_loss = step, loss
         return True
+
+    @property
+    def room(self) -> Room:
+        return Room(self.micro_tokens, self.recompute)
+
+    def make_room(self, step: int, room: Room, model: torch.nn.Module, where: str = "") -> None:
+        """Go on with `room` after memory ran out."""
+        if room.recompute and not self.recompute:
+            self.recompute = True
+            recompute_blocks(model)
+            self.curve.events.append(
+                f"step {step}: out of memory{where}, blocks are computed again in backward from now on "
+                f"(gradient checkpointing)"
+            )
+        if room.tokens < self.micro_tokens:
+            self.shrink(step, room.tokens, where)
 
     def shrink(self, step: int, micro_tokens: int, where: str = "") -> None:
         self.micro_tokens = micro_tokens

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,10 +91,12 @@ def prefer(
     lora_dropout: float,
     lora_target_modules: str | list[str],
     lora_layers: int | None,
+    load_in_4bit: bool,
     loss: PreferenceKeys,
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
 ) -> TrainResult:
     """Train further and write `out/adapter/` (method "lora") or `out/model/` (method "full").
 
@@ -112,11 +114,11 @@ def prefer(
         model = load_model(base, machine, weights=torch.float32)
         model.requires_grad_(True)
     elif adapter is not None:
-        bare = load_model(base, machine)
+        bare = load_model(base, machine, four_bit=load_in_4bit)
         model = load_adapter(bare, adapter, base_sha256=base_sha256, trainable=True)
     else:
         model = add_lora(
-            load_model(base, machine),
+            load_model(base, machine, four_bit=load_in_4bit),
             lora_r=lora_r,
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
@@ -124,7 +126,17 @@ def prefer(
             seed=keys.seed,
             lora_layers=lora_layers,
         )
-    result = _train(model, rows, held_out, scratch, loss=loss, keys=keys, machine=machine, hooks=hooks)
+    result = _train(
+        model,
+        rows,
+        held_out,
+        scratch,
+        loss=loss,
+        keys=keys,
+        gradient_checkpointing=gradient_checkpointing,
+        machine=machine,
+        hooks=hooks,
+    )
     if result.best_step == 0 and not after_sft:
         lowest = min(point["loss"] for point in result.curve.held_out[1:])
         raise ModelError(
@@ -150,6 +162,7 @@ def _train(
     *,
     loss: PreferenceKeys,
     keys: TrainingKeys,
+    gradient_checkpointing: bool | Literal["auto"],
     machine: Machine,
     hooks: Hooks,
 ) -> TrainResult:
@@ -169,6 +182,7 @@ def _train(
         lambda tokens: reader.held_out_loss(compass, loss, tokens),
         scratch,
         keys=keys,
+        gradient_checkpointing=gradient_checkpointing,
         machine=machine,
         hooks=hooks,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.prepare import prepare
@@ -31,6 +32,7 @@ def pretrain(
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
     **shape: int,
 ) -> TrainResult:
     """Train tokenizer and model on plain text and write a transformers model folder to `out`.
@@ -68,6 +70,7 @@ def pretrain(
         keys=keys,
         machine=machine,
         hooks=hooks,
+        gradient_checkpointing=gradient_checkpointing,
     )
     check_learned(result)
     save_model(model, tokenizer, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nomoat.data.pack import Head, PacksItself, Rows, StepPlan
 from nomoat.errors import ModelError
@@ -33,6 +33,7 @@ class TrainingKeys:
     warmup_ratio: float
     weight_decay: float
     adam_beta2: float
+    optim: str
     max_grad_norm: float
     eval_steps: int | None
     save_steps: int | None
@@ -46,6 +47,7 @@ def run_training(
     checkpoints: Path,
     *,
     keys: TrainingKeys,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
     machine: Machine,
     hooks: Hooks,
 ) -> TrainResult:
@@ -58,6 +60,7 @@ def run_training(
         lambda tokens: row_losses(model, compass, batch_tokens=tokens, device=machine.device),
         checkpoints,
         keys=keys,
+        gradient_checkpointing=gradient_checkpointing,
         machine=machine,
         hooks=hooks,
     )
@@ -71,6 +74,7 @@ def run_loop(
     checkpoints: Path,
     *,
     keys: TrainingKeys,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
     machine: Machine,
     hooks: Hooks,
 ) -> TrainResult:
@@ -105,10 +109,12 @@ def run_loop(
             max_grad_norm=keys.max_grad_norm,
             weight_decay=keys.weight_decay,
             adam_betas=(0.9, keys.adam_beta2),
+            optim=keys.optim,
             eval_steps=keys.eval_steps or tenth,
             save_steps=keys.save_steps or tenth,
             autocast_bf16=machine.bf16,
             device=machine.device,
+            gradient_checkpointing=gradient_checkpointing,
         ),
         checkpoints=CheckpointFolder(checkpoints, machine.device),
         held_out=held_out,

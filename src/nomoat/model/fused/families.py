@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from nomoat.data.pack import Segments
+from nomoat.model.cache import Reading, Writing
 from nomoat.model.fused.blocks import Attend, AttentionHalf, Feed, MlpHalf, Norm
 from nomoat.model.fused.linear import Linear
 from nomoat.model.fused.segments import calls
@@ -43,23 +44,38 @@ def _forward(
     block_ref: weakref.ref[Any],
     hidden_states: torch.Tensor,
     *args: Any,
-    segments: Segments | None = None,
+    segments: Segments | Reading | Writing | None = None,
     position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
     **keys: Any,
 ) -> torch.Tensor:
     """A block's forward: fused for packed rows on a processor."""
     block = block_ref()
     assert block is not None
-    if segments is None or position_embeddings is None or not _can_fuse(block, hidden_states, segments, keys):
+    if (
+        not isinstance(segments, Segments)
+        or position_embeddings is None
+        or not _can_fuse(block, hidden_states, segments, keys)
+    ):
         plain: torch.Tensor = type(block).forward(
             block, hidden_states, *args, segments=segments, position_embeddings=position_embeddings, **keys
         )
         return plain
-    attention, mlp = _read_attention(block), _read_mlp(block)
-    dtype = product_dtype(hidden_states)
-    turns = (t[0].to(dtype) for t in position_embeddings)
-    with torch.autocast(hidden_states.device.type, enabled=False):
-        x_TH = Attend.apply(hidden_states[0], attention, *turns, calls(segments), dtype, *attention.tensors())
+    halves = partial(_halves, block, turns=position_embeddings, segments=segments)
+    if block.gradient_checkpointing and block.training:  # as transformers' own blocks do: model/recompute.py
+        again: torch.Tensor = block._gradient_checkpointing_func(halves, hidden_states)
+        return again
+    return halves(hidden_states)
+
+
+def _halves(
+    block: Any, x_1TH: torch.Tensor, *, turns: tuple[torch.Tensor, torch.Tensor], segments: Segments
+) -> torch.Tensor:
+    """Both halves of a block, of x [1, T, H]."""
+    attention, mlp = read_attention(block), read_mlp(block)
+    dtype = product_dtype(x_1TH)
+    cos_sin = (t[0].to(dtype) for t in turns)
+    with torch.autocast(x_1TH.device.type, enabled=False):
+        x_TH = Attend.apply(x_1TH[0], attention, *cos_sin, calls(segments), dtype, *attention.tensors())
         x_TH = Feed.apply(x_TH, mlp, dtype, *mlp.tensors())
     return x_TH[None]
 
@@ -74,12 +90,20 @@ def _can_fuse(block: Any, x: torch.Tensor, segments: Segments, keys: dict[str, A
     if x.device.type != "cpu" or keys.get("past_key_values") is not None:
         return False
     attention, config = block.self_attn, block.self_attn.config
+    window = getattr(attention, "sliding_window", None) or getattr(config, "sliding_window", None)
+    if window is not None and _longest(segments) > window:
+        return False
+    return is_read(block)
+
+
+def is_read(block: Any) -> bool:
+    """Whether `read_attention` and `read_mlp` say all that the block does."""
+    if type(block).__name__ not in FUSED:
+        return False
+    config = block.self_attn.config
     dropout = getattr(config, "attention_dropout", 0.0) or getattr(config, "resid_pdrop", 0.0)
     turns_a_part = (config.rope_parameters or {}).get("partial_rotary_factor", 1.0) != 1.0
     if (block.training and dropout) or config.hidden_act != "silu" or turns_a_part:
-        return False
-    window = getattr(attention, "sliding_window", None) or getattr(config, "sliding_window", None)
-    if window is not None and _longest(segments) > window:
         return False
     return all(_is_plain(layer, block.training) for layer in _linears(block))
 
@@ -129,7 +153,8 @@ def _norm(module: Any) -> Norm:
     return Norm(module.weight, module.variance_epsilon)
 
 
-def _read_attention(block: Any) -> AttentionHalf:
+def read_attention(block: Any) -> AttentionHalf:
+    """The block's first half, with the weights it has now."""
     module = block.self_attn
     names = ("qkv_proj",) if hasattr(module, "qkv_proj") else ("q_proj", "k_proj", "v_proj")
     config, width = module.config, module.head_dim
@@ -146,7 +171,8 @@ def _read_attention(block: Any) -> AttentionHalf:
     )
 
 
-def _read_mlp(block: Any) -> MlpHalf:
+def read_mlp(block: Any) -> MlpHalf:
+    """The block's second half, with the weights it has now."""
     module = block.mlp
     names = ("gate_up_proj",) if hasattr(module, "gate_up_proj") else ("gate_proj", "up_proj")
     return MlpHalf(

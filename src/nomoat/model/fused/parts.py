@@ -49,7 +49,7 @@ def above(decoder: Any, packed: Packed) -> torch.Tensor:
     """The last hidden states [T, H] of a pack whose `below_TH` is known; the blocks above are those that train."""
     assert packed.below_TH is not None
     first = _first_trained(decoder.layers)
-    hidden = packed.below_TH.to(next(decoder.layers.parameters()).dtype)[None]
+    hidden = packed.below_TH.to(decoder.norm.weight.dtype)[None]
     return decoder.norm(_run(decoder, packed, hidden, slice(first, None)))[0]
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.stats import (
+from nomoat.evaluate.stats.intervals import (
     MIN_UNLIKE,
     mcnemar_exact,
     paired_bootstrap_mean,
@@ -171,7 +171,7 @@ def test_same_seed_same_interval_and_memory_blocks_do_not_show(monkeypatch: pyte
     rows = _rows(50, 3)
     first = paired_bootstrap_ratio(*rows, **BOOTSTRAP)
     assert paired_bootstrap_ratio(*rows, **BOOTSTRAP) == first
-    monkeypatch.setattr("nomoat.evaluate.stats._RESAMPLED_VALUES", 50 * 64)
+    monkeypatch.setattr("nomoat.evaluate.stats.intervals._RESAMPLED_VALUES", 50 * 64)
     assert paired_bootstrap_ratio(*rows, **BOOTSTRAP) == first
     assert paired_bootstrap_ratio(*rows, **{**BOOTSTRAP, "seed": 8}) != first
 

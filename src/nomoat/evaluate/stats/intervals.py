@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 MIN_UNLIKE = 10
 """Fewest prompts that must differ from the commonest outcome before the bootstrap of a pass rate is trusted:
-below it, its interval holds the truth far less often than it says (shown in tests/evaluate/test_stats.py)."""
+below it, its interval holds the truth far less often than it says (shown in tests/evaluate/test_intervals.py)."""
 
 _RESAMPLED_VALUES = 2_000_000  # values gathered at once: bounds memory to about 50 MB, whatever N and B are
 
@@ -33,15 +33,15 @@ class PairedEstimates:
     difference: Estimate
 
 
-def wilson(passes: int, n: int, confidence: float) -> Estimate:
-    """Pass rate with Wilson's score interval.
+def wilson(passes: float, n: int, confidence: float) -> Estimate:
+    """Pass rate with Wilson's score interval; half a pass (a tie) may be among `passes`.
 
     Source: Wilson (1927), JASA 22:209-212; method 3 of Newcombe (1998), Statistics in Medicine 17:857-872.
     Raises ValueError where n < 1 or passes is not in 0..n.
     """
     if not 0 <= passes <= n or n < 1:
-        raise ValueError(f"passes: got {passes} of {n}; expected 0 to n, and n at least 1")
-    z, rate = _z(confidence), passes / n
+        raise ValueError(f"passes: got {passes:g} of {n}; expected 0 to n, and n at least 1")
+    z, rate = normal_quantile(confidence), passes / n
     half = z * math.sqrt(z * z + 4 * n * rate * (1 - rate))
     low, high = ((2 * passes + z * z + side) / (2 * (n + z * z)) for side in (-half, half))
     # At the ends the bound is exactly 0 or 1; rounding must not say 1e-18.
@@ -56,7 +56,7 @@ def paired_bootstrap_mean(
     Raises ValueError where N < 2, or where all differences are equal: their spread cannot be estimated then,
     and an interval of no width would be a lie.
     """
-    values_N = _finite("difference_N", difference_N)
+    values_N = finite("difference_N", difference_N)
     ones_N = np.ones_like(values_N)
     (resampled_B,) = _resampled_ratios(values_N[None], ones_N, samples, seed)
     estimate = _interval(values_N, ones_N, resampled_B, confidence)
@@ -81,7 +81,7 @@ def paired_bootstrap_ratio(
 
     Interval: the expanded percentile bootstrap, Hesterberg (2015), The American Statistician 69:371-386,
     section 5.3. Preferred to BCa (Efron 1987), which is too narrow for few rows (shown in
-    tests/evaluate/test_stats.py). Under six rows (at 95 %) no percentile interval can reach its confidence;
+    tests/evaluate/test_intervals.py). Under six rows (at 95 %) no percentile interval can reach its confidence;
     there it is Student's t on the linearised ratio (Cochran 1977, Sampling Techniques, section 6.4).
 
     Where every row differs by the same loss per token, the difference gets the interval that two unpaired
@@ -91,10 +91,10 @@ def paired_bootstrap_ratio(
     all rows are alike for one model, so that there is no spread at all to estimate from.
     """
     base_N, tuned_N = (
-        _finite("numerators_base", numerators_base),
-        _finite("numerators_tuned", numerators_tuned),
+        finite("numerators_base", numerators_base),
+        finite("numerators_tuned", numerators_tuned),
     )
-    tokens_N = _finite("denominators", denominators)
+    tokens_N = finite("denominators", denominators)
     if not len(base_N) == len(tuned_N) == len(tokens_N):
         raise ValueError(
             f"lengths differ: {len(base_N)} base, {len(tuned_N)} tuned, {len(tokens_N)} denominators"
@@ -138,7 +138,7 @@ def tango(only_base: int, only_tuned: int, n: int, confidence: float) -> Estimat
         raise ValueError(
             f"counts: got {only_base} and {only_tuned} of {n}; expected 0 or more, together at most n"
         )
-    z, value = _z(confidence), (only_tuned - only_base) / n
+    z, value = normal_quantile(confidence), (only_tuned - only_base) / n
 
     def score(delta: float) -> float:
         linear = -(only_base + only_tuned) + (2 * n - only_tuned + only_base) * delta
@@ -172,13 +172,15 @@ def mcnemar_exact(only_base: int, only_tuned: int) -> float:
     return float(distributions.binomtest(only_tuned, discordant, 0.5).pvalue)
 
 
-def _z(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """How many standard deviations a two-sided interval of this confidence reaches. ValueError outside (0, 1)."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: got {confidence:g}; expected a number between 0 and 1")
     return float(distributions.norm.ppf((1 + confidence) / 2))
 
 
-def _finite(name: str, values: npt.ArrayLike) -> Floats:
+def finite(name: str, values: npt.ArrayLike) -> Floats:
+    """The values as float64 [N]. ValueError where N < 2 or one is not finite: nothing has an error of zero."""
     array_N = np.asarray(values, dtype=np.float64)
     if array_N.ndim != 1 or len(array_N) < 2:
         raise ValueError(f"{name}: got shape {array_N.shape}; expected one dimension with at least 2 values")

@@ -1,0 +1,262 @@
+"""`nomoat arena`: two blind answers to one prompt, and your vote."""
+
+from __future__ import annotations
+
+import getpass
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli.arena_view import print_standings, standings_json
+from nomoat.cli.gate import gate_json, generation_of
+from nomoat.cli.ledgers import open_ledger
+from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
+from nomoat.cli.quiet import quiet_libraries
+from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.errors import LedgerError
+
+if TYPE_CHECKING:
+    from nomoat.cli.match import Match, Question
+    from nomoat.ledger.rows import GenerationRow
+    from nomoat.ledger.store import Ledger
+    from nomoat.serve.models import ServedModel
+
+EPILOG = """
+\b
+Examples:
+  nomoat arena                       # the newest generation against the champion
+  nomoat arena gen-0003 base
+  nomoat arena --prompts mine.jsonl  # draw from your own prompts
+  nomoat arena --standings           # who stands where, with intervals
+
+\b
+At "prompt>": Enter draws a held-out prompt, text asks that, Ctrl-D leaves.
+At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip.
+
+Which side a model stands on is drawn for every prompt, and names are told with the vote. Held-out prompts were in no
+training. The votes go to the ledger, where `nomoat gate` counts them.
+"""
+
+KEYS = {
+    "cast": "how many votes were cast now",
+    "gate": "null, or what `nomoat gate --json` says of the first of the two, without `next`",
+}
+"""Keys of `nomoat arena --json`, for docs/cli.md."""
+
+STANDINGS_KEYS = {
+    "anchor": "the model that has 0 points: the base, where it was voted on; null without votes",
+    "confidence": "confidence of every interval, 0 to 1",
+    "standings": "best first: list of {name, model, wins, losses, ties, rate, points}; points is null (not comparable "
+    "yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half",
+}
+"""Keys of `nomoat arena --standings --json`, for docs/cli.md."""
+
+_VOTES = {"1": "left", "2": "right", "t": "tie", "b": "both bad"}
+CONFIDENCE = 0.95
+
+
+def arena(
+    one: Annotated[
+        str,
+        typer.Argument(metavar="GEN", help="A generation, or base.", show_default="the newest generation"),
+    ] = LATEST,
+    other: Annotated[
+        str,
+        typer.Argument(metavar="GEN", help="Its rival.", show_default="the champion, or the base"),
+    ] = CHAMPION,
+    prompts: Annotated[
+        list[Path] | None,
+        typer.Option("--prompts", metavar="FILE", help="JSONL of prompts to draw from.", show_default=False),
+    ] = None,
+    voter: Annotated[
+        str | None,
+        typer.Option("--voter", metavar="NAME", help="Whose votes these are.", show_default="your user name"),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="NUMBER", min=0, help="0: always the likeliest word.")
+    ] = 0.7,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, of both.")
+    ] = 512,
+    context: Annotated[
+        int, typer.Option("--context", metavar="N", min=16, help="Most tokens of a prompt with its answer.")
+    ] = 4096,
+    standings: Annotated[
+        bool, typer.Option("--standings", help="Show the leaderboard of all votes, and nothing else.")
+    ] = False,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Vote blindly between two models, one prompt after the other."""
+    if standings:
+        _show_standings(workspace, as_json)
+        return
+    from nomoat.cli.match import Contestant, Match
+    from nomoat.cli.talkers import GgufTalker
+
+    to = console(stderr=as_json)
+    with open_ledger(workspace) as ledger:
+        newest = generation_of(ledger, LATEST if one in (BASE, CHAMPION) else one, workspace)
+        assert ledger is not None
+        pool = _pool(ledger, newest, prompts or [])
+        with console(stderr=True).status("Loading both models …"):
+            served = _served(workspace, one, other)
+            quiet_libraries()
+            from nomoat.engine.base import Sampling
+
+            longest = min(context, *(found.context_length for found in served))  # the same for both
+            talkers = [GgufTalker.open(found, longest) for found in served]
+        pair = [Contestant(s.name, s.model, talker) for s, talker in zip(served, talkers, strict=True)]
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95)
+        match = Match(pair[0], pair[1], pool, sampling, chance=random.SystemRandom())
+        table = Table(match, ledger, voter or getpass.getuser(), to=to, read=_reader(to, as_json))
+        try:
+            table.run(len(pool))
+        finally:
+            for talker in talkers:
+                talker.close()
+        from nomoat.evaluate.gatebook import champion_name, verdict_on
+
+        verdict = None if one == BASE else verdict_on(ledger, newest)
+        if as_json:
+            gate = None if verdict is None else gate_json(verdict, champion_name(ledger))
+            print_json({"cast": table.cast, "gate": gate})
+        elif verdict is not None:
+            to.print(f"Gate: {verdict.said}", style="dim")
+
+
+def _served(workspace: Path, one: str, other: str) -> tuple[ServedModel, ServedModel]:
+    """Both files. The newest generation meets its base where it is the champion itself, or there is none."""
+
+    def find(which: str) -> ServedModel:
+        return find_base(workspace, LATEST) if which == BASE else find_generation(workspace, which)
+
+    first, second = find(one), find(other)
+    if first.model == second.model and other == CHAMPION:
+        second = find_base(workspace, one)
+    if first.model == second.model:
+        raise LedgerError(
+            f"{first.name} against itself: give two different models, such as: nomoat arena {one} base"
+        )
+    return first, second
+
+
+def _pool(ledger: Ledger, generation: GenerationRow, files: list[Path]) -> list[Question]:
+    """The prompts of the files; without any, the held-out ones that the generation's night has answered."""
+    from nomoat.chat.conversation import Conversation, parse_messages
+    from nomoat.cli.match import Question
+
+    if files:
+        from nomoat.evaluate.prompts import read_prompts
+
+        found = [prompt for file in files for prompt in read_prompts(file, most=sys.maxsize)]
+        return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]
+    return [
+        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
+        for s in ledger.samples(generation.night_id)
+    ]
+
+
+def _reader(to: Any, as_json: bool) -> Callable[[str], str]:
+    def read(prompt: str) -> str:
+        if as_json:
+            to.print(prompt, end="")
+            return input()
+        return input(prompt)
+
+    return read
+
+
+def _show_standings(workspace: Path, as_json: bool) -> None:
+    with open_ledger(workspace) as ledger:
+        votes = ledger.judgements.votes() if ledger else ()
+        names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
+    from nomoat.evaluate.standings import standings
+
+    anchor = next((m for v in votes for m, n in _sides(v) if n == BASE or n.startswith(f"{BASE} (")), None)
+    found = standings(votes, names, anchor=anchor, confidence=CONFIDENCE)
+    if as_json:
+        print_json(standings_json(found, CONFIDENCE))
+    else:
+        print_standings(found, CONFIDENCE, console())
+
+
+def _sides(vote: Any) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (vote.left_model, vote.left_name), (vote.right_model, vote.right_name)
+
+
+class Table:
+    """A match at a terminal. `read` shows its text and gives the typed line; it raises EOFError and
+    KeyboardInterrupt as `input` does."""
+
+    def __init__(
+        self, match: Match, ledger: Ledger, voter: str, *, to: Any, read: Callable[[str], str]
+    ) -> None:
+        self._match = match
+        self._ledger = ledger
+        self._voter = voter
+        self._console = to
+        self._read = read
+        self.cast = 0
+
+    def run(self, pool: int) -> None:
+        """Rounds until Ctrl-D. Ctrl-C while answering or voting leaves that prompt without a vote."""
+        drawn = f"Enter draws one of {pool} held-out prompts, or type" if pool else "Type"
+        self._say(f"{drawn} a prompt; Ctrl-D leaves.")
+        while True:
+            try:
+                line = self._read("prompt> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                self._console.print()
+                return
+            question = self._question(line)
+            if question is None:
+                self._say("There is no held-out prompt to draw: type one.")
+                continue
+            try:
+                self._round(question)
+            except (EOFError, KeyboardInterrupt):
+                self._say("\nNo vote on this one.")
+
+    def _question(self, line: str) -> Question | None:
+        from nomoat.cli.match import Question
+
+        return Question.typed(line) if line else self._match.draw()
+
+    def _round(self, question: Question) -> None:
+        from nomoat.cli.output import visible
+
+        for message in question.conversation.messages:
+            self._console.print(f"{message.role}: {visible(message.content)}", style="bold")
+        with console(stderr=True).status("Both are answering …"):
+            found = self._match.ask(question)
+        if found.left_answer == found.right_answer:
+            self._console.print(visible(found.left_answer))
+            self._say("Both answer this word for word: there is nothing to choose, and no vote.")
+            return
+        for number, answer in ((1, found.left_answer), (2, found.right_answer)):
+            self._console.print(f"\n[{number}]", style="bold")
+            self._console.print(visible(answer) or "(no text)")
+        self._console.print()
+        choice = self._choice()
+        if choice == "s":
+            self._say("Skipped, without a vote.")
+            return
+        vote = found.vote(_VOTES[choice], self._voter, self._match.now_s())  # type: ignore[arg-type]
+        self._ledger.judgements.add_votes([vote])
+        self.cast += 1
+        self._say(f"Kept: {vote.verdict}. 1 was {vote.left_name}, 2 was {vote.right_name}.")
+
+    def _choice(self) -> str:
+        while True:
+            choice = self._read("vote> ").strip().lower()
+            if choice in (*_VOTES, "s"):
+                return choice
+            self._say("1 or 2: the better answer; t: a tie; b: both bad; s: skip")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, style="dim")

@@ -1,0 +1,75 @@
+"""The leaderboard as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nomoat.cli.output import table
+from nomoat.cli.units import share
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nomoat.evaluate.comparison import Estimate
+    from nomoat.evaluate.standings import Standing
+
+
+def standings_json(found: Sequence[Standing], confidence: float) -> dict[str, Any]:
+    """The leaderboard under the keys of `arena.STANDINGS_KEYS`."""
+    return {
+        "anchor": anchor_of(found),
+        "confidence": confidence,
+        "standings": [asdict(standing) for standing in found],
+    }
+
+
+def print_standings(found: Sequence[Standing], confidence: float, to: Console) -> None:
+    """The same for people."""
+    if not found:
+        to.print("No votes yet: nomoat arena")
+        return
+    interval = f"({100 * confidence:g}% interval)"
+    made = table(
+        "model",
+        f"points {interval}",
+        f"win rate {interval}",
+        "won",
+        "lost",
+        "tied",
+        right=("won", "lost", "tied"),
+    )
+    for one in found:
+        counts = (f"{n:,}" for n in (one.wins, one.losses, one.ties))
+        made.add_row(one.name, _points(one.points), _rate(one.rate), *counts)
+    to.print(made)
+    anchor = anchor_of(found)
+    if anchor is not None:
+        to.print(f"Points above {anchor}; 400 are odds of 10 to 1.", style="dim")
+
+
+def anchor_of(found: Sequence[Standing]) -> str | None:
+    """Who has 0 points by definition: the only one without an interval."""
+    return next(
+        (
+            one.name
+            for one in found
+            if one.points and one.points.low == one.points.high == one.points.value == 0
+        ),
+        None,
+    )
+
+
+def _points(found: Estimate | None) -> str:
+    if found is None:
+        return "not comparable yet"
+    if found.low == found.high:
+        return "0"
+    return f"{found.value:+.0f} ({found.low:+.0f} to {found.high:+.0f})"
+
+
+def _rate(found: Estimate | None) -> str:
+    return (
+        "not known" if found is None else f"{share(found.value)} ({share(found.low)} to {share(found.high)})"
+    )

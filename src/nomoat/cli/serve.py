@@ -1,0 +1,124 @@
+"""`nomoat serve`: the workspace's models behind an API that every tool already speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json
+from nomoat.cli.quiet import quiet_libraries
+from nomoat.errors import ServeError
+
+EPILOG = """
+\b
+Examples:
+  nomoat serve
+  curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{"model": "champion", "messages": [{"role": "user", "content": "Hello"}]}'
+  nomoat keys add laptop && nomoat serve --host 0.0.0.0
+
+\b
+Models: champion (the newest generation where there is none yet), gen-0001 and so on, base.
+Ctrl-C stops taking requests and finishes running answers; a second one ends at once.
+"""
+
+KEYS = {
+    "url": "where it listens; OpenAI's clients take this with /v1 behind it",
+    "models": "list of names",
+    "demands_key": "whether requests need a key",
+}
+"""Keys of `nomoat serve --json`, for docs/cli.md. Printed when it starts to listen."""
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Where to listen. Beyond this machine, keys are needed."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free one.")
+    ] = 8000,
+    context: Annotated[
+        int,
+        typer.Option(
+            "--context", metavar="N", min=16, help="Most tokens of a conversation; more takes more memory."
+        ),
+    ] = 4096,
+    parallel: Annotated[
+        int, typer.Option("--parallel", metavar="N", min=1, max=256, help="Answers a model writes at once.")
+    ] = 4,
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(
+            "--memory",
+            metavar="GIB",
+            min=0.01,
+            help="What loaded models may take together.",
+            show_default="half of this machine's",
+        ),
+    ] = None,
+    idle_s: Annotated[
+        float,
+        typer.Option("--idle", metavar="SECONDS", min=1, help="Close a model that nobody used for so long."),
+    ] = 600,
+    queue: Annotated[
+        int, typer.Option("--queue", metavar="N", min=1, help="Requests that may wait for their turn.")
+    ] = 64,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", metavar="NAME", help="A name that leads to this machine; may be repeated."
+        ),
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the models over OpenAI's API."""
+    from nomoat.cli.catalogue import WorkspaceModels
+    from nomoat.cli.talkers import cores
+
+    models = WorkspaceModels(workspace)
+    names = [model.name for model in models.names()]
+    quiet_libraries()
+    with console(stderr=True).status("Starting …"):
+        from nomoat.serve import run
+
+        settings = run.Settings(
+            most_context=context,
+            n_parallel=parallel,
+            n_threads=cores(),
+            budget_bytes=run.half_of_memory() if memory_gib is None else int(memory_gib * 2**30),
+            idle_s=idle_s,
+            most_waiting=queue,
+            hosts=frozenset(name.lower() for name in allow_host or ()),
+        )
+        listening = run.listen(host, port)
+    with listening:
+        scopes = None if run.is_loopback(listening) else _keys_of(workspace)
+        url = run.url_of(listening)
+        if as_json:
+            print_json({"url": url, "models": names, "demands_key": scopes is not None})
+        else:
+            console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
+        run.serve(listening, models, settings, scopes)
+
+
+def _keys_of(workspace: Path) -> Callable[[str], frozenset[str]]:
+    """What each key allows, asked of the ledger every time: a revoked one opens nothing from then on."""
+    from nomoat.ledger.artifacts import HOUSE
+    from nomoat.ledger.keys import list_keys, scopes_of
+    from nomoat.ledger.store import Ledger
+
+    path = workspace / HOUSE / "ledger.db"
+    ledger = Ledger.open(path) if path.is_file() else None
+    if ledger is None or all(row.revoked_at for row in list_keys(ledger)):
+        raise ServeError(
+            "beyond this machine the server demands keys, and there is none",
+            hint=f"Make one first: {command('nomoat', 'keys', 'add', 'NAME', workspace=workspace)}",
+        )
+    return lambda key: scopes_of(ledger, key)

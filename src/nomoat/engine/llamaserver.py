@@ -1,0 +1,389 @@
+"""llama.cpp's own server in this process: many answers at once, grammars, embeddings.
+
+xllamacpp starts it with a socket that we do not use. It lies in a folder of ours alone and demands a key
+that nobody is told, so nothing on this machine or beyond reaches the model past our own server."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+from nomoat.chat.conversation import Conversation
+from nomoat.chat.template import ChatTemplate, adds_bos
+from nomoat.chat.tools import CallForm
+from nomoat.engine.base import Completion, Sampling
+from nomoat.engine.cmodel import CModel
+from nomoat.engine.gguf_file import check_gguf, load_failure
+from nomoat.engine.library import library
+from nomoat.engine.request import Ending, Likely, Piece, Request, Written
+from nomoat.engine.weigh import score_answers, weigh_tokens
+from nomoat.errors import EngineError
+from nomoat.model.load import load_tokenizer
+
+DEFAULT_CONTEXT = 4096
+# transformers' order, which `nomoat.engine.choose` has too; llama.cpp's own begins with top_k.
+_SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
+_LARGEST_SEED = 2**32 - 2  # the next one means "a new seed each time" to llama.cpp
+
+
+def footprint_bytes(gguf: Path, *, n_tokens: int) -> int:
+    """About what a file takes in memory with a context of so many tokens.
+
+    Raises:
+        EngineError: the file is missing, truncated or not GGUF.
+    """
+    with CModel(gguf, vocab_only=True) as model:
+        return gguf.stat().st_size + n_tokens * model.cache_bytes_per_token
+
+
+@final
+class LlamaServerEngine:
+    """A GGUF file that answers `n_parallel` requests at once (continuous batching).
+
+    Prompts are rendered by the chat template of `tokenizer_dir` and given as token ids, so the served bytes
+    are the trained ones. Requests that run beside one another share each forward pass, which changes the
+    rounding: a greedy answer may differ from the same one alone where two tokens are all but equally likely.
+    llama.cpp tells nothing of a token that only begins a character, nor of a character that is not finished.
+
+    Args:
+        gguf: the file.
+        tokenizer_dir: the transformers folder that the file was made from.
+        n_ctx: context of each request in tokens, at most what the model was made for; None for that, but no
+            more than 4096: memory is taken for all of it at once.
+        n_parallel: requests computed together.
+        n_threads: threads of the forward pass.
+        exact: keep attention in float32, as `LlamaCppEngine` does with it.
+
+    Raises:
+        EngineError: the file is missing, not GGUF, cut short, or llama.cpp cannot load it; or `n_ctx` is not
+            within the model's context.
+    """
+
+    def __init__(
+        self,
+        gguf: Path,
+        *,
+        tokenizer_dir: Path,
+        n_ctx: int | None = None,
+        n_parallel: int = 4,
+        n_threads: int = 1,
+        exact: bool = False,
+    ) -> None:
+        check_gguf(gguf)
+        library()  # refuses another xllamacpp, and silences llama.cpp's log
+        with CModel(gguf, vocab_only=True) as model:
+            largest = model.context_length
+        if n_ctx is not None and not 0 < n_ctx <= largest:
+            raise EngineError(f"{gguf}: n_ctx: got {n_ctx}; this model's context has 1 to {largest} tokens")
+        self.template = ChatTemplate.of(load_tokenizer(tokenizer_dir))
+        self._adds_bos = adds_bos(self.template.tokenizer)
+        self._gguf = gguf
+        self._n_ctx = n_ctx or min(largest, DEFAULT_CONTEXT)
+        self._n_parallel = n_parallel
+        self._n_threads = n_threads
+        self._tokenizing = threading.Lock()  # a tokenizer that is in use may not be set up, as each call does
+        self._weighing = threading.Lock()
+        self._embedder: Any = None
+        self._weigher: CModel | None = None
+        self._temporary = tempfile.TemporaryDirectory(prefix="nomoat-")  # mode 0700
+        self._folder = Path(self._temporary.name)
+        try:
+            self._server = self._start(exact=exact, embeds=False)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> LlamaServerEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model, once answers that are being written have ended."""
+        self._server = self._embedder = None  # xllamacpp stops a server when it is let go of
+        with self._weighing:  # a client may have hung up while its text is still being weighed
+            if self._weigher is not None:
+                self._weigher.close()
+                self._weigher = None
+        self._temporary.cleanup()
+
+    @property
+    def n_ctx(self) -> int:
+        return self._n_ctx
+
+    @property
+    def n_parallel(self) -> int:
+        return self._n_parallel
+
+    # ---- prompts
+
+    def render(self, conversation: Conversation) -> str:
+        return self.template.render(conversation, add_generation_prompt=True)
+
+    def encode(self, conversation: Conversation) -> list[int]:
+        return self.tokenize(self.render(conversation))
+
+    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
+        with self._tokenizing:
+            first = [self.template.tokenizer.bos_token_id] if begins and self._adds_bos else []
+            return first + self.template.encode_texts([text])[0]
+
+    @functools.cached_property
+    def call_form(self) -> CallForm | None:
+        """See `ServingEngine.call_form`. None as well where special tokens announce a call, which llama.cpp
+        does not show."""
+        form = CallForm.of(
+            lambda talk, answers: self.template.render(talk, add_generation_prompt=answers),
+            self.template.stop_texts,
+        )
+        hidden = [t.content for t in self.template.tokenizer.added_tokens_decoder.values() if t.special]
+        if form is not None and any(t in form.opening + form.between + form.closing for t in hidden):
+            return None
+        return form
+
+    # ---- answers
+
+    def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
+        """Write an answer in the calling thread; see `ServingEngine.answer`."""
+        if len(request.prompt) >= self._n_ctx:
+            raise EngineError(
+                f"the prompt has {len(request.prompt)} tokens and the context {self._n_ctx}; "
+                "an answer needs one more at least",
+                hint="shorten the conversation",
+            )
+        listener = _Listener(take)
+        self._open_server().handle_completions(_body(request, self._n_ctx), listener)
+        if listener.problem is not None:
+            raise listener.problem
+        return listener.ending
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        """An answer to each conversation, in order; the i-th draws with seed + i. `Completion.tokens` holds
+        the tokens that have text.
+
+        Raises:
+            EngineError: a conversation leaves no room in the context for an answer.
+        """
+
+        def complete(index: int) -> Completion:
+            prompt = tuple(self.encode(conversations[index]))
+            seeded = Sampling(**{**vars(sampling), "seed": sampling.seed + index})
+            pieces: list[Piece] = []
+
+            def take(piece: Piece) -> bool:
+                pieces.append(piece)
+                return True
+
+            ending = self.answer(Request(prompt, seeded, top_logprobs=0), take)
+            assert ending is not None  # nobody said stop
+            tokens = tuple(written.chosen.token for piece in pieces for written in piece.tokens)
+            text = "".join(piece.text for piece in pieces)
+            return Completion(text, tokens, ending.finish_reason, ending.prompt_tokens)
+
+        with ThreadPoolExecutor(self._n_parallel) as threads:
+            return list(threads.map(complete, range(len(conversations))))
+
+    def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
+        """The answer's text in whole characters, as they come. Closing the iterator stops the generation.
+
+        Raises:
+            EngineError: the conversation leaves no room in the context for an answer.
+        """
+        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        is_closed = threading.Event()
+
+        def take(piece: Piece) -> bool:
+            pieces.put(piece.text)
+            return not is_closed.is_set()
+
+        def write() -> None:
+            try:
+                self.answer(Request(tuple(self.encode(conversation)), sampling), take)
+                pieces.put(None)
+            except BaseException as error:
+                pieces.put(error)
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                if piece:
+                    yield piece
+        finally:
+            is_closed.set()
+            thread.join()
+
+    # ---- what is not answering
+
+    def score(self, conversation: Conversation, answers: Sequence[str]) -> list[float]:
+        """See `Engine.score`; in float32 attention, one call at a time."""
+        with self._weighing, self._tokenizing:
+            return score_answers(
+                self._open_weigher(),
+                self.template,
+                self.render(conversation),
+                answers,
+                n_threads=self._n_threads,
+            )
+
+    def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
+        """See `ServingEngine.weigh`; in float32 attention, one call at a time."""
+        with self._weighing:
+            weighed = weigh_tokens(self._open_weigher(), tokens, top, n_threads=self._n_threads)
+        return [
+            Written(self._named(token, w.logprob), tuple(self._named(*pair) for pair in w.top))
+            for token, w in zip(tokens, weighed, strict=True)
+        ]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        text: str = self.template.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text
+
+    def _named(self, token: int, logprob: float | None) -> Likely:
+        raw = self._open_weigher().text_of(token)
+        return Likely(token, raw.decode(errors="replace"), raw, logprob)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """See `Engine.embed`. The first call opens the file a second time; the weights are shared.
+
+        Raises:
+            EngineError: a text has no tokens, or more than the context holds.
+        """
+        tokens = [self.tokenize(text) for text in texts]
+        for i, ids in enumerate(tokens):
+            if not 0 < len(ids) <= self._n_ctx:
+                raise EngineError(f"input[{i}] has {len(ids)} tokens; expected 1 to {self._n_ctx}")
+        with self._weighing:
+            if self._embedder is None:
+                self._embedder = self._start(exact=False, embeds=True)
+            found = self._embedder.handle_embeddings({"input": tokens})
+        if "error" in found:
+            raise EngineError(f"{self._gguf}: {found['error']['message']}")
+        return [item["embedding"] for item in sorted(found["data"], key=lambda item: item["index"])]
+
+    # ---- llama.cpp
+
+    def _start(self, *, exact: bool, embeds: bool) -> Any:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(self._gguf)
+        params.n_parallel = 1 if embeds else self._n_parallel
+        params.n_ctx = self._n_ctx * params.n_parallel
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._n_threads
+        params.verbosity = -1
+        params.warmup = False
+        params.fit_params = False  # what does not fit is refused, not made smaller unasked
+        params.cache_ram_mib = 0
+        params.ui = params.endpoint_slots = False
+        params.api_keys = [secrets.token_hex(32)]
+        params.n_threads_http = 1
+        if hasattr(socket, "AF_UNIX"):
+            params.hostnames = [str(self._folder / f"{secrets.token_hex(4)}.sock")]
+        else:
+            params.port = 0
+        if embeds:
+            params.embedding = True
+            params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+            params.n_batch = params.n_ubatch = self._n_ctx  # a text must be computed at once
+        if exact:
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError:
+            raise load_failure(self._gguf) from None
+
+    def _open_server(self) -> Any:
+        if self._server is None:
+            raise EngineError("this engine has been closed")
+        return self._server
+
+    def _open_weigher(self) -> CModel:
+        if self._weigher is None:
+            self._weigher = CModel(self._gguf)
+        return self._weigher
+
+
+@final
+class _Listener:
+    """What llama.cpp tells of one answer. Nothing may be raised through its C code."""
+
+    def __init__(self, take: Callable[[Piece], bool]) -> None:
+        self._take = take
+        self.problem: BaseException | None = None
+        self.ending: Ending | None = None
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        """One event; True ends the answer."""
+        try:
+            if "error" in event:
+                self.problem = EngineError(event["error"]["message"])
+                return True
+            (choice,) = event["choices"]
+            if choice["finish_reason"] is not None:
+                self.ending = _ending(choice["finish_reason"], event["usage"])
+            return not self._take(Piece(choice["text"], _written(choice["logprobs"])))
+        except BaseException as error:
+            self.problem = error
+            return True
+
+
+def _body(request: Request, n_ctx: int) -> dict[str, Any]:
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "prompt": list(request.prompt),
+        "stream": True,
+        "return_progress": True,  # an event for each part of the prompt, so that it can be given up
+        "n_predict": min(sampling.max_new_tokens, n_ctx - len(request.prompt)),
+        "samplers": _SAMPLERS,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": request.min_p,
+        "seed": sampling.seed % _LARGEST_SEED,
+        "stop": list(sampling.stop),
+        "repeat_penalty": 1.0,
+        "repeat_last_n": n_ctx,
+        "frequency_penalty": request.frequency_penalty,
+        "presence_penalty": request.presence_penalty,
+        "logit_bias": [list(pair) for pair in request.logit_bias],
+    }
+    if request.grammar is not None:
+        body["grammar"] = request.grammar
+    if request.top_logprobs is not None:
+        body["n_probs"] = max(1, request.top_logprobs)
+    return body
+
+
+def _ending(reason: str, usage: dict[str, Any]) -> Ending:
+    return Ending(
+        "stop" if reason == "stop" else "length",
+        usage["prompt_tokens"],
+        usage["prompt_tokens_details"]["cached_tokens"],
+        usage["completion_tokens"],
+    )
+
+
+def _written(logprobs: dict[str, Any] | None) -> tuple[Written, ...]:
+    if logprobs is None:
+        return ()
+    return tuple(Written(_likely(t), tuple(map(_likely, t["top_logprobs"]))) for t in logprobs["content"])
+
+
+def _likely(raw: dict[str, Any]) -> Likely:
+    return Likely(raw["id"], raw["token"], bytes(raw["bytes"]), raw["logprob"])

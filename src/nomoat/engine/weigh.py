@@ -1,0 +1,61 @@
+"""How likely given tokens are: what `score` of the llama.cpp engines shares."""
+# P tokens of a part · V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nomoat.chat.template import ChatTemplate
+from nomoat.engine.cmodel import CModel
+from nomoat.errors import EngineError
+
+
+def score_answers(
+    model: CModel, template: ChatTemplate, rendered: str, answers: Sequence[str], *, n_threads: int
+) -> list[float]:
+    """log p of each answer's tokens after the rendered prompt, in float32 attention.
+
+    Prompt and answer are tokenized together, as training does, so a token that crosses the border belongs to
+    the answer."""
+    (prompt,) = template.encode_texts([rendered])
+    found = []
+    for tokens in template.encode_texts([rendered + answer for answer in answers]):
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), len(prompt)
+        )
+        weighed = weigh_tokens(model, tokens, 0, n_threads=n_threads)
+        found.append(sum(token.logprob or 0.0 for token in weighed[shared:]))
+    return found
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """log p of a token, None for the first, and (token, log p) of the likeliest at its place."""
+
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def weigh_tokens(model: CModel, tokens: Sequence[int], top: int, *, n_threads: int) -> list[Weighed]:
+    """How likely each token of a sequence was, given those before it.
+
+    Raises:
+        EngineError: there are more tokens than the model's context holds, or none.
+    """
+    if not 0 < len(tokens) <= model.context_length:
+        raise EngineError(
+            f"the text has {len(tokens)} tokens; this model weighs 1 to {model.context_length} at once"
+        )
+    found = [Weighed(None)]
+    for logits_PV in model.logits_in_parts(tokens, n_threads=n_threads):
+        for logits_V in logits_PV[: len(tokens) - len(found)]:
+            wide_V = logits_V.astype(np.float64)
+            logp_V = wide_V - wide_V.max()
+            logp_V -= np.log(np.exp(logp_V).sum())
+            likeliest = np.argsort(-logp_V, kind="stable")[:top]
+            pairs = tuple((int(token), float(logp_V[token])) for token in likeliest)
+            found.append(Weighed(float(logp_V[tokens[len(found)]]), pairs))
+    return found

@@ -1,0 +1,123 @@
+"""The gate's verdict on a generation, computed from the ledger: at the end of its night, and again on any later day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
+from nomoat.ledger.rows import EvidenceRow, GenerationRow, Vote, VoteRow
+from nomoat.ledger.store import Ledger
+
+_DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe's section `gate`, as the night of the evidence had it."""
+
+    alpha: float
+    guard: tuple[str, ...]
+    margin: float
+
+    @staticmethod
+    def of(recipe_resolved: dict[str, Any]) -> Settings:
+        """From a night's resolved recipe."""
+        section = _DEFAULTS | recipe_resolved.get("gate", {})
+        return Settings(section["alpha"], tuple(section["guard"]), section["margin"])
+
+
+def rival_of(ledger: Ledger, generation: GenerationRow | None) -> int | None:
+    """Whom a generation has to beat: the champion (None: the base). Of the champion itself, whom it had beaten."""
+    champion = ledger.judgements.champion()
+    if champion is None:
+        return None
+    if generation is None or champion.generation_id != generation.id:
+        return champion.generation_id
+    measured = ledger.judgements.evidence(generation.id)
+    return measured[-1].rival_id if measured else None
+
+
+def champion_name(ledger: Ledger) -> str:
+    """Who is served: a generation's name or 'base'; '' where nobody was ever chosen."""
+    champion = ledger.judgements.champion()
+    if champion is None:
+        return ""
+    return BASE if champion.generation_id is None else ledger.generation(champion.generation_id).name
+
+
+def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
+    """The verdict on a generation against its rival, from all the ledger holds of the two."""
+    rival_id = rival_of(ledger, generation)
+    measured = [row for row in ledger.judgements.evidence(generation.id) if row.rival_id == rival_id]
+    night = ledger.night(measured[-1].night_id if measured else generation.night_id)
+    settings = Settings.of(night.recipe_resolved)
+    rows = [row for row in measured if row.night_id == night.id]
+    rival = ledger.generation(rival_id) if rival_id is not None else None
+    rival_model = rival.model if rival else base_model(ledger, generation)
+    tallies = _measured(rows, settings.guard)
+    votes = count_votes(ledger.judgements.votes(), generation.model, rival_model)
+    if votes.wins + votes.losses + votes.ties:
+        tallies.append(votes)
+    return decide(
+        tallies,
+        [_guard(rows, suite, settings.margin) for suite in settings.guard],
+        challenger=generation.name,
+        rival=rival.name if rival else BASE,
+        alpha=settings.alpha,
+    )
+
+
+def base_model(ledger: Ledger, generation: GenerationRow) -> str | None:
+    """How votes name the base's file that a generation's night compared it with; None where it had none."""
+    for stage in ledger.stages(generation.night_id):
+        row = ledger.artifact(stage.artifact_id) if stage.artifact_id else None
+        if row and row.kind == "quantize" and row.meta.get("params", {}).get("name") == BASE:
+            return f"{row.id}/{row.meta['files'][0]['file']}" if row.meta.get("files") else None
+    return None
+
+
+def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) -> Tally:
+    """Votes between two models. The same voter on the same two answers to the same prompt counts once."""
+    seen: set[object] = set()
+    wins = losses = ties = 0
+    for vote in votes:
+        if {vote.left_model, vote.right_model} != {challenger, rival} or challenger == rival:
+            continue
+        answers = frozenset({(vote.left_model, vote.left_answer), (vote.right_model, vote.right_answer)})
+        if (vote.voter, vote.prompt_hash, answers) in seen:
+            continue
+        seen.add((vote.voter, vote.prompt_hash, answers))
+        score = score_of(vote, challenger)
+        wins, losses, ties = wins + (score == 1), losses + (score == 0), ties + (score == 0.5)
+    return Tally("votes", wins, losses, ties)
+
+
+def score_of(vote: Vote, model: str) -> float:
+    """1 where the vote went to this model, 0 where to the other, 1/2 for a tie and for both bad."""
+    if vote.verdict in ("tie", "both bad"):
+        return 0.5
+    won = vote.left_model if vote.verdict == "left" else vote.right_model
+    return float(won == model)
+
+
+def _measured(rows: Sequence[EvidenceRow], guarded: Sequence[str]) -> list[Tally]:
+    """Checks of the suites that decide; where there are none, the loss on held-out rows."""
+    for kind, sign in (("checks", 1.0), ("loss", -1.0)):
+        gains = [
+            sign * (row.challenger - row.rival)
+            for row in rows
+            if row.kind == kind and row.suite not in guarded
+        ]
+        if gains:
+            wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+            return [Tally("checks" if kind == "checks" else "loss", wins, losses, len(gains) - wins - losses)]
+    return []
+
+
+def _guard(rows: Sequence[EvidenceRow], suite: str, margin: float) -> Guard:
+    of_suite = [row for row in rows if row.kind == "checks" and row.suite == suite]
+    only_rival = sum(row.rival > row.challenger for row in of_suite)
+    only_challenger = sum(row.challenger > row.rival for row in of_suite)
+    return Guard(suite, only_rival, only_challenger, len(of_suite), margin)

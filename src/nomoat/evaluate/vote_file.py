@@ -1,0 +1,112 @@
+"""Votes as preference rows, out of a ledger and into one: what trainers read, with where each vote came from.
+
+A decided vote is {"chosen": [messages], "rejected": [messages], "vote": {...}}, the last holding all the ledger knows
+of it. Ties and "both bad" prefer nothing; they are {"vote": {...}} alone, where they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from nomoat.chat.conversation import parse_messages, shown
+from nomoat.errors import DataError, nearest
+from nomoat.ledger.rows import PromptSource, Vote, VoteVerdict
+
+MAX_PROBLEMS = 20
+_FIELDS = {field.name: field for field in fields(Vote)}
+_ONE_OF = {"verdict": list(get_args(VoteVerdict)), "source": list(get_args(PromptSource))}
+
+
+def preference_rows(votes: Iterable[Vote], *, undecided: bool) -> Iterator[dict[str, Any]]:
+    """One row a decided vote, in order; with `undecided` one of its provenance alone for each other."""
+    for vote in votes:
+        known = {name: getattr(vote, name) for name in _FIELDS}
+        if vote.verdict in ("left", "right"):
+            sides = {"left": vote.left_answer, "right": vote.right_answer}
+            chosen, rejected = sides.pop(vote.verdict), sides.popitem()[1]
+            yield {"chosen": _talk(vote, chosen), "rejected": _talk(vote, rejected), "vote": known}
+        elif undecided:
+            yield {"vote": known}
+
+
+def read_votes(path: Path) -> list[Vote]:
+    """The votes of a file that `preference_rows` were written to.
+
+    Raises DataError with up to 20 lines, each with file, line and field, where one of them is no such row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there") from error
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise DataError(
+            f"{path}: not UTF-8 text; expected JSONL as `nomoat votes export` writes it"
+        ) from error
+    votes, problems = [], []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                votes.append(_vote(line, f"{path.name}:{number}"))
+            except DataError as error:
+                problems.append(error.message)
+        if len(problems) == MAX_PROBLEMS:
+            break
+    if problems:
+        raise DataError("\n".join(problems), hint="Nothing was imported.")
+    if not votes:
+        raise DataError(f"{path}: empty; expected JSONL as `nomoat votes export` writes it")
+    return votes
+
+
+def _talk(vote: Vote, answer: str) -> list[dict[str, Any]]:
+    return [*vote.prompt["messages"], {"role": "assistant", "content": answer}]
+
+
+def _vote(line: str, where: str) -> Vote:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    known = row.get("vote") if isinstance(row, dict) else None
+    if not isinstance(known, dict):
+        raise DataError(
+            f"{where}: vote: got {shown(known)}; expected an object, as `nomoat votes export` writes it. Preference "
+            "rows of other tools are data to train on, not votes"
+        )
+    for name in known:
+        if name not in _FIELDS:
+            raise DataError(f"{where}: vote.{name}: unknown field.{nearest(name, [*_FIELDS])}")
+    for name, field in _FIELDS.items():
+        if name not in known and field.default is MISSING:
+            raise DataError(f"{where}: vote.{name}: got nothing; expected {_expected(name)}")
+        if name in known and not _is_valid(name, known[name]):
+            raise DataError(f"{where}: vote.{name}: got {shown(known[name])}; expected {_expected(name)}")
+    parse_messages(known["prompt"].get("messages"), where, field="vote.prompt.messages")
+    return Vote(**known)
+
+
+def _expected(name: str) -> str:
+    if name in _ONE_OF:
+        *most, last = _ONE_OF[name]
+        return f"{', '.join(most)} or {last}"
+    if name in ("prompt", "sampling"):
+        return "an object"
+    if name == "seconds":
+        return "a number, 0 or more, or null"
+    return "text, or null" if name in ("suite", "prompt_id") else "text"
+
+
+def _is_valid(name: str, value: object) -> bool:
+    if name in _ONE_OF:
+        return value in _ONE_OF[name]
+    if name in ("prompt", "sampling"):
+        return isinstance(value, dict)
+    if name == "seconds":
+        return value is None or (
+            isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        )
+    return isinstance(value, str) or (value is None and name in ("suite", "prompt_id"))

@@ -1,0 +1,132 @@
+"""Champions, the evidence for them, and votes: the part of the ledger that decides who is served.
+
+Got by `Ledger.judgements`; each call is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Select, insert, select
+
+from nomoat.errors import LedgerError
+from nomoat.ledger.canonical import canonical_key, check_json
+from nomoat.ledger.clock import now_iso
+from nomoat.ledger.rows import ChampionRow, ChosenBy, Evidence, EvidenceRow, Json, Vote, VoteRow
+from nomoat.ledger.schema import champions, evidence, votes
+
+Row = TypeVar("Row")
+
+
+class _Reader(Protocol):
+    def __call__(self, row: type[Row], query: Select[Any]) -> tuple[Row, ...]: ...
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """`write` begins a transaction, `read` gives the rows of a query."""
+
+    place: str
+    write: Callable[[], AbstractContextManager[Connection]]
+    read: _Reader
+
+    # ---- champions
+
+    def champions(self) -> tuple[ChampionRow, ...]:
+        """The whole history, oldest first."""
+        return self.read(ChampionRow, select(champions).order_by(champions.c.id))
+
+    def champion(self) -> ChampionRow | None:
+        """Who is served now; None where nobody was ever chosen."""
+        history = self.champions()
+        return history[-1] if history else None
+
+    def crown(
+        self,
+        generation_id: int | None,
+        *,
+        by: ChosenBy,
+        said: str,
+        night_id: int | None = None,
+        verdict: Json | None = None,
+    ) -> ChampionRow:
+        """Make a generation (None: the base) the champion from now on."""
+        check_json(verdict, "champions.verdict")
+        values = {
+            "generation_id": generation_id,
+            "since": now_iso(),
+            "chosen_by": by,
+            "night_id": night_id,
+            "said": said,
+            "verdict": verdict,
+        }
+        with self.write() as connection:
+            connection.execute(insert(champions).values(**values))
+        return self.champions()[-1]
+
+    def roll_back(self) -> ChampionRow:
+        """Serve again what was served before the present champion: an earlier generation, or the base.
+
+        Rolled back once more it goes one further. Raises LedgerError where there is nothing before.
+        """
+        standing = _standing(self.champions())
+        if not standing:
+            raise LedgerError(
+                f"ledger {self.place}: there is no champion to take back",
+                hint="See which generations there are: nomoat status",
+            )
+        before = standing[-2] if len(standing) > 1 else None
+        name = "the base" if before is None else f"gen-{before:04d}"
+        return self.crown(before, by="rollback", said=f"gen-{standing[-1]:04d} was taken back for {name}")
+
+    # ---- evidence
+
+    def add_evidence(
+        self, night_id: int, generation_id: int, rival_id: int | None, found: Iterable[Evidence]
+    ) -> None:
+        """Keep what a night measured of a challenger and its rival, all or none."""
+        ids = {"night_id": night_id, "generation_id": generation_id, "rival_id": rival_id}
+        values = [ids | asdict(item) for item in found]
+        check_json(values, "evidence")
+        if values:
+            with self.write() as connection:
+                connection.execute(insert(evidence), values)
+
+    def evidence(self, generation_id: int) -> tuple[EvidenceRow, ...]:
+        """All that was measured of a generation as a challenger, in the order in which it was added."""
+        query = select(evidence).where(evidence.c.generation_id == generation_id).order_by(evidence.c.id)
+        return self.read(EvidenceRow, query)
+
+    # ---- votes
+
+    def add_votes(self, cast: Iterable[Vote], *, imported: bool = False) -> int:
+        """Keep votes that are not there yet, and give how many those were."""
+        values = [asdict(vote) | {"key": canonical_key(asdict(vote))} for vote in cast]
+        at = now_iso() if imported else None
+        added = 0
+        with self.write() as connection:
+            known = set(connection.execute(select(votes.c.key)).scalars())
+            for value in values:
+                if value["key"] not in known:
+                    connection.execute(insert(votes).values(**value, imported_at=at))
+                    known.add(value["key"])
+                    added += 1
+        return added
+
+    def votes(self) -> tuple[VoteRow, ...]:
+        """All votes, in the order in which they were cast."""
+        return self.read(VoteRow, select(votes).order_by(votes.c.cast_at, votes.c.id))
+
+
+def _standing(history: Iterable[ChampionRow]) -> list[int]:
+    """Generations that a rollback can go back through, the present champion last."""
+    standing: list[int] = []
+    for row in history:
+        if row.chosen_by == "rollback":
+            standing.pop()
+        elif row.generation_id is not None:
+            standing.append(row.generation_id)
+    return standing

@@ -1,0 +1,161 @@
+"""A decoder that writes one token a row: what it does between two tokens, and nothing else.
+
+For so few tokens a step's time is weights read from memory and calls made by Python. So the layers that share an
+input are put side by side once, with their adapters folded in, and a block is some twenty calls.
+
+R rows · H width · D head width · I inputs · O outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nomoat.model.cache import Writing
+from nomoat.model.fused import kernels, linear
+from nomoat.model.fused.blocks import AttentionHalf, MlpHalf, Norm
+from nomoat.model.fused.families import is_read, read_attention, read_mlp, read_output
+from nomoat.model.fused.linear import Linear
+
+FOLDED_BYTES = 1 << 30
+"""Layers are copied, to stand side by side, in a decoder of at most this size; in a larger one they stay."""
+
+_ROWS_IN_MIND = 16
+
+Step = Callable[[torch.Tensor, Writing], torch.Tensor]
+"""Token ids [R] and where they go -> logits [R, V] of the tokens after them, float32."""
+
+
+def read_step(model: Any) -> Step | None:
+    """The step of a causal language model with the weights it has now; None where only the model itself knows its
+    step. Without gradient: call it under `torch.no_grad`."""
+    output = read_output(model)
+    if output is None or output.softcap is not None or not all(map(is_read, output.decoder.layers)):
+        return None
+    if (output.decoder.config.rope_parameters or {}).get("rope_type", "default") in ("dynamic", "longrope"):
+        return None  # their angles depend on the longest position
+    blocks = [_Block.of(block) for block in output.decoder.layers]
+    copied_bytes = sum(block.bytes for block in blocks)
+    if copied_bytes <= FOLDED_BYTES:
+        blocks = [block.folded() for block in blocks]
+    decoder, head = output.decoder, _head(output.weight)
+    embed, norm, turn = decoder.get_input_embeddings(), _norm(decoder.norm), decoder.rotary_emb
+
+    def step(tokens_R: torch.Tensor, writing: Writing) -> torch.Tensor:
+        x_RH = embed(tokens_R)
+        turns = [t[0] for t in turn(x_RH, position_ids=writing.positions_R[None])]
+        for index, block in enumerate(blocks):
+            x_RH = block(x_RH, turns, writing, index)
+        return head(_normed(x_RH, norm)).float()
+
+    return step
+
+
+@dataclass(frozen=True)
+class _Block:
+    attention: AttentionHalf
+    mlp: MlpHalf
+    window: int | None
+
+    @staticmethod
+    def of(block: Any) -> _Block:
+        module = block.self_attn
+        window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
+        return _Block(read_attention(block), read_mlp(block), window)
+
+    @property
+    def bytes(self) -> int:
+        layers = *self.attention.qkv, self.attention.out, *self.mlp.gate_up, self.mlp.down
+        return sum(layer.weight.nbytes for layer in layers)
+
+    def folded(self) -> _Block:
+        """The same block with one layer where several share an input, and without adapters."""
+        a, m = self.attention, self.mlp
+        attention = AttentionHalf(
+            a.norm,
+            (_fold(a.qkv),),
+            a.widths,
+            _fold((a.out,)),
+            a.head_width,
+            a.scaling,
+            a.head_norms,
+            a.rotates,
+        )
+        return _Block(attention, MlpHalf(m.norm, (_fold(m.gate_up),), _fold((m.down,))), self.window)
+
+    def __call__(
+        self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
+    ) -> torch.Tensor:
+        half = self.attention
+        qkv = _apply(half.qkv, _normed(x_RH, half.norm))
+        q, k, v = (
+            part.unflatten(1, (-1, half.head_width))
+            for part in (qkv.split(half.widths, dim=1) if isinstance(qkv, torch.Tensor) else qkv)
+        )
+        if half.head_norms is not None:
+            q, k = (_normed(y, norm) for y, norm in zip((q, k), half.head_norms, strict=True))
+        if half.rotates:
+            q, k = (kernels.rotate(y, *turns) for y in (q, k))
+        mixed = writing.attend(index, q, k, v, scaling=half.scaling, window=self.window)
+        x_RH = _add(half.out, mixed.flatten(1), x_RH)
+        both = _apply(self.mlp.gate_up, _normed(x_RH, self.mlp.norm))
+        gate, up = both.chunk(2, dim=1) if isinstance(both, torch.Tensor) else both
+        return _add(self.mlp.down, kernels.swiglu(gate, up), x_RH)
+
+
+def _apply(layers: tuple[Linear, ...], x_RI: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+    outputs, _ = linear.forward(layers, x_RI)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _add(layer: Linear, x_RI: torch.Tensor, residual_RO: torch.Tensor) -> torch.Tensor:
+    if layer.lora_a is None and layer.bias is None:
+        return torch.addmm(residual_RO, x_RI, layer.weight.T)
+    (y_RO,), _ = linear.forward((layer,), x_RI)
+    return y_RO.add_(residual_RO)
+
+
+def _normed(x: torch.Tensor, norm: Norm) -> torch.Tensor:
+    return kernels.rms_norm(x, norm.weight, norm.eps)[0]
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight, module.variance_epsilon)
+
+
+def _head(weight_VH: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The output layer: most of a step of a small model. oneDNN's own order of a copy is read faster than the
+    weight as it stands."""
+    plain = weight_VH.device.type != "cpu" or weight_VH.dtype != torch.float32
+    if plain or weight_VH.nbytes > FOLDED_BYTES or not torch.backends.mkldnn.is_available():
+        return lambda x_RH: x_RH @ weight_VH.T
+    ordered = torch.ops.mkldnn._reorder_linear_weight(weight_VH.detach(), _ROWS_IN_MIND)
+    return lambda x_RH: torch.ops.mkldnn._linear_pointwise(x_RH, ordered, None, "none", [], "")
+
+
+def _fold(layers: Sequence[Linear]) -> Linear:
+    """Layers with one input as one, their outputs side by side and their adapters added to their weights."""
+    weight = torch.cat([_with_adapter(layer) for layer in layers])
+    weight = weight.T.contiguous().T  # few rows times a matrix is fastest where the matrix lies so
+    biases = [layer.bias for layer in layers]
+    if all(bias is None for bias in biases):
+        return Linear(weight, None)
+    return Linear(
+        weight,
+        torch.cat(
+            [
+                torch.zeros_like(layer.weight[:, 0]) if bias is None else bias
+                for layer, bias in zip(layers, biases, strict=True)
+            ]
+        ),
+    )
+
+
+def _with_adapter(layer: Linear) -> torch.Tensor:
+    if layer.lora_a is None or layer.lora_b is None:
+        return layer.weight.detach()
+    change = layer.lora_b.float() @ layer.lora_a.float()
+    return (layer.weight.float() + change.mul_(layer.scale)).to(layer.weight.dtype)

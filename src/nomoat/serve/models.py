@@ -1,0 +1,53 @@
+"""The models that a server may open, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nomoat.ledger.rows import model_key
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A GGUF file, the folder its tokenizer and chat template come from, and the context it was made for."""
+
+    name: str
+    gguf: Path
+    tokenizer_dir: Path
+    context_length: int
+    verdict: str | None = None
+    is_champion: bool = False
+    is_base: bool = False
+
+    @property
+    def model(self) -> str:
+        """How votes name the file, in every workspace."""
+        return model_key(self.gguf.as_posix())
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A name clients may use. `created_at` is ISO 8601, or None where it is not known."""
+
+    name: str
+    created_at: str | None = None
+
+
+class Catalogue(Protocol):
+    """Names and files of a workspace. Called from threads, for each request anew: what changes on the disk is
+    served without a restart."""
+
+    def names(self) -> list[ModelName]:
+        """Every name, the best first."""
+
+    def resolve(self, name: str) -> str | None:
+        """The name under which the model is found: aliases of one model give the same; None for no model."""
+
+    def find(self, resolved: str) -> ServedModel:
+        """The files.
+
+        Raises:
+            NomoatError: they are gone or damaged.
+        """

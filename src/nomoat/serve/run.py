@@ -1,0 +1,146 @@
+"""Starting and stopping the server: where it listens, and that nobody else gets in."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
+from nomoat.errors import ServeError
+from nomoat.serve.app import create_app
+from nomoat.serve.guard import LOOPBACK_NAMES, Rules
+from nomoat.serve.metrics import Metrics
+from nomoat.serve.models import Catalogue, ServedModel
+from nomoat.serve.pool import Pool
+
+# Answers that are being written when the server is told to stop have so long to end.
+_GRACE_S = 120
+_MOST_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is run.
+
+    Attributes:
+        most_context: tokens of a conversation at most; less where a model was made for less.
+        n_parallel: answers that one model writes at once.
+        budget_bytes: what all loaded models together may take.
+        idle_s: a model that nobody used for so long is closed.
+        most_waiting: requests that may wait; the next one is sent away.
+        hosts: names besides localhost and numbers by which the server may be asked for.
+    """
+
+    most_context: int
+    n_parallel: int
+    n_threads: int
+    budget_bytes: int
+    idle_s: float
+    most_waiting: int
+    hosts: frozenset[str] = frozenset()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections from now on; port 0 is any free one.
+
+    Raises:
+        ServeError: the address is not ours, or taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise ServeError(f"--host {host}: is no address ({error})", hint="Try 127.0.0.1 or 0.0.0.0") from None
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(1024)
+    except OSError as error:
+        made.close()
+        hints = {
+            errno.EADDRINUSE: "Another program listens there: give another --port, or end that one.",
+            errno.EACCES: "Ports below 1024 are the system's: give a larger --port.",
+            errno.EADDRNOTAVAIL: "This machine has no such address: try 127.0.0.1 or 0.0.0.0.",
+        }
+        raise ServeError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint=hints.get(error.errno or 0)
+        ) from None
+    return made
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def url_of(listening: socket.socket) -> str:
+    """How to reach it from here."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(
+    listening: socket.socket,
+    catalogue: Catalogue,
+    settings: Settings,
+    scopes_of: Callable[[str], frozenset[str]] | None,
+) -> None:
+    """Answer until SIGINT or SIGTERM; then answers that are being written are finished, and a second signal
+    ends them too. `scopes_of` tells what a key allows; None demands no key, on loopback only."""
+    assert scopes_of is not None or is_loopback(listening)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(catalogue, settings, scopes_of),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it once more when all is finished
+        server.run(sockets=[listening])
+
+
+def make_app(
+    catalogue: Catalogue, settings: Settings, scopes_of: Callable[[str], frozenset[str]] | None
+) -> Any:
+    """The ASGI application over llama.cpp engines."""
+
+    def context(model: ServedModel) -> int:
+        return min(settings.most_context, model.context_length)
+
+    def open_engine(model: ServedModel) -> LlamaServerEngine:
+        return LlamaServerEngine(
+            model.gguf,
+            tokenizer_dir=model.tokenizer_dir,
+            n_ctx=context(model),
+            n_parallel=settings.n_parallel,
+            n_threads=settings.n_threads,
+        )
+
+    metrics = Metrics()
+    pool = Pool(
+        catalogue,
+        open_engine,
+        lambda model: footprint_bytes(model.gguf, n_tokens=context(model) * settings.n_parallel),
+        budget_bytes=settings.budget_bytes,
+        idle_s=settings.idle_s,
+        metrics=metrics,
+    )
+    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of)
+    return create_app(pool, metrics, rules, most_waiting=settings.most_waiting)
+
+
+def half_of_memory() -> int:
+    """Half of this machine's memory in bytes: the default budget."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

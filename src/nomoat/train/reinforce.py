@@ -1,0 +1,102 @@
+"""Reinforcement: an adapter or full weights, trained further on what the model's own answers are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nomoat.data.pack import Rows
+from nomoat.model.adapters import add_lora, load_adapter
+from nomoat.model.load import Machine, load_model
+from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
+from nomoat.model.recompute import recompute_blocks
+from nomoat.train.finetune import keep_adapter
+from nomoat.train.hooks import Hooks
+from nomoat.train.loop import TrainResult
+from nomoat.train.policy_loop import Passes, learn
+from nomoat.train.rewards import Rewards
+from nomoat.train.run import TrainingKeys
+from nomoat.train.sampled import PolicyKeys, Prompt, Reader
+
+HELD_OUT_PROMPTS = 64
+"""Held-out prompts that steer training: their pass rate is a compass, not the verdict."""
+
+
+def reinforce(
+    base: Path,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    held_out: Sequence[Prompt],
+    probes: Rows,
+    out: Path,
+    scratch: Path,
+    *,
+    adapter: Path | None,
+    base_name: str,
+    base_sha256: str,
+    method: str,
+    lora_r: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    lora_target_modules: str | list[str],
+    lora_layers: int | None,
+    load_in_4bit: bool,
+    reader: Reader,
+    rewards: Rewards,
+    passes: Passes,
+    policy: PolicyKeys,
+    keys: TrainingKeys,
+    machine: Machine,
+    hooks: Hooks,
+    gradient_checkpointing: bool | Literal["auto"] = "auto",
+) -> TrainResult:
+    """Train further and write `out/adapter/` (method "lora") or `out/model/` (method "full"), as `prefer` does.
+
+    The reference is the model as it is before the first step. The weights that are kept are those of the highest pass
+    rate on `held_out`, or of the highest mean reward there where nothing can be passed; what training began with,
+    where nothing was better. A run is resumed from the checkpoints in `scratch`. Raises DataError when most answers go
+    without a reward; ModelError when training diverges.
+    """
+    torch.manual_seed(keys.seed)
+    if method == "full":
+        model = load_model(base, machine, weights=torch.float32)
+        model.requires_grad_(True)
+    elif adapter is not None:
+        bare = load_model(base, machine, four_bit=load_in_4bit)
+        model = load_adapter(bare, adapter, base_sha256=base_sha256, trainable=True)
+    else:
+        model = add_lora(
+            load_model(base, machine, four_bit=load_in_4bit),
+            lora_r=lora_r,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            target_modules=lora_target_modules,
+            seed=keys.seed,
+            lora_layers=lora_layers,
+        )
+    if gradient_checkpointing is True:
+        recompute_blocks(model)
+    result = learn(
+        model,
+        prompts,
+        held_out[:HELD_OUT_PROMPTS],
+        scratch,
+        reader=reader,
+        rewards=rewards,
+        passes=passes,
+        policy=policy,
+        keys=keys,
+        machine=machine,
+        hooks=hooks,
+    )
+    if method == "lora":
+        keep_adapter(model, tokenizer, out / "adapter", base_name=base_name, base_sha256=base_sha256)
+    else:
+        trained_TV = probe_logits(model.eval(), probe_rows(probes), machine.device)
+        save_model(model, tokenizer, out / "model")
+        del model
+        check_saved(trained_TV, out / "model", probe_rows(probes), machine, torch.float32)
+    return result

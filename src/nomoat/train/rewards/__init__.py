@@ -1,0 +1,115 @@
+"""Rewards of sampled answers: sources that each give a number, and their weighted sum.
+
+What a source cannot tell is a value too, with its name and reason: it is counted, its answer teaches nothing, and
+only where most answers of a run go without a reward does the run end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from nomoat.errors import DataError
+
+MOST_FAILED, ENOUGH_TO_JUDGE = 0.5, 20
+"""A run ends when more than this share of its answers went without a reward, once there are enough of them."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an answer is judged by beside its text: the turns before it, and the prompt's row as its file has it
+    ("answer", "schema" or whatever else a source looks for)."""
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why an answer has no reward: `kind` is one of few words, so that failures can be counted ("timed out")."""
+
+    kind: str
+    detail: str
+
+
+Asked = Sequence[tuple[Question, str]]
+"""Questions with an answer each."""
+
+
+class Source(Protocol):
+    """Something that judges answers."""
+
+    @property
+    def name(self) -> str:
+        """As the owner knows it: "rules.py:polite"."""
+
+    def score(self, asked: Asked) -> list[float | Failed]:
+        """A finite number for every answer, in order, or why there is none. Never raises for an answer's sake."""
+
+    def close(self) -> None:
+        """End whatever runs beside."""
+
+
+@dataclass
+class Rewards:
+    """Sources with their weights. What failed is counted in `failures`: "source: kind" -> how often; with `judged`,
+    the number of answers, it goes through a checkpoint."""
+
+    sources: Sequence[tuple[Source, float]]
+    failures: Counter[str] = field(default_factory=Counter)
+    judged: int = 0
+    unrewarded: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def highest(self) -> float:
+        """The sum of an answer that every source gives 1."""
+        return sum(weight for _, weight in self.sources)
+
+    def score(self, asked: Asked) -> list[float]:
+        """The weighted sum for every answer; NaN where a source had none.
+
+        Raises DataError with what failed how often when most answers so far went without a reward.
+        """
+        totals = [0.0] * len(asked)
+        for source, weight in self.sources:
+            for index, found in enumerate(source.score(asked)):
+                if isinstance(found, Failed):
+                    named = f"{source.name}: {found.kind}"
+                    self.failures[named] += 1
+                    self.examples.setdefault(named, found.detail)
+                    totals[index] = math.nan
+                else:
+                    totals[index] += weight * found
+        self.judged += len(asked)
+        self.unrewarded += sum(map(math.isnan, totals))
+        if self.judged >= ENOUGH_TO_JUDGE and self.unrewarded > MOST_FAILED * self.judged:
+            raise DataError(
+                f"reinforce.rewards: {self.unrewarded} of {self.judged} answers have no reward: {self.said()}",
+                hint="Mend the source that fails, or take it out of reinforce.rewards; the night then goes on.",
+            )
+        return totals
+
+    def said(self) -> str:
+        """What failed, how often, with an example of each."""
+        return "; ".join(
+            f"{named} ({count}×, such as {self.examples[named]})"
+            for named, count in self.failures.most_common()
+        )
+
+    def close(self) -> None:
+        """End what runs beside."""
+        for source, _ in self.sources:
+            source.close()
+
+
+def finite(value: Any) -> float | Failed:
+    """A source's number, or why it is none."""
+    if isinstance(value, bool | int | float):
+        number = float(value)
+        return number if math.isfinite(number) else Failed("not finite", f"got {number}")
+    return Failed("no number", f"got {type(value).__name__}; expected a number")

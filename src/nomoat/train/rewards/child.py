@@ -1,0 +1,59 @@
+"""The process that an owner's function runs in: `python -m nomoat.train.rewards.child FILE FUNCTION`.
+
+One JSON line in, {"messages", "answer", "row"}; one out, {"value"} or {"raised"}. What the function prints goes to
+stderr. It runs beside training, so that it can be ended when it hangs, and it has no access to the model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def _load(file: Path, name: str) -> Any:
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        names = ", ".join(sorted(n for n in vars(module) if callable(vars(module)[n]) and n[0] != "_"))
+        raise AttributeError(f"it has no function {name}; it has: {names or 'none'}")
+    return function
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def main() -> None:
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # prints must not look like replies
+
+    def reply(content: dict[str, Any]) -> None:
+        replies.write(json.dumps(content) + "\n")
+        replies.flush()
+
+    try:
+        function = _load(Path(sys.argv[1]), sys.argv[2])
+    except BaseException as error:  # an owner's module may even exit
+        reply({"raised": _said(error)})
+        return
+    reply({"ready": True})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            value = function(asked["messages"], asked["answer"], asked["row"])
+            reply({"value": value if isinstance(value, bool | int | float) else type(value).__name__})
+        except BaseException as error:
+            reply({"raised": _said(error)})
+
+
+if __name__ == "__main__":
+    main()

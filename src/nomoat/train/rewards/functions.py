@@ -1,0 +1,110 @@
+"""An owner's Python function as a source of rewards, in a process of its own and with a time limit."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, final
+
+from nomoat.errors import RecipeError
+from nomoat.train.rewards import Asked, Failed, Question, finite
+
+START_LIMIT_S = 60.0
+"""A module may import much before its function is there."""
+
+
+@final
+class PythonFunction:
+    """`function(messages, answer, row) -> number` of a file: the turns before the answer as {"role", "content"}, its
+    text, and the prompt's row. A function that raises, gives no finite number, or needs longer than `limit_s` for one
+    answer gives that answer no reward; one that hangs is ended and started anew.
+
+    Raises RecipeError at once where file or function cannot be loaded.
+    """
+
+    def __init__(self, file: Path, function: str, *, limit_s: float) -> None:
+        self.name = f"{file.name}:{function}"
+        self._command = [sys.executable, "-m", "nomoat.train.rewards.child", str(file.resolve()), function]
+        self._limit_s = limit_s
+        self._process: subprocess.Popen[str] | None = None
+        self._replies: queue.Queue[str] = queue.Queue()
+        found = self._start()
+        if isinstance(found, Failed):
+            self.close()
+            raise RecipeError(
+                f"reinforce.rewards: {self.name} cannot be loaded: {found.detail}",
+                hint="Expected a file with a function of messages, answer and row that gives a number.",
+            )
+
+    def score(self, asked: Asked) -> list[float | Failed]:
+        """A number for every answer, one after the other."""
+        return [self._judge(question, text) for question, text in asked]
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _judge(self, question: Question, text: str) -> float | Failed:
+        if self._process is None:
+            found = self._start()
+            if isinstance(found, Failed):
+                return found
+        assert self._process is not None
+        assert self._process.stdin is not None
+        asked = {"messages": [*map(dict, question.messages)], "answer": text, "row": dict(question.row)}
+        try:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            self.close()
+            return Failed("ended", "its process was gone")
+        reply = self._reply(self._limit_s)
+        if isinstance(reply, Failed):
+            self.close()
+            return reply
+        return Failed("raised", reply["raised"]) if "raised" in reply else finite(reply["value"])
+
+    def _start(self) -> Failed | None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+        self._replies = queue.Queue()
+        threading.Thread(target=_pass_on, args=(self._process, self._replies), daemon=True).start()
+        reply = self._reply(START_LIMIT_S)
+        if isinstance(reply, dict) and "raised" in reply:
+            return Failed("raised", reply["raised"])
+        return reply if isinstance(reply, Failed) else None
+
+    def _reply(self, limit_s: float) -> dict[str, Any] | Failed:
+        try:
+            line = self._replies.get(timeout=limit_s)
+        except queue.Empty:
+            return Failed("timed out", f"no number within {limit_s:g} s")
+        if not line:
+            return Failed("ended", "its process ended")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+
+def _pass_on(process: subprocess.Popen[str], replies: queue.Queue[str]) -> None:
+    """Lines of the process as they come, and an empty one at their end; a thread, so that waiting has a limit on every
+    system."""
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            replies.put(line)
+    except ValueError:  # closed while it was read
+        pass
+    replies.put("")

@@ -1,0 +1,47 @@
+"""The gate's simulation: what it must show, on fewer owners than the benchmark has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gate import look, simulate
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"owners": 1000, "looks": 50, "every": 10, "alpha": 0.05, "seed": 1}
+
+
+@pytest.mark.parametrize("ties", [0.0, 0.3])
+def test_looking_often_misleads_a_fixed_test_and_not_the_gate(ties: float) -> None:
+    rows = {(row.test, row.rate): row for row in simulate(ties=ties, **SETTINGS)}
+    assert rows["e-value", 0.5].promoted <= 0.05
+    assert rows["fixed-n", 0.5].promoted > 0.15
+    power = [rows["e-value", rate].promoted for rate in (0.5, 0.55, 0.6, 0.7)]
+    assert power == sorted(power)
+    assert power[-1] > 0.99
+    votes = [rows["e-value", rate].votes for rate in (0.55, 0.6, 0.7)]
+    assert votes == sorted(votes, reverse=True)
+
+
+def test_an_owner_sees_every_vote_once_and_looks_at_all_of_them() -> None:
+    wins, losses = look(5, 7, 10, 0.6, 0.0, 3)
+    assert (wins + losses).tolist() == [[10 * n for n in range(1, 8)]] * 5
+    assert (np.diff(wins, axis=1) >= 0).all()
+
+
+def test_it_runs_and_writes_its_figures(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        ROOT / "bench" / "gate.py",
+        "--owners=20",
+        "--looks=5",
+        f"--json={tmp_path / 'g'}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "20 owners, a look after every 10 votes, 5 looks, α = 0.05" in done.stdout
+    assert len(json.loads((tmp_path / "g").read_text())["rows"]) == 12

@@ -1,0 +1,189 @@
+"""An engine behind HTTP, against a small server whose answers the test writes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.engine.base import GREEDY, Engine, Sampling
+from nomoat.engine.openai import OpenAIEngine, Spent
+from nomoat.errors import EngineError
+
+TALK = Conversation(parse_messages([{"role": "user", "content": "Hello"}], "test"))
+
+
+class Endpoint:
+    """Answers requests with `script`, one after the other: (status, headers, body)."""
+
+    def __init__(self) -> None:
+        self.script: list[tuple[int, dict[str, str], Any]] = []
+        self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                endpoint.seen.append((self.path, dict(self.headers), sent))
+                status, headers, body = endpoint.script.pop(0)
+                raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(raw)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    made = Endpoint()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def said(text: str, reason: str = "stop") -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 4}}
+
+
+def test_an_answer_its_cost_and_what_was_sent(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    endpoint.script = [(200, {}, said("Hi.")), (200, {}, said("Good d", "length"))]
+    sampling = Sampling(max_new_tokens=5, temperature=0.5, top_p=0.9, top_k=7, seed=3, stop=("X",))
+    with OpenAIEngine(
+        endpoint.url,
+        "m",
+        key_variable="MY_KEY",
+        n_parallel=1,
+        dollars_per_million_prompt_tokens=1.0,
+        dollars_per_million_completion_tokens=10.0,
+    ) as engine:
+        as_engine: Engine = engine
+        first, second = as_engine.generate([TALK, TALK], sampling)
+        assert (first.text, first.finish_reason, first.prompt_tokens) == ("Hi.", "stop", 10)
+        assert second.finish_reason == "length"
+        assert engine.spent == Spent(20, 8, pytest.approx(100e-6))
+    path, headers, body = endpoint.seen[0]
+    assert (path, headers["Authorization"]) == ("/v1/chat/completions", "Bearer sk-secret")
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 7,
+        "seed": 3,
+        "stop": ["X"],
+    }
+    assert endpoint.seen[1][2]["seed"] == 4
+
+
+def test_it_waits_and_tries_again_as_long_as_it_is_asked_to(endpoint: Endpoint) -> None:
+    endpoint.script = [
+        (429, {"Retry-After": "7"}, {"error": {"message": "slow down"}}),
+        (503, {}, "<html>busy</html>"),
+        (503, {"Retry-After": "900"}, "busy"),
+        (200, {}, said("Hi.")),
+    ]
+    waits: list[float] = []
+    with OpenAIEngine(endpoint.url, "m", wait=waits.append) as engine:
+        assert engine.generate([TALK], GREEDY)[0].text == "Hi."
+    assert (waits[0], waits[2]) == (7.0, 30.0)
+    assert 0.75 <= waits[1] <= 1.25
+
+
+def test_what_waiting_does_not_mend_is_told_at_once(endpoint: Endpoint) -> None:
+    endpoint.script = [(401, {}, {"error": {"message": "Incorrect API key"}})]
+    waits: list[float] = []
+    with (
+        OpenAIEngine(endpoint.url, "m", key_variable="MY_KEY", wait=waits.append) as engine,
+        pytest.raises(EngineError) as caught,
+    ):
+        engine.generate([TALK], GREEDY)
+    assert str(caught.value) == (
+        f"{endpoint.url}: answers 401: Incorrect API key\n  Set its key: export MY_KEY=..."
+    )
+    assert waits == []
+
+
+def test_it_gives_up_in_the_end(endpoint: Endpoint) -> None:
+    endpoint.script = [(500, {}, {"error": {"message": "oops"}})] * 3
+    waits: list[float] = []
+    with (
+        OpenAIEngine(endpoint.url, "m", attempts=3, wait=waits.append) as engine,
+        pytest.raises(EngineError, match="answers 500: oops"),
+    ):
+        engine.generate([TALK], GREEDY)
+    assert len(waits) == 2
+    with (
+        OpenAIEngine("http://127.0.0.1:9/v1", "m", attempts=2, wait=waits.append) as engine,
+        pytest.raises(EngineError, match=r"^http://127.0.0.1:9/v1: cannot be reached"),
+    ):
+        engine.generate([TALK], GREEDY)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "127.0.0.1:9", "http://[::1"])
+def test_what_is_no_address(url: str) -> None:
+    with OpenAIEngine(url, "m") as engine, pytest.raises(EngineError, match="is no address of an endpoint"):
+        engine.generate([TALK], GREEDY)
+
+
+def test_a_stream_and_its_cost(endpoint: Endpoint) -> None:
+    events = [{"choices": [{"delta": {"content": text}}]} for text in ("Guten", " Tag")]
+    events += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}]
+    events += [{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}]
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events] + [": a comment\n\n", "data: [DONE]\n\n"]
+    endpoint.script = [(200, {"Content-Type": "text/event-stream"}, "".join(lines))]
+    with OpenAIEngine(endpoint.url, "m") as engine:
+        assert list(engine.stream(TALK, GREEDY)) == ["Guten", " Tag"]
+        assert engine.spent == Spent(5, 2, 0.0)
+    assert endpoint.seen[0][2]["stream"] is True
+
+
+def test_what_is_no_openai_answer(endpoint: Endpoint) -> None:
+    endpoint.script = [(200, {}, {"hello": 1}), (200, {}, "data: {nonsense\n\n"), (200, {}, {"data": 3})]
+    with OpenAIEngine(endpoint.url, "m") as engine:
+        with pytest.raises(EngineError, match="does not answer as OpenAI's API does"):
+            engine.generate([TALK], GREEDY)
+        with pytest.raises(EngineError, match="does not answer as OpenAI's API does"):
+            list(engine.stream(TALK, GREEDY))
+        with pytest.raises(EngineError, match="does not answer as OpenAI's API does"):
+            engine.embed(["a"])
+
+
+def test_embeddings_come_in_order(endpoint: Endpoint) -> None:
+    items = [{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1, 0]}]
+    endpoint.script = [(200, {}, {"data": items, "usage": {"prompt_tokens": 3}})]
+    with OpenAIEngine(endpoint.url, "m") as engine:
+        assert engine.embed(["a", "b"]) == [[1.0, 0.0], [0.0, 1.0]]
+        assert engine.spent.prompt_tokens == 3
+
+
+def test_calls_of_tools_are_sent_as_json_text(endpoint: Endpoint) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    raw = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "2"},
+    ]
+    endpoint.script = [(200, {}, said("2"))]
+    with OpenAIEngine(endpoint.url, "m") as engine:
+        talk = Conversation(parse_messages(raw, "test"))
+        engine.generate([talk], GREEDY)
+        assert json.loads(engine.render(talk)) == endpoint.seen[0][2]["messages"]
+        with pytest.raises(EngineError, match="does not tell how likely"):
+            engine.score(talk, ["x"])
+    sent = endpoint.seen[0][2]["messages"][1]["tool_calls"][0]
+    assert sent == {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}

@@ -1,0 +1,151 @@
+"""Who is let in: names, pages, sizes, keys; and that nothing of the machine is to be had."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from helpers.serving import Running, serving
+from nomoat.engine.echo import EchoEngine
+
+CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
+KEYS = {"c": frozenset({"chat"}), "v": frozenset({"vote"}), "a": frozenset({"admin"})}
+
+
+@pytest.fixture(scope="module")
+def open_server() -> Iterator[Running]:
+    with serving({"echo": EchoEngine}, most_bytes=2000, hosts=frozenset({"localhost", "mybox"})) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def locked_server() -> Iterator[Running]:
+    with serving({"echo": EchoEngine}, scopes_of=lambda key: KEYS.get(key, frozenset())) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("127.0.0.1:1", 200),
+        ("192.168.1.7", 200),
+        ("[::1]:8000", 200),
+        ("mybox:8000", 200),
+        ("evil.com", 403),
+        ("localhost.evil.com", 403),
+        ("127.0.0.1.evil.com:8000", 403),
+        ("[evil]", 403),
+    ],
+)
+def test_a_name_that_is_not_ours_is_not_answered(open_server: Running, host: str, status: int) -> None:
+    with open_server.client(headers={"Host": host}) as client:
+        found = client.get("/health")
+    assert found.status_code == status
+    if status != 200:
+        assert found.json()["error"]["code"] == "host_not_allowed"
+
+
+def test_pages_of_others_are_kept_out(open_server: Running) -> None:
+    with open_server.client() as client:
+        own = open_server.url.partition("://")[2]
+        for origin, status in ((f"http://{own}", 200), ("https://evil.com", 403), ("null", 403)):
+            found = client.post("/v1/chat/completions", json=CHAT, headers={"Origin": origin})
+            assert found.status_code == status, origin
+            assert "access-control-allow-origin" not in found.headers
+        asked = client.options(
+            "/v1/chat/completions",
+            headers={"Origin": "https://evil.com", "Access-Control-Request-Method": "POST"},
+        )
+        assert asked.status_code == 403
+        plain = client.post(
+            "/v1/chat/completions", content=json.dumps(CHAT), headers={"Content-Type": "text/plain"}
+        )
+        assert plain.status_code == 400  # what a page may send without asking is not read as JSON
+
+
+def test_what_is_too_large_is_not_read(open_server: Running) -> None:
+    large = CHAT | {"messages": [{"role": "user", "content": "x" * 3000}]}
+    with open_server.client() as client:
+        said = client.post("/v1/chat/completions", json=large)
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(40):
+                yield b" " * 100
+
+        unsaid = client.post(
+            "/v1/chat/completions", content=pieces(), headers={"Content-Type": "application/json"}
+        )
+        assert [said.status_code, unsaid.status_code] == [413, 413]
+        assert said.json()["error"]["code"] == "request_too_large"
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 1900,
+        b'{"model": "echo", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "\\ud800", "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": "echo", "temperature": NaN, "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": "echo", "temperature": 1e999, "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": "echo", "\\ud800": 1, "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": "echo", "stop": "\\udfff", "messages": [{"role": "user", "content": "x"}]}',
+    ],
+)
+def test_what_is_no_request_is_the_clients_mistake(open_server: Running, body: bytes) -> None:
+    with open_server.client() as client:
+        for path in ("chat/completions", "completions", "embeddings", "responses"):
+            found = client.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
+            assert 400 <= found.status_code < 500, (path, found.text)
+            assert found.json()["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/static/x", "/..%2f..%2fetc/passwd", "/v1/../../etc/passwd", "/v1/models/..%2f..%2fetc"],
+)
+def test_no_file_is_to_be_had(open_server: Running, path: str) -> None:
+    port = int(open_server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:  # httpx would tidy the path up
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b'"error"' in answer
+    assert b"root:" not in answer
+
+
+def test_a_key_opens_what_it_may(locked_server: Running) -> None:
+    def status(key: str | None, method: str, path: str) -> int:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        json_body = CHAT if method == "POST" else None
+        return httpx.request(method, locked_server.url + path, headers=headers, json=json_body).status_code
+
+    for key, chat, metrics in (
+        (None, 401, 401),
+        ("x", 401, 401),
+        ("v", 403, 403),
+        ("c", 200, 403),
+        ("a", 200, 200),
+    ):
+        assert status(key, "POST", "/v1/chat/completions") == chat, key
+        assert status(key, "GET", "/v1/models") == chat, key
+        assert status(key, "GET", "/metrics") == metrics, key
+        assert status(key, "GET", "/openapi.json") == chat, key
+        assert status(key, "GET", "/health") == 200
+    refused = httpx.get(f"{locked_server.url}/v1/models", headers={"Authorization": "Basic abc"})
+    assert refused.json()["error"]["code"] == "missing_api_key"
+    assert refused.headers["WWW-Authenticate"] == "Bearer"

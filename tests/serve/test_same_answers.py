@@ -1,0 +1,120 @@
+"""One greedy answer, four ways: torch, the F16 file, the terminal and the API, from the same rendered bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import nomoat
+from helpers.serving import serving
+from nomoat.chat.conversation import Conversation
+from nomoat.chat.mask import render_trained
+from nomoat.chat.template import ChatTemplate
+from nomoat.cli.talkers import GgufTalker
+from nomoat.engine.base import Sampling
+from nomoat.engine.llamacpp import LlamaCppEngine
+from nomoat.engine.llamaserver import LlamaServerEngine
+from nomoat.engine.request import Ending, Request
+from nomoat.evaluate.prompts import read_prompts
+from nomoat.model.load import load_tokenizer
+from nomoat.quantize.convert import to_gguf
+from nomoat.serve.models import ServedModel
+
+ASSETS = Path(nomoat.__file__).parent / "assets"
+BASE = ASSETS / "base"
+TOKENS = 32
+GREEDY = Sampling(max_new_tokens=TOKENS)
+
+
+class Overheard:
+    """An engine, and the prompts that came to it."""
+
+    def __init__(self, inner: LlamaServerEngine) -> None:
+        self._inner = inner
+        self.prompts: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def answer(self, request: Request, take) -> Ending | None:  # type: ignore[no-untyped-def]
+        self.prompts.append(list(request.prompt))
+        return self._inner.answer(request, take)
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "base-F16.gguf"
+    to_gguf(BASE, path, type="F16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def talks() -> list[Conversation]:
+    return [p.conversation for p in read_prompts(ASSETS / "starter" / "heldout.jsonl", most=10)]
+
+
+@pytest.mark.slow
+def test_torch_file_terminal_and_api_say_the_same(gguf: Path, talks: list[Conversation]) -> None:
+    template = ChatTemplate.of(load_tokenizer(BASE))
+    prompts = [template.encode(talk, add_generation_prompt=True) for talk in talks]
+    expected = by_torch(template, prompts)
+
+    with LlamaCppEngine(gguf, tokenizer_dir=BASE, exact=True) as engine:
+        assert [answer.text for answer in engine.generate(talks, GREEDY)] == expected
+
+    talker = GgufTalker.open(ServedModel("base", gguf, BASE, 512), 512)
+    assert ["".join(talker.stream(talk, GREEDY)) for talk in talks] == expected
+    talker.close()
+
+    # one at a time, so that nothing but the model decides
+    engines: list[Overheard] = []
+
+    def open_engine() -> Overheard:
+        engines.append(Overheard(LlamaServerEngine(gguf, tokenizer_dir=BASE, n_parallel=1)))
+        return engines[-1]
+
+    with serving({"base": open_engine}) as running, running.client() as client:
+        found = []
+        for talk in talks:
+            body = {"model": "base", "temperature": 0, "max_tokens": TOKENS, **talk.to_dict()}
+            found.append(
+                client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+            )
+        assert found == expected
+    assert engines[0].prompts == prompts
+
+
+def test_what_is_served_is_what_was_trained(gguf: Path) -> None:
+    """With an answer behind it, the served prompt is the untrained beginning of a training row."""
+    rows = [p.conversation for p in read_prompts(ASSETS / "starter" / "heldout.jsonl", most=5)]
+    template = ChatTemplate.of(load_tokenizer(BASE))
+    with LlamaServerEngine(gguf, tokenizer_dir=BASE, n_parallel=1) as engine:
+        for asked in rows:
+            served = engine.encode(asked)
+            whole = Conversation((*asked.messages, type(asked.messages[0])("assistant", "Once upon a time.")))
+            trained = render_trained(template, whole)
+            assert trained.tokens[: len(served)] == served
+            assert trained.trained[: len(served) + 1] == [False] * len(served) + [True]
+
+
+def by_torch(template: ChatTemplate, prompts: list[list[int]]) -> list[str]:
+    """Greedy answers of transformers, eager and in float32."""
+    model = AutoModelForCausalLM.from_pretrained(
+        BASE, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    texts = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            eos_token_id=list(template.stop_token_ids),
+            pad_token_id=0,
+        )
+        texts.append(template.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True))
+    return texts
