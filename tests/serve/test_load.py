@@ -104,7 +104,8 @@ def test_a_client_that_hangs_up_while_it_waits_leaves_the_queue() -> None:
 
 def test_a_slow_reader_holds_nobody_up() -> None:
     with (
-        serving({"echo": lambda: EchoEngine(n_parallel=1, n_ctx=2**20)}) as running, running.client() as client,
+        serving({"echo": lambda: EchoEngine(n_parallel=1, n_ctx=2**20)}) as running,
+        running.client() as client,
         client.stream("POST", "/v1/chat/completions", json=chat("word " * 2000, stream=True)) as slow,
     ):
         lines = slow.iter_lines()

@@ -200,9 +200,7 @@ def _endings(plan: Plan) -> list[str]:
     return [e for e in endings if not (family and ("{helper}" in e or "best friends" in e))]
 
 
-def _paragraphs(
-    rng: random.Random, plan: Plan, ending: str | None, opening: str | None
-) -> list[list[str]]:
+def _paragraphs(rng: random.Random, plan: Plan, ending: str | None, opening: str | None) -> list[list[str]]:
     plot = plan.plot
     first = [opening or _opening(rng, plan)]
     if plot.when == "day" and rng.random() < 0.5:
@@ -251,9 +249,7 @@ def title_case(title: str) -> str:
     return " ".join(p if i and p in small else p[:1].upper() + p[1:] for i, p in enumerate(parts))
 
 
-def tell(
-    rng: random.Random, plan: Plan, ending: str | None = None, opening: str | None = None
-) -> Story:
+def tell(rng: random.Random, plan: Plan, ending: str | None = None, opening: str | None = None) -> Story:
     """Write a plan down in 70 to 180 words; `ending` fixes the last sentence, `opening` words the first ones."""
     table = slots(plan)
     while True:
