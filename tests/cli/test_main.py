@@ -51,7 +51,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_help_lists_every_verb() -> None:
     done = nomoat("--help")
     assert done.returncode == 0
-    for verb in ("run", "check", "status", "log", "chat", "serve", "keys", "init"):
+    for verb in ("run", "check", "status", "log", "chat", "serve", "keys", "export", "init"):
         assert f"\n  {verb} " in done.stdout
 
 
@@ -72,7 +72,7 @@ def test_a_mistyped_verb_gets_the_nearest_one() -> None:
     assert "No such command 'chatt'. Did you mean 'chat'?" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "status", "log", "chat", "serve", "keys", "init"])
+@pytest.mark.parametrize("verb", ["run", "check", "status", "log", "chat", "serve", "keys", "export", "init"])
 def test_every_verb_explains_itself(verb: str) -> None:
     done = nomoat(verb, "--help")
     assert done.returncode == 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
-from nomoat.cli import chat, check, init_verb, keys, log, run, serve, status
+from nomoat.cli import chat, check, export, init_verb, keys, log, run, serve, status
 from nomoat.cli.errors import Verb
 from nomoat.cli.output import survive_encoding
 
@@ -56,6 +56,7 @@ for _name, _verb, _epilog in (
     ("chat", chat.chat, chat.EPILOG),
     ("serve", serve.serve, serve.EPILOG),
     ("keys", keys.keys, keys.EPILOG),
+    ("export", export.export, export.EPILOG),
     ("init", init_verb.init, init_verb.EPILOG),
 ):
     app.command(_name, cls=Verb, epilog=_epilog)(_verb)

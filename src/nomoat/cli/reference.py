@@ -12,7 +12,7 @@ from pathlib import Path
 import typer.main
 from typer.core import TyperGroup
 
-from nomoat.cli import chat, check_view, init_verb, keys, log, night_view, serve, status
+from nomoat.cli import chat, check_view, export, init_verb, keys, log, night_view, serve, status
 from nomoat.cli.main import app
 
 WIDTH_COLUMNS = 100
@@ -47,6 +47,7 @@ JSON_KEYS: dict[str, dict[str, Mapping[str, str]]] = {
     "chat": {"nomoat chat --json": chat.KEYS},
     "serve": {"nomoat serve --json": serve.KEYS},
     "keys": {"nomoat keys --json": keys.KEYS},
+    "export": {"nomoat export --json": export.KEYS},
     "init": {"nomoat init --json": init_verb.KEYS},
 }
 """verb -> command -> key -> meaning."""

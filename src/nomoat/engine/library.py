@@ -1,7 +1,8 @@
 """The shared library that xllamacpp ships (llama.cpp and ggml) and its C interface, through ctypes.
 
-xllamacpp's own server object is not used: it tells the ids of generated tokens only where they end a whole
-UTF-8 character, stops where llama.cpp thinks best, and cannot be made without a listening socket.
+xllamacpp's own server object is not used here: it tells the ids of generated tokens only where they end a
+whole UTF-8 character, stops where llama.cpp thinks best, and cannot be made without a listening socket. Where
+many are answered at once that is worth it: `nomoat.engine.llamaserver`.
 """
 
 from __future__ import annotations

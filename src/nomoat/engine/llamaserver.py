@@ -113,9 +113,10 @@ class LlamaServerEngine:
     def close(self) -> None:
         """Free the model, once answers that are being written have ended."""
         self._server = self._embedder = None  # xllamacpp stops a server when it is let go of
-        if self._weigher is not None:
-            self._weigher.close()
-            self._weigher = None
+        with self._weighing:  # a client may have hung up while its text is still being weighed
+            if self._weigher is not None:
+                self._weigher.close()
+                self._weigher = None
         self._temporary.cleanup()
 
     @property
