@@ -37,7 +37,7 @@ INTRODUCED = (
     "Once upon a time, there was a {size} {kind}. {His} name was {name}.",
     "Once there was a {kind} and {his} name was {name}.",
 )
-SIZES = ["little", "little", "little", "little", "small", "young", "happy", "kind", "brave", "curious", "nice", "good", "smart", "cute", "silly"]
+SIZES = "little little little little small young happy kind brave curious nice good smart cute silly".split()
 ABOUT = (
     "{name} was [a very|a] [good|nice|kind|happy|smart|funny] {kind}.",
     "{name} was [very|always] [happy|kind|curious|nice|friendly|careful].",
