@@ -14,7 +14,6 @@ import pytest
 from helpers.serving import Running, serving
 from nomoat.engine.echo import EchoEngine
 
-
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
