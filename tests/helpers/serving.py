@@ -74,6 +74,7 @@ def serving(
     most_bytes: int = 2**20,
     scopes_of: Callable[[str], frozenset[str]] | None = None,
     hosts: frozenset[str] = LOOPBACK_NAMES,
+    chats_folder: Path | None = None,
 ) -> Iterator[Running]:
     """Serve these models on a free port of 127.0.0.1 while inside."""
     metrics = Metrics()
@@ -85,7 +86,8 @@ def serving(
         idle_s=idle_s,
         metrics=metrics,
     )
-    app = create_app(pool, metrics, Rules(hosts, most_bytes, scopes_of), most_waiting=most_waiting)
+    rules = Rules(hosts, most_bytes, scopes_of)
+    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=30))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -86,6 +86,7 @@ def serve(
     names = [model.name for model in models.names()]
     quiet_libraries()
     with console(stderr=True).status("Starting …"):
+        from nomoat.ledger.artifacts import HOUSE
         from nomoat.serve import run
 
         settings = run.Settings(
@@ -96,6 +97,7 @@ def serve(
             idle_s=idle_s,
             most_waiting=queue,
             hosts=frozenset(name.lower() for name in allow_host or ()),
+            chats_folder=workspace / HOUSE / "chats",
         )
         listening = run.listen(host, port)
     with listening:
@@ -105,6 +107,8 @@ def serve(
             print_json({"url": url, "models": names, "demands_key": scopes is not None})
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
+            if scopes is None:
+                console().print(f"Chat in the browser: {url}/")
         run.serve(listening, models, settings, scopes)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -26,6 +27,9 @@ from nomoat.serve.metrics import Counted, Metrics
 from nomoat.serve.pool import Pool
 from nomoat.serve.responses import responses
 from nomoat.serve.turns import Desk
+from nomoat.serve.web.chats import Chats
+from nomoat.serve.web.mount import mount_web_app
+from nomoat.serve.web.writing import Writer
 
 _SWEEP_S = 5.0
 _KINDS: dict[str, type[schemas.Request]] = {
@@ -36,9 +40,13 @@ _KINDS: dict[str, type[schemas.Request]] = {
 }
 
 
-def create_app(pool: Pool, metrics: Metrics, rules: Rules, *, most_waiting: int) -> FastAPI:
-    """The API over the models of a pool, which it closes when it shuts down."""
+def create_app(
+    pool: Pool, metrics: Metrics, rules: Rules, *, most_waiting: int, chats_folder: Path | None = None
+) -> FastAPI:
+    """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations,
+    the web app as well."""
     desk = Desk(pool, metrics, most_waiting=most_waiting)
+    writer: Writer | None = None
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
@@ -47,10 +55,14 @@ def create_app(pool: Pool, metrics: Metrics, rules: Rules, *, most_waiting: int)
             yield
         finally:
             sweeping.cancel()
+            if writer is not None:
+                await writer.close()
             await pool.close()
 
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
+    if chats_folder is not None:
+        writer = mount_web_app(app, desk, Chats(chats_folder))
 
     app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -37,6 +38,7 @@ class Settings:
         idle_s: a model that nobody used for so long is closed.
         most_waiting: requests that may wait; the next one is sent away.
         hosts: names besides localhost and numbers by which the server may be asked for.
+        chats_folder: where the web app keeps conversations; None serves no web app.
     """
 
     most_context: int
@@ -46,6 +48,7 @@ class Settings:
     idle_s: float
     most_waiting: int
     hosts: frozenset[str] = frozenset()
+    chats_folder: Path | None = None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -138,7 +141,9 @@ def make_app(
         metrics=metrics,
     )
     rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of)
-    return create_app(pool, metrics, rules, most_waiting=settings.most_waiting)
+    return create_app(
+        pool, metrics, rules, most_waiting=settings.most_waiting, chats_folder=settings.chats_folder
+    )
 
 
 def half_of_memory() -> int:

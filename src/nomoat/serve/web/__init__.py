@@ -1,0 +1,1 @@
+"""The web app: pages on the server's own models."""

@@ -1,0 +1,240 @@
+"""What the page's buttons do. Each act gives the parts that change with their new values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, final
+
+import gradio as gr
+
+from nomoat.serve.models import Catalogue
+from nomoat.serve.web.chats import Chat, Chats, Manner, Turn, shortened
+from nomoat.serve.web.parts import Parts
+from nomoat.serve.web.view import model_choices, pace, past_choices, talk
+from nomoat.serve.web.writing import Writer, Writing
+
+Changes = dict[Any, Any]
+_TICK_S = 0.06
+_CHARACTERS_PER_TICK = 4000  # a longer answer takes the browser longer to set; it is shown less often
+
+
+@final
+class Acts:
+    """Knows the page's parts, the kept conversations and what is being written; holds nothing of its own, so
+    that a reload or a second tab finds all as it is."""
+
+    def __init__(self, catalogue: Catalogue, writer: Writer, chats: Chats, parts: Parts) -> None:
+        self._catalogue = catalogue
+        self._writer = writer
+        self._chats = chats
+        self._parts = parts
+
+    # ---- answering
+
+    async def send(self, chat_id: str, text: str, *choices: Any) -> AsyncGenerator[Changes]:
+        """Say something and watch the answer come."""
+        if not text.strip() or self._is_busy(chat_id):
+            return
+        model, beside_base, manner = await self._chosen(*choices)
+        chat = await self._get(chat_id) or Chat.new(text, model)
+        chat = replace(chat, model=model, beside_base=beside_base, manner=manner)
+        yield {self._parts.box: ""}
+        async for changes in self._answer(replace(chat, turns=(*chat.turns, Turn(text)))):
+            yield changes
+
+    async def retry(self, chat_id: str, *choices: Any) -> AsyncGenerator[Changes]:
+        """Answer the last message anew."""
+        chat = await self._get(chat_id)
+        if chat is None or not chat.turns or self._is_busy(chat_id):
+            return
+        model, beside_base, manner = await self._chosen(*choices)
+        turns = (*chat.turns[:-1], Turn(chat.turns[-1].user))
+        chat = replace(chat, model=model, beside_base=beside_base, manner=manner, turns=turns)
+        async for changes in self._answer(chat):
+            yield changes
+
+    async def edit(self, chat_id: str, edited: gr.EditData, *choices: Any) -> AsyncGenerator[Changes]:
+        """Say something else at an earlier place. Where more followed, that stays as a conversation of its own."""
+        chat = await self._get(chat_id)
+        place = _turn_of(edited.index)
+        if chat is None or place >= len(chat.turns) or self._is_busy(chat_id):
+            return
+        text = edited.value if isinstance(edited.value, str) else edited.value["text"]
+        model, beside_base, manner = await self._chosen(*choices)
+        if place + 1 < len(chat.turns):
+            chat = chat.branched()
+        turns = (*chat.turns[:place], Turn(text))
+        title = shortened(text) if place == 0 else chat.title
+        chat = replace(chat, title=title, model=model, beside_base=beside_base, manner=manner, turns=turns)
+        async for changes in self._answer(chat):
+            yield changes
+
+    async def undo(self, chat_id: str) -> Changes:
+        """Take the last message and its answer back; the message is in the box again."""
+        chat = await self._get(chat_id)
+        if chat is None or not chat.turns or self._is_busy(chat_id):
+            return _nothing()
+        *before, last = chat.turns
+        chat = replace(chat, turns=tuple(before))
+        await asyncio.to_thread(self._chats.save, chat)
+        return {**self._shown(chat), self._parts.box: last.user}
+
+    async def stop(self, chat_id: str) -> Changes:
+        """End the answer that is being written; who watches it sees that."""
+        await self._writer.stop(chat_id)
+        return _nothing()
+
+    # ---- the conversations
+
+    async def open_page(self, chat_id: str) -> AsyncGenerator[Changes]:
+        """What a browser sees that comes (back): its last conversation, and the models there are."""
+        models = await asyncio.to_thread(model_choices, self._catalogue)
+        names = [name for _, name in models]
+        first = names[0] if names else None
+        yield {self._parts.model: gr.update(choices=models, value=first), **await self._past(chat_id)}
+        if await self._get(chat_id) is not None:  # else all is empty already, and the reader may be typing
+            async for changes in self.open(chat_id):
+                yield changes
+
+    async def open(self, chat_id: str) -> AsyncGenerator[Changes]:
+        """Show a conversation, and go on watching where an answer is being written."""
+        writing = self._writer.running(chat_id or "")
+        chat = writing.chat if writing else await self._get(chat_id)
+        if chat is None:
+            yield self._blank()
+            return
+        known = [name for _, name in await asyncio.to_thread(model_choices, self._catalogue)]
+        manner = chat.manner
+        yield {
+            **self._shown(chat),
+            **({self._parts.model: chat.model} if chat.model in known else {}),
+            self._parts.beside_base: chat.beside_base,
+            self._parts.system: manner.system,
+            self._parts.temperature: manner.temperature,
+            self._parts.top_p: manner.top_p,
+            self._parts.max_tokens: manner.max_tokens,
+            self._parts.seed: manner.seed,
+        }
+        if writing:
+            async for changes in self._watch(writing):
+                yield changes
+
+    async def new(self, model: str) -> Changes:
+        """An empty page. It becomes a conversation with its first message."""
+        return {**self._blank(), **await self._past("")}
+
+    async def search(self, words: str, chat_id: str) -> Changes:
+        """The conversations that have these words."""
+        return await self._past(chat_id, words)
+
+    async def rename(self, chat_id: str, title: str, words: str) -> Changes:
+        """Give the conversation another title."""
+        chat = await self._get(chat_id)
+        if chat is None or not title.strip() or self._is_busy(chat_id):
+            return _nothing()
+        await asyncio.to_thread(self._chats.save, replace(chat, title=shortened(title)))
+        return await self._past(chat_id, words)
+
+    async def delete(self, chat_id: str, words: str) -> Changes:
+        """Forget the conversation; no id where the reader thought better of it."""
+        if not chat_id:
+            return _nothing()
+        await self._writer.stop(chat_id)
+        await asyncio.to_thread(self._chats.delete, chat_id)
+        return {**self._blank(), **await self._past("", words)}
+
+    async def compare(self, chat_id: str, beside_base: bool) -> Changes:
+        """Show or hide the base's column."""
+        chat = await self._get(chat_id)
+        base = talk(chat, base=True) if chat else []
+        return {self._parts.beside: gr.update(value=base, visible=beside_base)}
+
+    # ---- what they share
+
+    async def _answer(self, chat: Chat) -> AsyncGenerator[Changes]:
+        writing = await self._writer.start(chat)
+        yield {**self._shown(chat, is_writing=True), **await self._past(chat.id)}
+        async for changes in self._watch(writing):
+            yield changes
+
+    async def _watch(self, writing: Writing) -> AsyncGenerator[Changes]:
+        """The answer as it grows, whether this page asked for it or finds it being written."""
+        assert writing.task is not None
+        while not writing.is_done:
+            chat = writing.so_far()
+            length = sum(
+                len(answer.text) for answer in (chat.turns[-1].answer, chat.turns[-1].base) if answer
+            )
+            yield self._shown(chat, is_writing=True)
+            await asyncio.wait({writing.task}, timeout=_TICK_S * (1 + length / _CHARACTERS_PER_TICK))
+        if writing.error:
+            gr.Warning(writing.error, title="The model could not answer")
+        yield self._shown(writing.so_far())
+
+    def _shown(self, chat: Chat, *, is_writing: bool = False) -> Changes:
+        parts = self._parts
+        return {
+            parts.chat_id: chat.id,
+            parts.past: chat.id,
+            parts.title: chat.title,
+            parts.talk: talk(chat),
+            parts.beside: gr.update(value=talk(chat, base=True), visible=chat.beside_base),
+            parts.pace: f"{chat.model} is writing …" if is_writing else pace(chat),
+            parts.send: gr.update(interactive=not is_writing),
+            parts.stop: gr.update(interactive=is_writing),
+        }
+
+    def _blank(self) -> Changes:
+        parts = self._parts
+        return {
+            parts.chat_id: "",
+            parts.past: None,
+            parts.title: "",
+            parts.talk: [],
+            parts.beside: [],
+            parts.pace: "",
+            parts.box: "",
+            parts.send: gr.update(interactive=True),
+            parts.stop: gr.update(interactive=False),
+        }
+
+    async def _past(self, chat_id: str, words: str = "") -> Changes:
+        found = await asyncio.to_thread(self._chats.find, words)
+        is_there = any(chat.id == chat_id for chat in found)
+        return {self._parts.past: gr.update(choices=past_choices(found), value=chat_id if is_there else None)}
+
+    async def _get(self, chat_id: str | None) -> Chat | None:
+        return await asyncio.to_thread(self._chats.get, chat_id or "")
+
+    async def _chosen(
+        self,
+        model: str | None,
+        beside_base: bool,
+        system: str,
+        temperature: float,
+        top_p: float,
+        max_tokens: float,
+        seed: float | None,
+    ) -> tuple[str, bool, Manner]:
+        if model is None:  # sent before the page had the list
+            model = (await asyncio.to_thread(self._catalogue.names))[0].name
+        seed = None if seed is None else int(seed)
+        return model, beside_base, Manner(system.strip(), temperature, top_p, int(max_tokens), seed)
+
+    def _is_busy(self, chat_id: str) -> bool:
+        if self._writer.running(chat_id) is None:
+            return False
+        gr.Info("The last answer is still being written. Stop ends it.")
+        return True
+
+
+def _nothing() -> Changes:
+    unchanged: Changes = gr.skip()
+    return unchanged
+
+
+def _turn_of(index: Any) -> int:
+    """The page counts messages, two for each turn."""
+    return int(index[0] if isinstance(index, list | tuple) else index) // 2

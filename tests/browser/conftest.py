@@ -1,0 +1,74 @@
+"""A real browser on a real server over echo engines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import playwright.sync_api as playwright_api
+import pytest
+
+from helpers.serving import Running, serving
+from nomoat.engine.echo import EchoEngine
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Gate:
+    """Lets `slow` write a word at a time while it is closed: after the third it waits."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.words = 0
+
+    def __call__(self) -> None:
+        self.words += 1
+        if self.words > 3:
+            assert self.open.wait(20)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def chats_folder(tmp_path: Path) -> Path:
+    return tmp_path / "chats"
+
+
+@pytest.fixture
+def running(gate: Gate, chats_folder: Path) -> Iterator[Running]:
+    """Models: champion (gen-0002), gen-0001, base, and slow, which the gate holds."""
+    openers = {name: lambda: EchoEngine(n_ctx=2**22) for name in ("gen-0002", "gen-0001", "base")}
+    openers["slow"] = lambda: EchoEngine(n_ctx=2**22, before_piece=gate)
+    with serving(
+        openers, aliases={"champion": "gen-0002"}, chats_folder=chats_folder, most_bytes=2**24
+    ) as found:
+        yield found
+        gate.open.set()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[playwright_api.Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        why = "chromium is not installed (Debian: apt-get install chromium)"
+        if os.environ.get("NOMOAT_NEEDS_BROWSER"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with playwright_api.sync_playwright() as api:
+        found = api.chromium.launch(executable_path=path, args=_FLAGS)
+        yield found
+        found.close()

@@ -1,0 +1,252 @@
+"""The chat page as its reader sees it. No real model: echo answers with what it was told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from browser.conftest import Gate
+from helpers.serving import Running, wait_until
+
+BOX = "#box textarea"
+IDLE, BUSY = "#stop[disabled]", "#stop:not([disabled])"
+
+
+class Reader:
+    """Somebody at the page. Notes errors of scripts, and whom the page turns to."""
+
+    def __init__(self, browser: Any, running: Running, **more: Any) -> None:
+        self.context = browser.new_context(**more)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.faults: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.faults.append(dialog.message) or dialog.accept())
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.url = running.url
+        self.page.goto(f"{running.url}/")
+        self.ready()
+
+    def ready(self) -> None:
+        self.page.wait_for_function("document.querySelector('#picker input')?.value")
+
+    def say(self, text: str) -> None:
+        self.page.fill(BOX, text)
+        self.page.press(BOX, "Enter")
+
+    def told(self, text: str, *, shows: str | None = None) -> None:
+        """Say it and see it echoed; `shows` is what markdown makes of it."""
+        self.say(text)
+        self.page.wait_for_function(
+            "(text) => [...document.querySelectorAll('#talk .bot.message')].at(-1)?.innerText.includes(text)"
+            " && document.querySelector('#stop').disabled",
+            arg=shows or text,
+        )
+
+    def pick(self, label: str) -> None:
+        self.page.click("#picker input")
+        self.page.get_by_role("option", name=label, exact=True).click()
+
+    def answers(self) -> list[str]:
+        return [one.inner_text().strip() for one in self.page.query_selector_all("#talk .bot.message")]
+
+    def sees(self, condition: str) -> None:
+        self.page.wait_for_function(condition)
+
+
+@pytest.fixture
+def reader(browser: Any, running: Running) -> Any:
+    found = Reader(browser, running)
+    yield found
+    found.context.close()
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in folder.glob("*.json")]
+
+
+def test_a_conversation_from_sending_to_undoing(reader: Reader, running: Running, chats_folder: Path) -> None:
+    page = reader.page
+    assert page.input_value("#picker input") == "★ champion (gen-0002)"
+    reader.told("Some *markdown* words:\n\n```python\nx = 1\n```", shows="Some markdown words")
+    assert page.query_selector("#talk .bot.message em").inner_text() == "markdown"
+    assert page.query_selector("#talk .bot.message pre code .token, #talk .bot.message pre code span")
+    assert "gen-0002, 43 tokens" in page.inner_text("#pace") and "tokens/s" in page.inner_text("#pace")
+
+    reader.pick("gen-0001")
+    reader.told("Second message")
+    assert "gen-0001, 14 tokens" in page.inner_text("#pace")
+
+    page.click("#talk button[aria-label='Retry']")
+    reader.sees("document.querySelectorAll('#talk .bot.message').length == 2")
+    page.wait_for_selector(IDLE)
+    (chat,) = kept(chats_folder)
+    assert [turn["answer"]["model"] for turn in chat["turns"]] == ["gen-0002", "gen-0001"]
+
+    page.click("#talk button[aria-label='Undo']")
+    reader.sees("document.querySelectorAll('#talk .bot.message').length == 1")
+    assert page.input_value(BOX) == "Second message"
+
+    assert reader.faults == []
+    assert {url for url in reader.asked if not url.startswith((running.url, "data:"))} == set()
+
+
+def test_it_streams_and_stops_and_a_reload_finds_the_answer_going_on(
+    reader: Reader, gate: Gate, running: Running, chats_folder: Path
+) -> None:
+    page = reader.page
+    reader.pick("slow")
+    reader.say("one two three four five six")
+    reader.sees("document.querySelector('#talk .bot.message')?.innerText.trim() == 'one two three'")
+    page.wait_for_selector(BUSY)
+    page.reload()
+    reader.sees("document.querySelector('#talk .bot.message')?.innerText.trim() == 'one two three'")
+    page.wait_for_selector(BUSY)
+    page.click("#stop")
+    page.wait_for_selector(IDLE)
+    gate.open.set()
+    wait_until(lambda: running.metric("nomoat_running_answers") == 0)
+    (chat,) = kept(chats_folder)
+    assert chat["turns"][0]["answer"]["text"] == "one two three"
+    assert chat["turns"][0]["answer"]["ended"] == "stopped"
+
+
+def test_an_edited_message_makes_a_branch(reader: Reader, chats_folder: Path) -> None:
+    page = reader.page
+    reader.told("first")
+    reader.told("second")
+    page.click("#talk button[aria-label='Edit'] >> nth=0")
+    page.fill("#talk textarea", "changed")
+    page.click("#talk button[aria-label='Submit']")
+    reader.sees("document.querySelector('#talk .bot.message')?.innerText.trim() == 'changed'")
+    page.wait_for_selector(IDLE)
+    said = sorted([turn["user"] for turn in chat["turns"]] for chat in kept(chats_folder))
+    assert said == [["changed"], ["first", "second"]]
+
+
+def test_history_is_searched_renamed_exported_and_deleted(
+    reader: Reader, running: Running, chats_folder: Path
+) -> None:
+    page = reader.page
+    reader.told("apples are red")
+    page.click("#new")
+    reader.sees("document.querySelectorAll('#talk .message').length == 0")
+    reader.told("bananas are yellow")
+    assert [one.inner_text() for one in page.query_selector_all("#past label")] == [
+        "bananas are yellow",
+        "apples are red",
+    ]
+    page.fill("#search input, #search textarea", "RED")
+    reader.sees("document.querySelectorAll('#past label').length == 1")
+    page.click("#past label")
+    reader.sees("document.querySelector('#talk .bot.message')?.innerText.trim() == 'apples are red'")
+    page.fill("#title input, #title textarea", "Fruit")
+    page.press("#title input, #title textarea", "Enter")
+    reader.sees("document.querySelector('#past label')?.innerText.trim() == 'Fruit'")
+
+    with page.expect_download() as download:
+        page.click("#export")
+    row = json.loads(Path(download.value.path()).read_text())
+    assert row == {
+        "messages": [
+            {"role": "user", "content": "apples are red"},
+            {"role": "assistant", "content": "apples are red"},
+        ]
+    }
+    page.click("#delete")
+    reader.sees("document.querySelectorAll('#talk .message').length == 0")
+    wait_until(lambda: [chat["title"] for chat in kept(chats_folder)] == ["bananas are yellow"])
+    assert reader.faults == ["Delete this conversation?"]
+
+
+def test_system_prompt_sampling_and_the_base_beside(reader: Reader, chats_folder: Path) -> None:
+    page = reader.page
+    page.click("text=System prompt and sampling")
+    page.fill("#system textarea", "Be brief.")
+    page.fill("#temperature input[type=number]", "0")
+    page.press("#temperature input[type=number]", "Tab")
+    page.check("#compare input")
+    reader.told("hello there")
+    reader.sees("document.querySelector('#beside .bot.message')?.innerText.trim() == 'hello there'")
+    assert " · beside it base, 11 tokens" in page.inner_text("#pace")
+    (chat,) = kept(chats_folder)
+    assert (chat["manner"]["system"], chat["manner"]["temperature"]) == ("Be brief.", 0)
+    assert chat["turns"][0]["base"]["model"] == "base"
+
+
+HOSTILE = (
+    "the beginning <script>window.hit = 1</script> <img src=x onerror='window.hit = 2'> "
+    "[a](javascript:window.hit=3) <a href='javascript:window.hit=4'>b</a> "
+    "<iframe src='https://example.org'></iframe> ![c](https://example.org/c.png) <svg onload='window.hit=5'> "
+    "<details open ontoggle='window.hit=6'>d</details>"
+)
+
+
+def test_a_hostile_answer_stays_harmless(reader: Reader, running: Running) -> None:
+    page = reader.page
+    refused: list[str] = []
+    page.on("requestfinished", lambda request: refused.append(request.url))
+    reader.told(HOSTILE, shows="the beginning")
+    for link in page.query_selector_all("#talk .bot.message a"):
+        assert not (link.get_attribute("href") or "").startswith("javascript:")
+    assert page.query_selector("#talk script, #talk iframe, #talk [onerror], #talk [onload]") is None
+    assert page.evaluate("window.hit") is None
+    assert [url for url in refused if not url.startswith((running.url, "data:"))] == []
+
+
+def test_a_megabyte_of_answer_leaves_the_page_alive(reader: Reader, chats_folder: Path) -> None:
+    text = ("<b>word</b> " + "x" * 500) * 2000
+    reader.page.fill(BOX, text)
+    reader.page.press(BOX, "Enter")
+    wait_until(lambda: bool(kept(chats_folder)) and kept(chats_folder)[0]["turns"][0]["answer"] is not None)
+    reader.page.wait_for_selector(IDLE)
+    assert len(kept(chats_folder)[0]["turns"][0]["user"]) == len(text)
+    reader.told("still here")
+
+
+def test_phone_and_dark(browser: Any, running: Running) -> None:
+    reader = Reader(browser, running, viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = reader.page
+    try:
+        reader.sees("!document.querySelector('.sidebar.open')")
+        reader.told("on the phone " * 20, shows="on the phone")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for part in ("#send", BOX, "#picker"):
+            box = page.query_selector(part).bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844, part
+        wait_until(lambda: _brightness(page) < 60)
+        page.click("#theme")
+        reader.sees("!document.body.classList.contains('dark')")
+        wait_until(lambda: _brightness(page) > 200)
+        page.reload()
+        reader.ready()
+        reader.sees("!document.body.classList.contains('dark')")
+    finally:
+        reader.context.close()
+
+
+def _brightness(page: Any) -> float:
+    """Of the page's ground, 0 to 255."""
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]) / 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/file=/etc/passwd",
+        "gradio_api/upload",
+        "gradio_api/proxy=http://127.0.0.1/",
+        "gradio_api/info",
+    ],
+)
+def test_nothing_else_of_gradio_is_reachable(running: Running, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = httpx.request(method, f"{running.url}/app/{path}")
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == "There is nothing at this address."
