@@ -136,7 +136,7 @@ def _measure(case: Case, machine: Machine, args: argparse.Namespace) -> Figures:
     if machine.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    data, tokenizer_path = sources(case.shape, args.data, args.tokenizer)
+    data, tokenizer_path = sources(case, args.data, args.tokenizer)
     with tempfile.TemporaryDirectory(prefix="nomoat-gpu-") as folder:
         tokenizer = open_tokenizer(tokenizer_path)
         write_rows(case, tokenizer, data, Path(folder), at_least=1)

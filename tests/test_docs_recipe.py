@@ -60,7 +60,13 @@ def test_the_command_writes_every_page(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_recipes_that_ship_are_there() -> None:
-    assert [file.name for file in RECIPES] == ["alpaca.yaml", "full.yaml", "pretrain.yaml", "starter.yaml"]
+    assert [file.name for file in RECIPES] == [
+        "alpaca.yaml",
+        "full.yaml",
+        "preference.yaml",
+        "pretrain.yaml",
+        "starter.yaml",
+    ]
 
 
 @pytest.mark.parametrize("name", ["nomoat", "last"])

@@ -47,7 +47,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the issue's table. `method` is "lora" or "full".
+    """One row of the issue's table. `method` is "lora" or "full"; `pairs` says that judged pairs are learned from
+    (DPO), and not answers.
 
     LoRA is on all linear layers, of all blocks or of the top `lora_layers`; what lies below those nomoat computes
     once, before its first pass, which is the warm-up."""
@@ -59,6 +60,7 @@ class Case:
     lora_layers: int | None = None
     lora_r: int = 16
     max_tokens: int = 512
+    pairs: bool = False
 
     @property
     def lora(self) -> bool:
@@ -90,13 +92,17 @@ CASES = {
         Case("1b-lora", B1, "lora", learning_rate=1e-4),
         Case("8b-lora", B8, "lora", learning_rate=1e-4),
         Case("13b-lora", B13, "lora", learning_rate=1e-4),
+        Case("s-dpo", S, "lora", learning_rate=2e-4, pairs=True),
+        Case("m-dpo", M, "lora", learning_rate=2e-4, pairs=True),
+        Case("tiny-dpo", TINY, "lora", learning_rate=2e-4, pairs=True),
         Case("tiny-lora", TINY, "lora", learning_rate=1e-3),
         Case("tiny-full", TINY, "full", learning_rate=5e-4),
         Case("tiny-top", TINY, "lora", learning_rate=1e-3, lora_layers=1),
     )
 }
 MEASURED = ("s-lora", "m-lora", "s-full", "m-top")
-"""The cases of the issue on a processor; those of billions are for a GPU, the tiny ones to try the bench itself."""
+PAIRS_MEASURED = ("s-dpo", "m-dpo")
+"""The cases of the issues on a processor; those of billions are for a GPU, the tiny ones to try the bench itself."""
 
 FLOPS_SAID = (
     "FLOPs: 4 a frozen and 6 a trained weight and real token (nomoat.plan.cost; embeddings count once, as output "

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import nomoat
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.judged import Group, JudgedRows, JudgedStore
+from nomoat.data.judgements import prepare_judgements
 from nomoat.data.pack import Head, StepPlan, Tokens, Trained
 from nomoat.data.prepare import prepare
 from nomoat.data.store import TokenStore
@@ -29,18 +31,22 @@ TOKENS_PER_STEP = 2048
 CURVE_TOKENS_PER_STEP = 1024
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ASSETS = Path(nomoat.__file__).parent / "assets"
+ALPACA = SHARED / "alpaca" / "alpaca_random_sample.jsonl.gz"
+HH_RLHF = SHARED / "hh_rlhf" / "harmless_base_test_split_a.jsonl.gz"
 SOURCES_SAID = (
-    "../shared/data's Alpaca and Llama 2's tokenizer, else the starter rows and the embedded base's"
+    "../shared/data's Alpaca, or HH-RLHF's pairs, and Llama 2's tokenizer; else the starter rows, no pairs, and the "
+    "embedded base's"
 )
 
 
-def sources(shape: Shape, data: Path | None, tokenizer: Path | None) -> tuple[Path, Path]:
-    """Rows and tokenizer as given; else Alpaca and Llama 2's where they lie beside the repository and the shape has
-    ids enough for them, and otherwise what nomoat ships."""
-    alpaca, llama = SHARED / "alpaca" / "alpaca_random_sample.jsonl.gz", SHARED / "tokenizers" / "llama2"
-    if alpaca.is_file() and llama.is_dir() and shape.vocabulary >= LLAMA2_IDS:
-        return data or alpaca, tokenizer or llama / "tokenizer.model"
-    return data or ASSETS / "starter" / "train.jsonl", tokenizer or ASSETS / "base"
+def sources(case: Case, data: Path | None, tokenizer: Path | None) -> tuple[Path, Path]:
+    """Rows and tokenizer as given; else Alpaca (of pairs: HH-RLHF) and Llama 2's where they lie beside the repository
+    and the shape has ids enough for them, and otherwise what nomoat ships, which has no pairs."""
+    rows, llama = HH_RLHF if case.pairs else ALPACA, SHARED / "tokenizers" / "llama2"
+    if rows.is_file() and llama.is_dir() and case.shape.vocabulary >= LLAMA2_IDS:
+        return data or rows, tokenizer or llama / "tokenizer.model"
+    shipped = rows if case.pairs else ASSETS / "starter" / "train.jsonl"
+    return data or shipped, tokenizer or ASSETS / "base"
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,65 @@ def open_tokenizer(path: Path) -> Any:
     return LlamaTokenizer(vocab=vocab, merges=generate_merges(vocab, scores))
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Every answer of a pass behind its prompt, by its length: what a side reads that shares no prompts."""
+
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairMaterial(Material):
+    """The same with judged pairs: `rows_in_a_pass` pairs are a pass."""
+
+    @property
+    def pairs(self) -> JudgedRows:
+        """The pairs of one pass."""
+        return JudgedRows(JudgedStore(self.folder / "rows" / "judged" / "train")).first(self.rows_in_a_pass)
+
+    @property
+    def held_out_pairs(self) -> JudgedRows:
+        """One pair: nomoat asks for some, and what it costs is not measured."""
+        return JudgedRows(JudgedStore(self.folder / "rows" / "judged" / "held_out")).first(1)
+
+    @property
+    def rows(self) -> Sequences:  # type: ignore[override]
+        return Sequences(self.real_tokens().reshape(-1))
+
+    def real_tokens(self) -> NDArray[np.int64]:
+        """[pairs, 2]: tokens of every answer with its prompt."""
+        return np.array(
+            [[len(group.prompt) + len(tokens) for tokens, _ in group.answers] for group in self._groups()],
+            dtype=np.int64,
+        )
+
+    def count_supervised(self) -> NDArray[np.int64]:
+        """Supervised tokens of each pair of a pass."""
+        return np.array([sum(on.sum() for _, on in g.answers) for g in self._groups()], dtype=np.int64)
+
+    def plan(self, *, passes: int) -> StepPlan:
+        return self._plan(TOKENS_PER_STEP, passes, None)
+
+    def curve_plan(self, steps: int) -> StepPlan:
+        return self._plan(CURVE_TOKENS_PER_STEP, 1, steps)
+
+    def _plan(self, tokens: int, passes: int, steps: int | None) -> StepPlan:
+        return StepPlan(self.pairs.lengths, tokens_per_step=tokens, epochs=passes, max_steps=steps, seed=SEED)
+
+    def _groups(self) -> list[Group]:
+        pairs = self.pairs
+        return [pairs.groups[index] for index in range(len(pairs))]
+
+
+def material_of(case: Case, folder: Path, rows: int) -> Material:
+    """What is in a folder that `build` has filled."""
+    return PairMaterial(folder, rows) if case.pairs else Material(folder, rows)
+
+
 def build(case: Case, machine: Machine, *, data: Path, tokenizer: Any, rows: int, folder: Path) -> Material:
     """Write everything to `folder`. ValueError where the data has too few rows or the shape too few ids."""
     write_rows(case, tokenizer, data, folder, at_least=rows)
-    material = Material(folder, rows)
+    material = material_of(case, folder, rows)
     _write_base(case, tokenizer, material.base)
     if case.lora:
         material.adapter.mkdir()
@@ -118,13 +179,15 @@ def write_rows(case: Case, tokenizer: Any, data: Path, folder: Path, *, at_least
         raise ValueError(f"{case.name} has {case.shape.vocabulary} ids, the tokenizer {len(tokenizer)}")
     template = ChatTemplate.of(tokenizer)
     tokenizer.chat_template = template.source
-    report = prepare(
-        [data], tokenizer=tokenizer, template=template, out=folder / "rows", max_seq_len=case.max_tokens
-    )
-    if report.sequences["train"] < at_least:
-        raise ValueError(
-            f"{data} has {report.sequences['train']} rows to train on; {at_least} were asked for"
-        )
+    keys: dict[str, Any] = {"tokenizer": tokenizer, "template": template, "max_seq_len": case.max_tokens}
+    if case.pairs:
+        report = prepare_judgements([data], out=folder / "rows", wanted="pairs", max_truncated=1.0, **keys)
+        found = report.rows.train
+    else:
+        report = prepare([data], out=folder / "rows", **keys)
+        found = report.sequences["train"]
+    if found < at_least:
+        raise ValueError(f"{data} has {found} rows to train on; {at_least} were asked for")
 
 
 def add_adapter(model: Any, case: Case) -> Any:

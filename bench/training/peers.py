@@ -18,11 +18,29 @@ from transformers import (
 
 from training.material import SEED, labels_of
 from training.process import Job, Meter
-from training.settings import TRAINER, TRL_DEFAULT, Settings
+from training.settings import DPO_DEFAULT, TRAINER, TRL_DEFAULT, Settings
 
 
 def train(job: Job, meter: Meter) -> None:
     """Train as the job says; ends when the meter does."""
+    settings, tokenizer = peer_settings(job)
+    # Trainer sorts 50 batches at a time, but of data as short as one pass here only a quarter; sorting all of it
+    # beforehand wastes as little padding as grouping does on data of real size.
+    grouped = settings.get("train_sampling_strategy") == "group_by_length"
+    if grouped:
+        settings["train_sampling_strategy"] = "sequential"
+    make = _trainer if job.side == TRAINER else _trl
+    run_peer(make(job, meter, settings, tokenizer, _rows(job, longest_first=grouped)), meter)
+
+
+def run_peer(trainer: Trainer, meter: Meter) -> None:
+    """Train, pass by pass."""
+    trainer.add_callback(_PassEnds(meter))
+    trainer.train()
+
+
+def peer_settings(job: Job) -> tuple[Settings, Any]:
+    """What every peer is told, with what this one is set to, and the tokenizer."""
     settings = {
         "output_dir": f"{job.side}-output",
         "num_train_epochs": job.passes,
@@ -35,20 +53,12 @@ def train(job: Job, meter: Meter) -> None:
         "report_to": "none",
         "disable_tqdm": True,
     } | job.settings
-    # Trainer sorts 50 batches at a time, but of data as short as one pass here only a quarter; sorting all of it
-    # beforehand wastes as little padding as grouping does on data of real size.
-    grouped = settings.get("train_sampling_strategy") == "group_by_length"
-    if grouped:
-        settings["train_sampling_strategy"] = "sequential"
     if job.curve_steps is not None:
         settings["gradient_accumulation_steps"] = 1  # each of the given batches is a step
     tokenizer = AutoTokenizer.from_pretrained(job.material.base, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    make = _trainer if job.side == TRAINER else _trl
-    trainer = make(job, meter, settings, tokenizer, _rows(job, longest_first=grouped))
-    trainer.add_callback(_PassEnds(meter))
-    trainer.train()
+    return settings, tokenizer
 
 
 class _PassEnds(TrainerCallback):
@@ -59,15 +69,17 @@ class _PassEnds(TrainerCallback):
         self._meter.pass_ends()
 
 
-class _Metered:
+class Metered:
     """Mixed into a Trainer: counts every batch; for the curve it reads the batches of nomoat's plan."""
 
     job: Job
     meter: Meter
+    marks, unmarked = "labels", -100
+    """Where a batch says what is supervised, and what stands where nothing is."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
         real = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
-        supervised = (inputs["labels"] != -100).sum()
+        supervised = (inputs[self.marks] != self.unmarked).sum()
         loss: torch.Tensor = super().training_step(model, inputs, *rest)  # type: ignore[misc]
         self.meter.step(loss, real, supervised)
         return loss
@@ -81,12 +93,12 @@ class _Metered:
 
 
 def _trainer(job: Job, meter: Meter, settings: Settings, tokenizer: Any, rows: Dataset) -> Trainer:
-    class Metered(_Metered, Trainer):
+    class Metering(Metered, Trainer):
         pass
 
-    Metered.job, Metered.meter = job, meter
-    return Metered(
-        model=_model(job),
+    Metering.job, Metering.meter = job, meter
+    return Metering(
+        model=peer_model(job),
         args=TrainingArguments(**settings),
         train_dataset=rows,
         processing_class=tokenizer,
@@ -97,23 +109,26 @@ def _trainer(job: Job, meter: Meter, settings: Settings, tokenizer: Any, rows: D
 def _trl(job: Job, meter: Meter, settings: Settings, tokenizer: Any, rows: Dataset) -> Trainer:
     from trl import SFTConfig, SFTTrainer
 
-    class Metered(_Metered, SFTTrainer):
+    class Metering(Metered, SFTTrainer):
         pass
 
-    Metered.job, Metered.meter = job, meter
+    Metering.job, Metering.meter = job, meter
     if job.curve_steps is not None and settings.pop("packing", False):
         settings["padding_free"] = True  # what packing does to a batch, here to the rows of a given step
     max_length = None if settings.get("padding_free") else job.case.max_tokens  # TRL asks for this
-    return Metered(
-        model=_model(job),
+    return Metering(
+        model=peer_model(job),
         args=SFTConfig(max_length=max_length, **settings),
         train_dataset=rows,
         processing_class=tokenizer,
     )
 
 
-def _model(job: Job) -> Any:
-    dtype = torch.float32 if job.side == TRL_DEFAULT else job.weights  # TRL opens a base so, bf16 or not
+def peer_model(job: Job) -> Any:
+    """Base and adapter as a peer opens them."""
+    dtype = (
+        torch.float32 if job.side in (TRL_DEFAULT, DPO_DEFAULT) else job.weights
+    )  # TRL opens a base so, bf16 or not
     model = AutoModelForCausalLM.from_pretrained(
         job.material.base, dtype=dtype, attn_implementation="sdpa", local_files_only=True
     ).to(job.device)

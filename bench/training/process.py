@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import torch
 
 from training.cases import Case, Shape
-from training.material import Material
+from training.material import Material, material_of
 
 BENCH = Path(__file__).parent.parent
 
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def material(self) -> Material:
-        return Material(Path(self.folder), self.rows)
+        return material_of(self.case, Path(self.folder), self.rows)
 
     @property
     def weights(self) -> torch.dtype:

@@ -9,6 +9,8 @@ Settings = dict[str, Any]
 
 NOMOAT, TRL_DEFAULT, TRL, TRAINER = "nomoat", "trl-default", "trl", "trainer"
 SIDES = (TRL_DEFAULT, TRL, TRAINER, NOMOAT)
+DPO_DEFAULT, DPO = "trl-dpo-default", "trl-dpo"
+PAIR_SIDES = (DPO_DEFAULT, DPO, NOMOAT)
 LEFT_OUT = {
     "llama-factory": "its newest release, 0.9.5, asks for trl<=0.24.0, transformers<=5.6.0 and datasets<=4.0.0, so it "
     "cannot be installed beside what is measured here"
@@ -53,6 +55,24 @@ TRIED: dict[str, dict[str, Settings]] = {
     TRAINER: _GROUPED | _GROUPED_COMPILED,
 }
 
+PAIRS_A_STEP = 8
+"""About as many tokens of HH-RLHF as nomoat's step of 2,048, which holds every prompt once."""
+
+
+def _sorted(pairs: int) -> Settings:
+    """Pairs of like length together; the reference before the first step, as nomoat computes it."""
+    return _QUICK | {
+        "precompute_ref_log_probs": True,
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": pairs,
+        "gradient_accumulation_steps": PAIRS_A_STEP // pairs,
+    }
+
+
+TRIED[DPO] = {f"sorted {pairs}": _sorted(pairs) for pairs in (1, 2, 4, 8)} | {
+    f"sorted {pairs}, compiled": _compiled(_sorted(pairs)) for pairs in (1, 4)
+}
+
 BEST = {
     "s-lora": {TRL: "grouped 2", TRAINER: "grouped 4, compiled"},
     "m-lora": {TRL: "grouped 1", TRAINER: "grouped 1"},
@@ -61,7 +81,7 @@ BEST = {
 }
 """The fastest of `TRIED` on two cores without bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others.
 Those of m-top are m-lora's: they have not been looked for yet."""
-ELSE = {TRL: "grouped 2", TRAINER: "grouped 2"}
+ELSE = {TRL: "grouped 2", TRAINER: "grouped 2", DPO: "sorted 1"}
 
 
 def settings_of(side: str, best: dict[str, str]) -> Settings:

@@ -15,7 +15,9 @@ def main() -> None:
     os.dup2(2, 1)  # libraries that print would garble the reports
     job = Job.from_json(sys.stdin.readline())
     torch.set_num_threads(job.threads)
-    if job.side == "nomoat":
+    if job.case.pairs:
+        from training.pairs import train
+    elif job.side == "nomoat":
         from training.ours import train
     else:
         from training.peers import train

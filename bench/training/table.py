@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from training.cases import Case
-from training.settings import SIDES
 
 HEADINGS = ("", "real tok/s", "supervised tok/s", "peak memory", "MFU", "MFU (b)", "nomoat is", "its memory")
 
@@ -13,7 +12,7 @@ HEADINGS = ("", "real tok/s", "supervised tok/s", "peak memory", "MFU", "MFU (b)
 def case_table(case: Case, figures: dict[str, Any]) -> str:
     """A line on what was trained, and a row for each side."""
     title = f"\n{case.name}: {_weights(case)}; {_pass(figures['pass'])}; GEMM peak {_giga(figures)} GFLOP/s"
-    rows = [HEADINGS, *(_row(side, figures) for side in SIDES if side in figures["sides"])]
+    rows = [HEADINGS, *(_row(side, figures) for side in figures["sides"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([title, *lines])

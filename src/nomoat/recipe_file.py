@@ -20,8 +20,8 @@ MAX_PROBLEMS = 20
 MAX_BYTES = 1 << 20  # a recipe has a few kB; a larger file is a data file given by mistake
 INIT_HINT = "`nomoat init DATA` writes one"
 FILE_KEYS: tuple[KeyPath, ...] = (
-    ("base",), ("data", "train"), ("data", "chat_template"), ("prefer", "train"), ("reinforce", "prompts"),
-    ("pretrain", "train"), ("evaluate", "prompts"),
+    ("base",), ("data", "train"), ("data", "chat_template"), ("prefer", "train"), ("prefer", "prompts"),
+    ("reinforce", "prompts"), ("pretrain", "train"), ("evaluate", "prompts"),
 )  # fmt: skip
 
 

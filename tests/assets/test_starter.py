@@ -14,6 +14,7 @@ import pytest
 from nomoat.assets import asks
 from nomoat.assets.starter import (
     HELD_OUT_ROWS,
+    PROMPT_ROWS,
     TOO_CLOSE,
     TRAIN_ROWS,
     Row,
@@ -21,6 +22,7 @@ from nomoat.assets.starter import (
     closeness,
     files,
     join_words,
+    make_prompts,
     make_rows,
     slots_of,
 )
@@ -44,7 +46,8 @@ def test_the_shipped_files_are_made_again_byte_for_byte(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, env=environment)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert made == {
-        name: (SHIPPED / name).read_bytes() for name in ("train.jsonl", "heldout.jsonl", "README.md")
+        name: (SHIPPED / name).read_bytes()
+        for name in ("train.jsonl", "prompts.jsonl", "heldout.jsonl", "README.md")
     }
 
 
@@ -61,6 +64,18 @@ def test_training_rows_are_conversations_of_two_turns() -> None:
         assert (user["role"], assistant["role"]) == ("user", "assistant")
         assert user["content"].strip() and assistant["content"].strip()
     assert len({row["messages"][0]["content"] for row in train}) == TRAIN_ROWS  # type: ignore[index]
+
+
+def test_prompts_to_learn_from_are_apart_from_the_held_out_ones(rows: tuple[list[Row], list[Row]]) -> None:
+    asked, (_, held_out) = lines("prompts.jsonl"), rows
+    assert len(asked) == PROMPT_ROWS == 240
+    made = make_prompts(0, *rows)
+    assert [row["messages"][0]["content"] for row in asked] == [row.prompt for row in made]  # type: ignore[index]
+    combinations = {row.combination for row in held_out}
+    for row in made:
+        assert row.combination not in combinations
+        assert parse_checks(row.checks)
+        assert max(closeness(bag(row.prompt), bag(other.prompt)) for other in held_out) < TOO_CLOSE
 
 
 def test_held_out_rows_have_checks_that_parse() -> None:

@@ -38,10 +38,10 @@ def test_the_models_are_as_large_as_they_are_called(shape: Shape, billions: floa
 
 
 def test_each_shape_gets_rows_that_it_has_ids_for() -> None:
-    tiny = CASES_OF_TRAINING["tiny-lora"].shape
+    tiny, largest = CASES_OF_TRAINING["tiny-lora"], CASES_OF_TRAINING["13b-lora"]
     assert sources(tiny, None, None) == (ASSETS / "starter" / "train.jsonl", ASSETS / "base")
     given = Path("rows.jsonl"), Path("tokenizer")
-    assert sources(B13, *given) == given
+    assert sources(largest, *given) == given
 
 
 def test_what_is_said_of_a_case() -> None:

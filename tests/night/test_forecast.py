@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 
 from nomoat.model.bits import NF4_BYTES
 from nomoat.model.load import count_parameters, read_shape, resolve_base
-from nomoat.night.forecast import plan_finetuning, plan_pretraining_memory
+from nomoat.night.forecast import expected_judgements, expected_pace, plan_finetuning, plan_pretraining_memory
 from nomoat.plan.cost import adapter_share
 from nomoat.plan.planner import Plan
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Pretrain, Recipe, Sft
+from nomoat.recipe import Evaluate, Recipe
+from nomoat.recipe_training import Prefer, Pretrain, Reinforce, Sft
 
 ROOMY = MachineProfile(
     device="cpu",
@@ -39,9 +41,19 @@ BASE = resolve_base("embedded", Path())
 
 
 def plan(**sft: Any) -> Plan:
-    recipe = Recipe(sft=Sft(**sft))
+    return plan_of(Recipe(sft=Sft(**sft)), {"sft": DATA})
+
+
+def plan_of(recipe: Recipe, data: dict[str, Any], profile: MachineProfile = ROOMY, **keys: Any) -> Plan:
     return plan_finetuning(
-        recipe, BASE, {"sft": DATA}, 10, ROOMY, datetime.now(), trained={"sft": "no"}, has_rival=False
+        recipe,
+        BASE,
+        data,
+        prompts=10,
+        profile=profile,
+        started=datetime.now(),
+        trained=dict.fromkeys(data, "no"),
+        **{"has_rival": False, **keys},
     )
 
 
@@ -73,3 +85,36 @@ def test_a_base_from_scratch_is_counted_too() -> None:
     assert asked.bytes == 16 * weights + activations + logits
     smaller = plan_pretraining_memory(section.model_copy(update={"optim": "adamw_8bit"}), ROOMY)
     assert asked.bytes - smaller.bytes == weights * (6.0 - 8 / 256)
+
+
+def test_each_stage_that_trains_is_told_whether_to_compute_blocks_twice() -> None:
+    recipe = Recipe(
+        sft=Sft(gradient_checkpointing=False),
+        prefer=Prefer(prompts=["asked.jsonl"]),
+        reinforce=Reinforce(prompts=["asked.jsonl"]),
+    )
+    data = {"sft": DATA, "prefer": DATA, "reinforce": DATA}
+    kept = plan_of(recipe, data)
+    assert kept.gradient_checkpointing == {"sft": False, "prefer": "auto", "reinforce": "auto"}
+    small = replace(ROOMY, memory_bytes=round(kept.memory_bytes / 4))
+    told = plan_of(recipe, data, small).gradient_checkpointing
+    assert told == {"sft": False, "prefer": True, "reinforce": True}
+
+
+def test_answers_to_learn_from_and_the_champions_are_counted() -> None:
+    recipe = Recipe(
+        sft=Sft(),
+        prefer=Prefer(prompts=["asked.jsonl"], max_new_tokens=100),
+        evaluate=Evaluate(prompts=["mine.jsonl"]),
+    )
+    data = {"sft": DATA, "prefer": expected_judgements(recipe, 50)}
+    without, both = plan_of(recipe, data), plan_of(recipe, data, has_rival=True, drawn_answers=200)
+    kinds = ["sft", "prefer", "merge", "quantize", "evaluate"]
+    assert [stage.kind for stage in without.stages] == kinds
+    assert [stage.kind for stage in both.stages] == ["sft", "prefer", "sample", *kinds[2:], "gate"]
+    seconds = {stage.kind: stage.seconds for stage in both.stages}
+    pace = expected_pace(ROOMY, count_parameters(BASE))
+    # a prompt is 100 tokens long in the mean; answers are half as long as they may be
+    assert seconds["sample"] == pytest.approx(
+        200 * (100 / pace.read_tokens_per_s + 50 / pace.write_tokens_per_s)
+    )

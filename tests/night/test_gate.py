@@ -184,7 +184,7 @@ def test_what_the_gate_asks_is_not_trained_on(two: Two, tmp_path: Path) -> None:
         tmp_path / "workspace" / HOUSE / "artifacts" / data[1].artifact_id / "held_out.jsonl"
     ).read_text()
     assert all(text in talks for text in trained[:20])
-    assert night.data_report["rows"]["train"] <= 40
+    assert night.data_reports[0]["rows"]["train"] <= 40
 
     ask("What is old?", *trained[:20])  # the rows that are left are the same: no training again
     again = run(tmp_path / "workspace", *words)

@@ -59,7 +59,7 @@ def test_a_night_that_trains_the_adapter_of_sft_further(base: Path, pairs: Path,
     night = run(
         tmp_path, f"base={base}", f"data.train={rows}", f"prefer.train={pairs}", *KEYS, watcher=watcher
     )
-    kinds = ["data", "judgements", "quantize", "sft", "prefer", "merge", "quantize", "evaluate"]
+    kinds = ["data", "judgements", "quantize", "sft", "prefer", "merge", "quantize", "evaluate", "gate"]
     assert [kind for kind, _ in watcher.stages] == kinds
     assert sorted(verify_artifacts(tmp_path)) == sorted(kinds)
     sft, prefer = night.trainings
@@ -166,10 +166,6 @@ def test_what_is_no_judged_answer_is_refused_with_what_to_do(base: Path, tmp_pat
     with pytest.raises(DataError, match="holds messages rows; expected judged answers") as caught:
         run(tmp_path, f"base={base}", "sft=null", f"prefer.train={rows}")
     assert caught.value.hint == "Answers that nobody has judged belong under data.train."
-    with pytest.raises(
-        RecipeError, match="prefer: names no files to learn from, and neither does data.train"
-    ):
-        run(tmp_path, f"base={base}", "prefer={}")
 
 
 def test_the_adapter_is_that_of_sft(base: Path, pairs: Path, tmp_path: Path) -> None:

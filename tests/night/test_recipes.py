@@ -9,8 +9,9 @@ import pytest
 from nomoat.errors import ModelError, RecipeError
 from nomoat.model.load import read_shape, resolve_base
 from nomoat.night.recipes import require_extras, resolve_learning_rate
-from nomoat.recipe import Pretrain, Recipe, Sft
+from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
+from nomoat.recipe_training import Pretrain, Sft
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -12,7 +12,8 @@ from nomoat.night.disk import lack_of_disk
 from nomoat.plan.cost import GGUF_BYTES, disk_bytes
 from nomoat.quantize.convert import to_gguf
 from nomoat.quantize.mixture import MIXTURES
-from nomoat.recipe import Recipe, Sft
+from nomoat.recipe import Recipe
+from nomoat.recipe_training import Sft
 from nomoat.train.checkpoint import CheckpointFolder
 
 

@@ -2,7 +2,7 @@
 
     python -m nomoat.assets.starter --out src/nomoat/assets/starter --seed 0
 
-recreates `train.jsonl`, `heldout.jsonl` and the data card byte for byte. A story is told first and the
+recreates `train.jsonl`, `prompts.jsonl`, `heldout.jsonl` and the data card byte for byte. A story is told first and the
 request is written for it, so every answer passes its checks; that is asserted for each row while it is made.
 """
 
@@ -23,7 +23,7 @@ from nomoat.assets import wordbank as bank
 from nomoat.assets.storyteller import PLOTS, Story, article, make_story, plan_story, tell
 from nomoat.evaluate.checks import count_words, parse_checks, run_checks, sentences
 
-TRAIN_ROWS, HELD_OUT_ROWS = 600, 120
+TRAIN_ROWS, PROMPT_ROWS, HELD_OUT_ROWS = 600, 240, 120
 OTHER_SHARE = 0.15  # rows that ask for something near a story: a title, the hero's name, the rest
 MAX_TRIES = 40  # with one wording, before another is drawn
 TOO_CLOSE = 0.9  # held-out prompts share at most this part of their words with any training prompt
@@ -273,6 +273,22 @@ def make_rows(seed: int) -> tuple[list[Row], list[Row]]:
     return train, _make(rng, HELD_OUT_ROWS, is_new)
 
 
+def make_prompts(seed: int, train: Sequence[Row], held_out: Sequence[Row]) -> list[Row]:
+    """More rows, to learn from a model's own answers to them; as far from the held-out ones as the training rows."""
+    rng = random.Random(
+        f"starter prompts {seed}"
+    )  # a stream of its own, so that the other rows stay as they are
+    combinations = {row.combination for row in held_out}
+    bags, known = [bag(row.prompt) for row in held_out], {row.prompt for row in train}
+
+    def is_new(row: Row, rows: list[Row]) -> bool:
+        if row.combination in combinations or row.prompt in known | {other.prompt for other in rows}:
+            return False
+        return all(closeness(bag(row.prompt), other) < TOO_CLOSE for other in bags)
+
+    return _make(rng, PROMPT_ROWS, is_new)
+
+
 def _jsonl(rows: Sequence[object]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -281,17 +297,22 @@ def _user(row: Row) -> dict[str, str]:
     return {"role": "user", "content": row.prompt}
 
 
-def files(seed: int) -> dict[str, str]:
-    """The three files of the starter data by name."""
-    train, held_out = make_rows(seed)
-    pairs = [{"messages": [_user(row), {"role": "assistant", "content": row.answer}]} for row in train]
-    prompts = [
-        {"id": f"starter-{index:03d}", "messages": [_user(row)], "checks": row.checks}
-        for index, row in enumerate(held_out)
+def _prompts(name: str, rows: Sequence[Row]) -> list[object]:
+    return [
+        {"id": f"{name}-{index:03d}", "messages": [_user(row)], "checks": row.checks}
+        for index, row in enumerate(rows)
     ]
+
+
+def files(seed: int) -> dict[str, str]:
+    """The files of the starter data by name."""
+    train, held_out = make_rows(seed)
+    asked = make_prompts(seed, train, held_out)
+    pairs = [{"messages": [_user(row), {"role": "assistant", "content": row.answer}]} for row in train]
     return {
         "train.jsonl": _jsonl(pairs),
-        "heldout.jsonl": _jsonl(prompts),
+        "prompts.jsonl": _jsonl(_prompts("asked", asked)),
+        "heldout.jsonl": _jsonl(_prompts("starter", held_out)),
         "README.md": card(seed, train, held_out),
     }
 
@@ -320,7 +341,8 @@ Requests for short children's stories with wishes that a program can check, for 
 | all | {len(train)} | {len(held_out)} |
 
 **Files.** `train.jsonl`: one conversation a line, `{{"messages": [user, assistant]}}`. `heldout.jsonl`: `id`,
-`messages` (the user's turn only) and `checks`, for the gate; no answer is stored.
+`messages` (the user's turn only) and `checks`, for the gate; no answer is stored. `prompts.jsonl`: {PROMPT_ROWS} more
+prompts of that form, none of them held out, whose answers a model writes itself, to learn from what its checks say.
 
 **How it was made.** By a program, with seed {seed}; this writes the same bytes again:
 
@@ -332,9 +354,10 @@ AI assistant); no sentence was taken from a data set, and no model is called whe
 
 **Checks in the held-out part.** {", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))}.
 
-**Apart.** No held-out combination of name, words, opening and ending occurs in training, and no held-out prompt shares
-{TOO_CLOSE:.0%} or more of its words with a training prompt (the closest pair shares {closest:.0%}). Names, words, plots
-and wordings come from the same pools: the held-out part measures obeying new combinations, not new worlds.
+**Apart.** No held-out combination of name, words, opening and ending occurs in training or in `prompts.jsonl`, and no
+held-out prompt shares {TOO_CLOSE:.0%} or more of its words with one there (in training, the closest pair shares
+{closest:.0%}). Names, words, plots and wordings come from the same pools: the held-out part measures obeying new
+combinations, not new worlds.
 
 **Sizes.** {worlds}.
 Training stories have {lengths[0]} to {lengths[-1]} words, half of them at most {lengths[(len(lengths) - 1) // 2]}.
@@ -349,7 +372,7 @@ kind and no other. The checks see words, names, endings and lengths; they do not
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the starter data.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the three files")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

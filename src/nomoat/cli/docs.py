@@ -29,7 +29,7 @@ budget:
 INTRO = """\
 # The recipe: nomoat.yaml
 
-<!-- Made by `make docs` from src/nomoat/recipe.py; change the docstrings there. -->
+<!-- Made by `make docs` from src/nomoat/recipe.py and recipe_training.py; change the docstrings there. -->
 
 A recipe says what one night does. Every key has a default, so a short recipe is a good one:
 

@@ -236,7 +236,11 @@ def _group(item: _Judged, found: Sequence[Rendered | DataError]) -> Group:
             "the chat template renders the prompt differently before the two answers.",
             hint="Give another template: data.chat_template: my_template.jinja",
         )
-    answers = tuple((row[start:], on[start:]) for row, on in zip(tokens, trained, strict=True))
+    # what a template writes behind the last stop token (a line break) nobody learns from
+    ends = [int(np.flatnonzero(on)[-1]) + 1 for on in trained]
+    answers = tuple(
+        (row[start:end], on[start:end]) for row, on, end in zip(tokens, trained, ends, strict=True)
+    )
     if len(answers) == 2 and np.array_equal(answers[0][0], answers[1][0]):
         raise DataError("rejected: is the same as the chosen answer, once both are rendered.")
     return Group(tokens[0][:start], answers, item.good)

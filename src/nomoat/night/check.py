@@ -14,6 +14,7 @@ from nomoat.model.load import resolve_base
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders, Outcome
 from nomoat.night.recipes import data_keys, judgement_keys
+from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import find_sources
 from nomoat.night.stages import run_data, run_judgements
 from nomoat.recipe_file import LoadedRecipe
@@ -34,16 +35,19 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
     Raises DataError, ModelError or RecipeError with the reason. Nothing is kept.
     """
     recipe = loaded.recipe
-    if (recipe.sft is None and recipe.prefer is None) or recipe.pretrain is not None:
+    if recipe.pretrain is not None:
         raise RecipeError(
             "check looks at rows for fine-tuning on a base that is there; this recipe makes its own base"
         )
     sources = find_sources(recipe, loaded.folder)
+    if recipe.sft is None and not sources.prefer:
+        raise RecipeError("check looks at rows to train on; this recipe has the model itself write them")
     base = resolve_base(recipe.base, loaded.folder)
     stages: dict[str, tuple[Callable[..., Outcome], tuple[str, ...], dict[str, Any]]] = {}
     if recipe.sft is not None:
         stages["sft"] = run_data, sources.train, data_keys(recipe)
-    if recipe.prefer is not None:
+    prompts_with_checks(sources.asked)
+    if sources.prefer:
         stages["prefer"] = run_judgements, sources.prefer, judgement_keys(recipe)
     reports = {}
     for trainer, (run, files, keys) in stages.items():

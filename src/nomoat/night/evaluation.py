@@ -141,14 +141,21 @@ def owners_prompts(files: Sequence[Path], max_prompts: int) -> list[Prompt]:
     return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
 
 
-def check_prompts(prompts: Sequence[Prompt], *, base: Path, chat_template: Path | None, n_ctx: int) -> None:
-    """DataError where a prompt leaves no room for an answer: before training, not after."""
+def check_prompts(
+    prompts: Sequence[Prompt],
+    *,
+    base: Path,
+    chat_template: Path | None,
+    n_ctx: int,
+    key: str = "evaluate.prompts",
+) -> None:
+    """DataError where a prompt, of the recipe's `key`, leaves no room for an answer: before training, not after."""
     template = ChatTemplate.of(load_tokenizer(base), chat_template)
     for prompt in prompts:
         tokens = len(template.encode(prompt.conversation, add_generation_prompt=True))
         if tokens >= n_ctx:
             raise DataError(
-                f"evaluate.prompts: {prompt.suite}: {prompt.id} has {tokens} tokens; expected fewer than {n_ctx}, "
+                f"{key}: {prompt.suite}: {prompt.id} has {tokens} tokens; expected fewer than {n_ctx}, "
                 "so that there is room for an answer",
                 hint="Shorten or remove it. The room is sft.max_seq_len + evaluate.max_new_tokens, and at most "
                 "the context of the base.",

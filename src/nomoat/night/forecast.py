@@ -19,7 +19,8 @@ from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
 from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
 from nomoat.plan.probe import MachineProfile
-from nomoat.recipe import Budget, Optimiser, Prefer, Pretrain, Recipe, Reinforce, Sft
+from nomoat.recipe import Budget, Recipe
+from nomoat.recipe_training import Optimiser, Prefer, Pretrain, Reinforce, Sft
 from nomoat.train.reinforce import HELD_OUT_PROMPTS
 from nomoat.train.run import COMPASS_TOKENS
 
@@ -97,13 +98,14 @@ def plan_finetuning(
     recipe: Recipe,
     base: Path,
     data: dict[str, dict[str, Any]],
+    *,
     prompts: int,
     profile: MachineProfile,
     started: datetime,
-    *,
     trained: Mapping[str, Trained],
     has_rival: bool,
     pace: Pace | None = None,
+    drawn_answers: int = 0,
 ) -> Plan:
     """Forecast the stages after those that read `data`, and how long training may take. `data` holds the reports of
     these by the stage that learns from them, in the order of training.
@@ -111,7 +113,7 @@ def plan_finetuning(
     `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
     lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate, or be
     measured on the held-out rows where there are none. `pace` is how fast the base's own file answers, once it was
-    measured; a guess refuses nothing.
+    measured; a guess refuses nothing. So many `drawn_answers` are yet to be written, for `prefer` to learn from.
     """
     adapter, shape = adapter_keys(recipe), read_shape(base)
     parameters = count_parameters(base)
@@ -155,6 +157,8 @@ def plan_finetuning(
         compared_tokens=COMPARED_TOKENS,
         max_new_tokens=recipe.evaluate.max_new_tokens,
         files=len(recipe.quantize.types) + 1,
+        drawn_answers=drawn_answers,
+        drawn_tokens=recipe.prefer.max_new_tokens if recipe.prefer else 0,
         rival_prompts=prompts if has_rival and are_checked else 0,
         rival_tokens=measured_tokens if has_rival and not are_checked else 0,
     )
@@ -192,6 +196,17 @@ def _tokens_read(section: Optimiser, report: dict[str, Any], *, is_done: bool) -
         read_tokens = times * read_tokens + (train_tokens if loss.needs_kl else 0)
         read_tokens += times * (tokens["train"] + compass_tokens) if loss.needs_reference else 0
     return {"train_tokens": train_tokens, "below_tokens": below_tokens, "read_tokens": read_tokens}
+
+
+def expected_judgements(recipe: Recipe, prompts: int) -> dict[str, Any]:
+    """What a report on pairs that are yet to be made may say: a pair a prompt, of two answers that together have as
+    many tokens as the longest one."""
+    assert recipe.prefer is not None
+    pair, held_out = recipe.prefer.max_new_tokens, round(recipe.data.held_out * prompts)
+    return {
+        "tokens": {"train": (prompts - held_out) * pair, "held_out": held_out * pair},
+        "rows": {"train": prompts - held_out, "held_out": held_out},
+    }
 
 
 def _reinforcement(section: Reinforce, rows: dict[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from nomoat.night.events import Watcher
 from nomoat.night.forecast import (
     Trained,
     budget_left,
+    expected_judgements,
     plan_finetuning,
     plan_pretraining_memory,
     prices_of,
@@ -44,6 +45,7 @@ from nomoat.night.recipes import (
 )
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
+from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import MODEL
 from nomoat.plan.memory import Checkpointing
@@ -144,17 +146,19 @@ class _Night:
     def finetune(self, base: Base) -> Results:
         """data, judgements, prompts, sft, prefer, reinforce, merge, quantize, evaluate, gate: those that the recipe
         has. The base is quantised before it is trained, so that what cannot be served, or not be asked, is refused
-        while it has cost nothing."""
+        while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and judged when
+        it is its turn."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         data, judgements = (
-            self._without(prompts, partial(order, base)) if section else None
-            for section, order in (
-                (self.recipe.sft, self.orders.data),
-                (self.recipe.prefer, self.orders.judgements),
+            self._without(prompts, partial(order, base)) if files else None
+            for files, order in (
+                (self.sources.train, self.orders.data),
+                (self.sources.prefer, self.orders.judgements),
             )
         )
-        asked = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
-        learner = _Learner(self.recipe, self.orders, base, data, judgements, asked)
+        rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
+        asked = prompts_with_checks(self.sources.asked)
+        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
@@ -162,13 +166,13 @@ class _Night:
             plan_finetuning,
             self.recipe,
             base.folder,
-            learner.reports(),
-            len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
-            self.profile,
-            self.started,
+            prompts=len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
+            profile=self.profile,
+            started=self.started,
             has_rival=self._has_champion(),
         )
-        plan = self._say(forecast(trained=trained))
+        drawn = len(asked) * self.recipe.prefer.samples if self.recipe.prefer else 0
+        plan = self._say(forecast(learner.reports(), trained=trained, drawn_answers=drawn))
         lack = lack_of_disk(
             self.recipe,
             base.folder,
@@ -186,16 +190,30 @@ class _Night:
             chat_template=self.sources.chat_template,
             n_ctx=self.orders.n_ctx(base_files),
         )
+        check_prompts(
+            asked,
+            base=base.folder,
+            chat_template=self.sources.chat_template,
+            n_ctx=self.orders.n_ctx(base_files),
+            key="prefer.prompts",
+        )
         pace = None
         if set(trained.values()) != {"done"}:
             threads = engine_threads(base_files, self.orders.threads)
             pace = measure_pace(self.orders.base_gguf(base_files), n_threads=threads)
-            plan = self._say(forecast(trained=trained, pace=pace), measured=pace)
+            plan = self._say(
+                forecast(learner.reports(), trained=trained, pace=pace, drawn_answers=drawn), measured=pace
+            )
 
         made: dict[str, Artifact] = {}
         for kind in learner.reports():
-            if made:  # what the stage before has left of the time
-                plan = forecast(trained=trained, pace=pace)
+            if kind == "prefer" and asked:
+                sampled = self._sampled(base, base_files, data, made.get("sft"))
+                judgements = self._without(prompts, partial(self.orders.judgements, base, sampled))
+                learner, drawn = replace(learner, judgements=judgements), 0
+                trained = trained | {kind: "begun"}
+            # what the stages before have left of the time
+            plan = forecast(learner.reports(), trained=trained, pace=pace, drawn_answers=drawn)
             time = Countdown(plan.train_seconds[kind])
             made[kind] = self.stages.do(learner.job(kind, made, time.left, plan.gradient_checkpointing[kind]))
             trained = trained | {kind: "done"}
@@ -220,6 +238,20 @@ class _Night:
             gate=gate,
             rival_id=rival_id,
         )
+
+    def _sampled(
+        self, base: Base, base_files: Artifact, data: Artifact | None, sft: Artifact | None
+    ) -> Artifact:
+        """The stage `sample`: answers of what `sft` has made, or of the base, as they would be served."""
+        if sft is None or data is None:
+            return self.stages.do(
+                self.orders.sample(base.folder, base_files, self.orders.base_gguf(base_files))
+            )
+        is_adapter = adapter_keys(self.recipe)["method"] == "lora"
+        model = self.stages.do(self.orders.merge(base, data, sft)) if is_adapter else sft
+        serve = self.recipe.quantize.serve
+        files = self.stages.do(self.orders.quantize(model.path / MODEL, model.id, "sft", (serve,)))
+        return self.stages.do(self.orders.sample(model.path / MODEL, files, files.path / f"sft-{serve}.gguf"))
 
     def _without(self, prompts: Sequence[Prompt], order: Callable[..., Job]) -> Artifact:
         """The rows without those that ask what the gate asks. Only where there are such rows is anything done again:
@@ -274,7 +306,7 @@ class _Night:
         made: dict[str, Artifact] = {}
         for kind in learner.reports():
             found[kind] = "no"
-            if len(made) == len(found) - 1:
+            if len(made) == len(found) - 1 and learner.knows(kind):
                 job = learner.job(kind, made, Countdown(None).left, "auto")
                 artifact = self.stages.store.get(job.kind, job.key)
                 if artifact is not None:
@@ -295,19 +327,33 @@ class _Night:
 
 @dataclass(frozen=True)
 class _Learner:
-    """The stages that train, in order: each goes on from what the one before it has made."""
+    """The stages that train, in order: each goes on from what the one before it has made. Where `judgements` are not
+    there yet, they will be made of answers to so many `asked` prompts."""
 
     recipe: Recipe
     orders: Orders
     base: Base
     data: Artifact | None
     judgements: Artifact | None
+    asked: int
     prompts: Artifact | None
 
     def reports(self) -> dict[str, dict[str, Any]]:
-        """The report on the rows that each of them learns from."""
-        rows = {"sft": self.data, "prefer": self.judgements, "reinforce": self.prompts}
-        return {kind: artifact.meta for kind, artifact in rows.items() if artifact is not None}
+        """The report on the rows that each of them learns from, or what it may say."""
+        found = {}
+        if self.data is not None:
+            found["sft"] = self.data.meta
+        if self.judgements is not None:
+            found["prefer"] = self.judgements.meta
+        elif self.asked:
+            found["prefer"] = expected_judgements(self.recipe, self.asked)
+        if self.prompts is not None:
+            found["reinforce"] = self.prompts.meta
+        return found
+
+    def knows(self, kind: str) -> bool:
+        """Whether the rows that this stage learns from are there."""
+        return kind != "prefer" or self.judgements is not None
 
     def reasons(self) -> list[str]:
         """Why their learning rates are what they are."""

@@ -27,6 +27,7 @@ from nomoat.night.recipes import (
     training_keys,
 )
 from nomoat.night.reinforcement import run_prompts, run_reinforce
+from nomoat.night.sampling import PAIRS, run_sample
 from nomoat.night.sources import Sources
 from nomoat.night.stages import (
     ADAPTER,
@@ -40,7 +41,8 @@ from nomoat.night.stages import (
     run_sft,
 )
 from nomoat.plan.memory import Checkpointing
-from nomoat.recipe import GgufType, Pretrain, Recipe
+from nomoat.recipe import GgufType, Recipe
+from nomoat.recipe_training import Pretrain
 
 SMALL_FILE_BYTES = 100_000_000
 
@@ -172,18 +174,46 @@ class Orders:
             ),
         )
 
-    def judgements(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
-        """Read, check, split and tokenise the owner's judged answers; those to one of `keep_out` are held out."""
-        files = self.sources.prefer
+    def sample(self, model: Path, files: Artifact, gguf: Path) -> Job:
+        """Answers of the file `gguf`, among `files` made from `model`, to prompts whose checks judge them."""
+        section = self.recipe.prefer
+        assert section is not None
+        keys: dict[str, Any] = {
+            key: getattr(section, key) for key in ("samples", "temperature", "max_new_tokens")
+        }
+        keys |= {
+            "seed": self.recipe.seed,
+            "n_ctx": self.n_ctx(files),
+            "threads": engine_threads(files, self.threads),
+        }
+        return Job(
+            kind="sample",
+            why=f"{section.samples} answers to each prompt, judged by its checks",
+            inputs={"file": files.id, **_hashed("prompts", self.sources.asked)},
+            params=keys | {"gguf": gguf.name},
+            run=partial(
+                run_sample,
+                gguf=gguf,
+                tokenizer_dir=model,
+                chat_template=self.sources.chat_template,
+                prompt_files=self.sources.asked,
+                stop_asked=self.stop_asked,
+                **keys,
+            ),
+        )
+
+    def judgements(self, base: Base, sampled: Artifact | None = None, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's judged answers, or those that were sampled; those to one of
+        `keep_out` are held out."""
         keys = judgement_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
+        files = self.sources.prefer
+        inputs = self.sources.fingerprints(files)
+        if sampled is not None:
+            files, inputs = (str(sampled.path / PAIRS),), {"pairs": sampled.id}
         return Job(
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
-            inputs={
-                "base": base.source,
-                **self.sources.fingerprints(files),
-                **template_input(self.sources.chat_template),
-            },
+            inputs={"base": base.source, **inputs, **template_input(self.sources.chat_template)},
             params=keys,
             run=partial(
                 run_judgements,
@@ -407,12 +437,14 @@ class Orders:
         self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact, rival: Rival | None
     ) -> Job:
         """The file that would be served against the champion's; against the base where there is none."""
-        section, sft = self.recipe.evaluate, self.recipe.sft
-        assert sft is not None
+        section = self.recipe.evaluate
         keys: dict[str, Any] = {
             key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
         }
-        keys |= {"n_ctx": self.n_ctx(served), "batch_tokens": sft.micro_batch_tokens}
+        keys |= {
+            "n_ctx": self.n_ctx(served),
+            "batch_tokens": first_training(self.recipe).micro_batch_tokens,
+        }
         champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
         return Job(
             kind="gate",
@@ -462,7 +494,10 @@ class Orders:
     def n_ctx(self, files: Artifact) -> int:
         """Tokens of the longest conversation that evaluation makes room for."""
         longest = max(section.max_seq_len for section in (self.recipe.sft, self.recipe.prefer) if section)
-        wanted = longest + self.recipe.evaluate.max_new_tokens
+        answers = [self.recipe.evaluate.max_new_tokens]
+        if self.sources.asked and self.recipe.prefer:
+            answers.append(self.recipe.prefer.max_new_tokens)
+        wanted = longest + max(answers)
         return min(int(files.meta["files"][0]["context_length"]), wanted)
 
     def _limits(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from nomoat.errors import RecipeError
 from nomoat.model.bits import require_bitsandbytes
-from nomoat.recipe import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Recipe, Reinforce, Sft
+from nomoat.recipe import Recipe
+from nomoat.recipe_training import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Reinforce, Sft
 from nomoat.train.prefer import PreferenceKeys
 from nomoat.train.run import TrainingKeys
 from nomoat.train.sampled import PolicyKeys

@@ -10,7 +10,8 @@ from nomoat.data.readers.hub import is_hub_id
 from nomoat.data.readers.read import known_suffix
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.files import hash_file
-from nomoat.recipe import Recipe, Reward
+from nomoat.recipe import Recipe
+from nomoat.recipe_training import Reward
 
 STARTER = Path(__file__).parent.parent / "assets" / "starter"
 
@@ -27,10 +28,12 @@ class RewardSpec:
 
 @dataclass(frozen=True)
 class Sources:
-    """Paths as the readers take them, and `file:<sha256>` (or `hub:<id>`) of each, in the same order."""
+    """Paths as the readers take them, and `file:<sha256>` (or `hub:<id>`) of each, in the same order. `prefer` are
+    files of judged answers, `asked` prompts whose answers are yet to be made and judged: one of the two is empty."""
 
     train: tuple[str, ...]
     prefer: tuple[str, ...]
+    asked: tuple[Path, ...]
     prompts: tuple[Path, ...]
     reinforce: tuple[Path, ...]
     rewards: tuple[RewardSpec, ...]
@@ -49,12 +52,13 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
     """
     starter = not recipe.data.train
     prompts = [_existing(folder, name, "evaluate.prompts") for name in recipe.evaluate.prompts]
-    if starter and not prompts and recipe.sft is not None:
+    if starter and not prompts and (recipe.sft is not None or _asks(recipe)):
         prompts = [STARTER / "heldout.jsonl"]
     template = recipe.data.chat_template
     return Sources(
         train=_train(recipe, folder),
         prefer=_judged(recipe, folder),
+        asked=_asked(recipe, folder),
         prompts=tuple(prompts),
         reinforce=_reinforced(recipe, folder),
         rewards=_rewards(recipe, folder),
@@ -75,15 +79,24 @@ def _train(recipe: Recipe, folder: Path) -> tuple[str, ...]:
 
 def _judged(recipe: Recipe, folder: Path) -> tuple[str, ...]:
     """The files of `prefer`, which are those of `data` where it names none."""
-    if recipe.prefer is None:
+    if recipe.prefer is None or _asks(recipe):
         return ()
-    if not recipe.prefer.train and not recipe.data.train:
-        raise RecipeError(
-            "prefer: names no files to learn from, and neither does data.train",
-            hint="Name files of preference rows: prefer.train: [preferences.jsonl]",
-        )
     key = "prefer.train" if recipe.prefer.train else "data.train"
     return _files(folder, recipe.prefer.train or recipe.data.train, key)
+
+
+def _asks(recipe: Recipe) -> bool:
+    """Whether `prefer` learns from answers that the model is yet to write: to given prompts, or where no file at all is
+    named, to those of the starter data."""
+    prefer = recipe.prefer
+    return prefer is not None and (bool(prefer.prompts) or not (prefer.train or recipe.data.train))
+
+
+def _asked(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
+    if recipe.prefer is None or not _asks(recipe):
+        return ()
+    names = recipe.prefer.prompts
+    return tuple(_existing(folder, name, "prefer.prompts") for name in names) or (STARTER / "prompts.jsonl",)
 
 
 def _reinforced(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
@@ -161,7 +174,9 @@ def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:
     """The licence of the base as its model card states it, and of the starter data; what nobody stated is
     said to be unknown, never guessed."""
     found = [f"base: {_card_licence(base / 'README.md')}"]
-    for name in dict.fromkeys((*sources.train, *sources.prefer, *map(str, sources.reinforce))):
+    for name in dict.fromkeys(
+        (*sources.train, *sources.prefer, *map(str, (*sources.asked, *sources.reinforce)))
+    ):
         own = Path(name).parent == STARTER
         found.append(
             f"{Path(name).name}: {_card_licence(STARTER / 'README.md') if own else 'yours; not stated'}"

@@ -37,9 +37,10 @@ class Work:
     """What is to be done, counted.
 
     `trainings` are the stages that train, in order; those that are done already train on nothing. `held_out_tokens`
-    are read for each model's loss after them. `prompt_tokens` is a prompt's mean length; `compared_*` are of the
-    comparison of every file with its folder: how many prompts, and greedy tokens of each; `rival_prompts` are answered
-    by the champion for the gate, or `rival_tokens` read.
+    are read for each model's loss after them. `prompt_tokens` is a prompt's mean length; `drawn_answers` of at most
+    `drawn_tokens` are written before the last training, which learns from them; `compared_*` are of the comparison of
+    every file with its folder: how many prompts, and greedy tokens of each; `rival_prompts` are answered by the
+    champion for the gate, or `rival_tokens` read.
     """
 
     parameters: int
@@ -52,6 +53,8 @@ class Work:
     compared_prompts: int
     compared_tokens: int
     files: int
+    drawn_answers: int = 0
+    drawn_tokens: int = 0
     rival_prompts: int = 0
     rival_tokens: int = 0
 
@@ -140,6 +143,7 @@ def plan_night(
     read_s = 2 * forward_flops(work.parameters, work.held_out_tokens) / (flops_per_second * TRAINING_SHARE)
     seconds = {
         **training,
+        **({"sample": _draw_seconds(work, capacity)} if work.drawn_answers else {}),
         "merge": FIXED_SECONDS,
         "quantize": convert_s,
         "evaluate": FIXED_SECONDS
@@ -212,6 +216,12 @@ def _answer_seconds(work: Work, capacity: Capacity, answers: int) -> float:
     """So many answers, each at most at full length."""
     reading = work.prompt_tokens / capacity.read_tokens_per_s
     return answers * (reading + work.max_new_tokens / capacity.write_tokens_per_s)
+
+
+def _draw_seconds(work: Work, capacity: Capacity) -> float:
+    """Answers to learn from, in the mean of half their longest length; every one reads its prompt."""
+    reading = work.prompt_tokens / capacity.read_tokens_per_s
+    return work.drawn_answers * (reading + 0.5 * work.drawn_tokens / capacity.write_tokens_per_s)
 
 
 def _compare_seconds(work: Work, capacity: Capacity) -> float:

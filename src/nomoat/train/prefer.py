@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nomoat.data.judged import Groups, JudgedRows, JudgedStore, Mismatched
+from nomoat.data.judged import Groups, JudgedRows, Mismatched
 from nomoat.data.pack import Rows, fill
 from nomoat.errors import BudgetError, ModelError
 from nomoat.ledger.files import atomic_write
@@ -75,8 +75,8 @@ class PreferenceKeys:
 def prefer(
     base: Path,
     tokenizer: Any,
-    rows: JudgedStore,
-    held_out: JudgedStore,
+    rows: Groups,
+    held_out: Groups,
     probes: Rows,
     out: Path,
     scratch: Path,
@@ -156,8 +156,8 @@ def prefer(
 
 def _train(
     model: Any,
-    rows: JudgedStore,
-    held_out: JudgedStore,
+    rows: Groups,
+    held_out: Groups,
     scratch: Path,
     *,
     loss: PreferenceKeys,
@@ -188,7 +188,7 @@ def _train(
     )
 
 
-def _compass(held_out: JudgedStore) -> Groups:
+def _compass(held_out: Groups) -> Groups:
     """The held-out groups that steer training: as many from the top as hold `COMPASS_TOKENS`, at least one."""
     count = max(1, int((held_out.lengths.cumsum() <= COMPASS_TOKENS).sum()))
     return JudgedRows(held_out).first(count).groups
