@@ -23,7 +23,7 @@ def test_a_whole_night(family: str, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 40)
     summary = run(tmp_path, f"base={base}", f"data.train={rows}", f"quantize.types=[{','.join(TYPES)}]")
     night, stages = last_night(tmp_path)
-    assert (night.status, [stage.status for stage in stages]) == ("done", ["done"] * 6)
+    assert (night.status, [stage.status for stage in stages]) == ("done", ["done"] * 7)
     (training,) = summary.trainings
     assert training.facts["best_loss"] < training.facts["first_loss"]
     kl = {row["type"]: row["mean_kl"] for row in summary.fidelity}
@@ -31,4 +31,4 @@ def test_a_whole_night(family: str, tmp_path: Path) -> None:
     assert kl["F16"] < 1e-4
     assert kl["F16"] < min(kl["Q8_0"], kl["Q5_K_M"]) < kl["Q4_K_M"]
     assert all(3 * kl[type] < MOST_KL[type] for type in TYPES), kl  # far from refusing what is sound
-    assert len(verify_artifacts(tmp_path)) == 6
+    assert len(verify_artifacts(tmp_path)) == 7
