@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def kept(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in folder.glob("*.json")]
 
 
+def answered_by(folder: Path) -> list[str]:
+    """The models of the one conversation's answers, once each of its messages has one."""
+    for _ in range(100):
+        (chat,) = kept(folder)
+        answers = [turn["answer"] for turn in chat["turns"]]
+        if all(answers):
+            break
+        time.sleep(0.1)
+    return [answer["model"] for answer in answers]
+
+
 def test_a_conversation_from_sending_to_undoing(reader: Reader, running: Running, chats_folder: Path) -> None:
     page = reader.page
     assert page.input_value("#picker input") == "★ champion (gen-0002)"
@@ -83,10 +95,9 @@ def test_a_conversation_from_sending_to_undoing(reader: Reader, running: Running
     assert "gen-0001, 14 tokens" in page.inner_text("#pace")
 
     page.click("#talk button[aria-label='Retry']")
+    assert answered_by(chats_folder) == ["gen-0002", "gen-0001"]
     reader.sees("document.querySelectorAll('#talk .bot.message').length == 2")
     page.wait_for_selector(IDLE)
-    (chat,) = kept(chats_folder)
-    assert [turn["answer"]["model"] for turn in chat["turns"]] == ["gen-0002", "gen-0001"]
 
     page.click("#talk button[aria-label='Undo']")
     reader.sees("document.querySelectorAll('#talk .bot.message').length == 1")

@@ -589,7 +589,7 @@ def test_prompts_that_cannot_be_asked_are_refused_before_training(first: First, 
     )
     with pytest.raises(DataError, match='^mine.jsonl:1: checks.*got "include".*Did you mean "includes"'):
         run(tmp_path, *first.words, f"evaluate.prompts={prompts}")
-    assert how(tmp_path) == []  # before anything is done
+    assert how(tmp_path) == [], "they are read before anything is done"
 
 
 def test_conversations_longer_than_the_context_are_asked_up_to_where_they_fit(
