@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from browser.conftest import Gate
 from helpers.serving import Running, wait_until
@@ -84,15 +85,16 @@ def answered_by(folder: Path) -> list[str]:
 
 def test_a_conversation_from_sending_to_undoing(reader: Reader, running: Running, chats_folder: Path) -> None:
     page = reader.page
-    assert page.input_value("#picker input") == "★ champion (gen-0002)"
+    expect(page.locator("#picker input")).to_have_value("★ champion (gen-0002)")
     reader.told("Some *markdown* words:\n\n```python\nx = 1\n```", shows="Some markdown words")
-    assert page.query_selector("#talk .bot.message em").inner_text() == "markdown"
+    expect(page.locator("#talk .bot.message em")).to_have_text("markdown")
     assert page.query_selector("#talk .bot.message pre code .token, #talk .bot.message pre code span")
-    assert "gen-0002, 43 tokens" in page.inner_text("#pace") and "tokens/s" in page.inner_text("#pace")
+    expect(page.locator("#pace")).to_contain_text("gen-0002, 43 tokens")
+    expect(page.locator("#pace")).to_contain_text("tokens/s")
 
     reader.pick("gen-0001")
     reader.told("Second message")
-    assert "gen-0001, 14 tokens" in page.inner_text("#pace")
+    expect(page.locator("#pace")).to_contain_text("gen-0001, 14 tokens")
 
     page.click("#talk button[aria-label='Retry']")
     assert answered_by(chats_folder) == ["gen-0002", "gen-0001"]
@@ -101,7 +103,7 @@ def test_a_conversation_from_sending_to_undoing(reader: Reader, running: Running
 
     page.click("#talk button[aria-label='Undo']")
     reader.sees("document.querySelectorAll('#talk .bot.message').length == 1")
-    assert page.input_value(BOX) == "Second message"
+    expect(page.locator(BOX)).to_have_value("Second message")
 
     assert reader.faults == []
     assert {url for url in reader.asked if not url.startswith((running.url, "data:"))} == set()
@@ -148,10 +150,7 @@ def test_history_is_searched_renamed_exported_and_deleted(
     page.click("#new")
     reader.sees("document.querySelectorAll('#talk .message').length == 0")
     reader.told("bananas are yellow")
-    assert [one.inner_text() for one in page.query_selector_all("#past label")] == [
-        "bananas are yellow",
-        "apples are red",
-    ]
+    expect(page.locator("#past label")).to_have_text(["bananas are yellow", "apples are red"])
     page.fill("#search input, #search textarea", "RED")
     reader.sees("document.querySelectorAll('#past label').length == 1")
     page.click("#past label")
@@ -184,7 +183,7 @@ def test_system_prompt_sampling_and_the_base_beside(reader: Reader, chats_folder
     page.check("#compare input")
     reader.told("hello there")
     reader.sees("document.querySelector('#beside .bot.message')?.innerText.trim() == 'hello there'")
-    assert " · beside it base, 11 tokens" in page.inner_text("#pace")
+    expect(page.locator("#pace")).to_contain_text(" · beside it base, 11 tokens")
     (chat,) = kept(chats_folder)
     assert (chat["manner"]["system"], chat["manner"]["temperature"]) == ("Be brief.", 0)
     assert chat["turns"][0]["base"]["model"] == "base"
