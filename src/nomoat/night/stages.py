@@ -47,32 +47,35 @@ def tokenizer_with_template(base: Path, chat_template: Path | None) -> tuple[Any
     return tokenizer, template
 
 
-def run_data(
-    folders: Folders, report: Report, *, base: Path, chat_template: Path | None, max_seq_len: int, **keys: Any
-) -> Outcome:
+def run_data(folders: Folders, report: Report, **keys: Any) -> Outcome:
     """Read, check, split, render and tokenise the owner's rows."""
-    context = _context(base, max_seq_len, "sft")
-    tokenizer, template = tokenizer_with_template(base, chat_template)
-    result = prepare(
-        max_seq_len=max_seq_len,
-        context=context,
-        tokenizer=tokenizer,
-        template=template,
-        out=folders.out,
-        progress=lambda done, total: report(done / max(1, total), None, "reading"),
-        **keys,
-    )
+    result = _prepared(prepare, "sft", folders, report, **keys)
     _check_held_out(result.sequences["held_out"], result, keys["held_out_share"])
     return Outcome(result.to_dict(), result.said)
 
 
-def run_judgements(
-    folders: Folders, report: Report, *, base: Path, chat_template: Path | None, max_seq_len: int, **keys: Any
-) -> Outcome:
+def run_judgements(folders: Folders, report: Report, **keys: Any) -> Outcome:
     """Read, check, split, render and tokenise judged answers."""
-    context = _context(base, max_seq_len, "prefer")
+    result = _prepared(prepare_judgements, "prefer", folders, report, **keys)
+    good = len(TokenStore.open(folders.out / HELD_OUT))
+    _check_held_out(good, result, keys["held_out_share"])
+    return Outcome(result.to_dict(), result.said)
+
+
+def _prepared(
+    prepare_rows: Callable[..., DataReport],
+    section: str,
+    folders: Folders,
+    report: Report,
+    *,
+    base: Path,
+    chat_template: Path | None,
+    max_seq_len: int,
+    **keys: Any,
+) -> DataReport:
+    context = _context(base, max_seq_len, section)
     tokenizer, template = tokenizer_with_template(base, chat_template)
-    result = prepare_judgements(
+    return prepare_rows(
         max_seq_len=max_seq_len,
         context=context,
         tokenizer=tokenizer,
@@ -81,9 +84,6 @@ def run_judgements(
         progress=lambda done, total: report(done / max(1, total), None, "reading"),
         **keys,
     )
-    good = len(TokenStore.open(folders.out / HELD_OUT))
-    _check_held_out(good, result, keys["held_out_share"])
-    return Outcome(result.to_dict(), result.said)
 
 
 def _context(base: Path, max_seq_len: int, section: str) -> int:

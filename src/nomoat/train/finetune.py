@@ -10,13 +10,14 @@ import torch
 
 from nomoat.data.pack import Rows
 from nomoat.errors import ModelError
-from nomoat.model.adapters import add_lora, save_adapter
+from nomoat.model.adapters import save_adapter
 from nomoat.model.fused.parts import frozen_blocks
-from nomoat.model.load import Machine, load_model
+from nomoat.model.load import Machine
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
 from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks
 from nomoat.train.loop import TrainResult
+from nomoat.train.opened import open_to_train
 from nomoat.train.run import TrainingKeys, compass_rows, run_training
 
 
@@ -49,26 +50,25 @@ def finetune(
     resumed from the checkpoints in `scratch`. Raises ModelError when training never beat the base, since
     such a night would serve the base under another name, or where the folder does not read back as the model.
     """
-    torch.manual_seed(keys.seed)  # for a base with dropout of its own
-    if method == "lora":
-        model = add_lora(
-            load_model(base, machine, four_bit=load_in_4bit),
-            lora_r=lora_r,
-            lora_alpha=lora_alpha,
-            lora_dropout=lora_dropout,
-            target_modules=lora_target_modules,
-            seed=keys.seed,
-            lora_layers=lora_layers,
+    model = open_to_train(
+        base,
+        machine,
+        base_sha256=base_sha256,
+        method=method,
+        lora_r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        lora_target_modules=lora_target_modules,
+        lora_layers=lora_layers,
+        load_in_4bit=load_in_4bit,
+        seed=keys.seed,
+    )
+    if method == "lora" and frozen_cache and keys.num_train_epochs > 1 and frozen_blocks(model):
+        keep = partial(
+            rows_below, model, batch_tokens=keys.micro_batch_tokens, device=machine.device, hooks=hooks
         )
-        if frozen_cache and keys.num_train_epochs > 1 and frozen_blocks(model):
-            keep = partial(
-                rows_below, model, batch_tokens=keys.micro_batch_tokens, device=machine.device, hooks=hooks
-            )
-            rows = keep(rows, scratch / "below" / "train")
-            held_out = keep(compass_rows(held_out), scratch / "below" / "held_out")
-    else:
-        model = load_model(base, machine, weights=torch.float32)
-        model.requires_grad_(True)
+        rows = keep(rows, scratch / "below" / "train")
+        held_out = keep(compass_rows(held_out), scratch / "below" / "held_out")
     result = run_training(
         model,
         rows,

@@ -17,8 +17,7 @@ from nomoat.data.judged import Groups, JudgedRows, Mismatched
 from nomoat.data.pack import Rows, fill
 from nomoat.errors import BudgetError, ModelError
 from nomoat.ledger.files import atomic_write
-from nomoat.model.adapters import add_lora, load_adapter
-from nomoat.model.load import Machine, load_model
+from nomoat.model.load import Machine
 from nomoat.model.logprobs import token_logprobs
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
@@ -30,6 +29,7 @@ from nomoat.train.objectives.answers import answer_logps
 from nomoat.train.objectives.dpo import dpo, hinge, ipo, robust
 from nomoat.train.objectives.kto import kto
 from nomoat.train.objectives.reference_free import orpo, simpo
+from nomoat.train.opened import open_to_train
 from nomoat.train.run import COMPASS_TOKENS, TrainingKeys, run_loop
 
 
@@ -109,23 +109,20 @@ def prefer(
     Raises ModelError when training never beat a base, since such a night would serve the base under another name; what
     `sft` made is kept as it is where nothing was better.
     """
-    torch.manual_seed(keys.seed)
-    if method == "full":
-        model = load_model(base, machine, weights=torch.float32)
-        model.requires_grad_(True)
-    elif adapter is not None:
-        bare = load_model(base, machine, four_bit=load_in_4bit)
-        model = load_adapter(bare, adapter, base_sha256=base_sha256, trainable=True)
-    else:
-        model = add_lora(
-            load_model(base, machine, four_bit=load_in_4bit),
-            lora_r=lora_r,
-            lora_alpha=lora_alpha,
-            lora_dropout=lora_dropout,
-            target_modules=lora_target_modules,
-            seed=keys.seed,
-            lora_layers=lora_layers,
-        )
+    model = open_to_train(
+        base,
+        machine,
+        adapter=adapter,
+        base_sha256=base_sha256,
+        method=method,
+        lora_r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        lora_target_modules=lora_target_modules,
+        lora_layers=lora_layers,
+        load_in_4bit=load_in_4bit,
+        seed=keys.seed,
+    )
     result = _train(
         model,
         rows,

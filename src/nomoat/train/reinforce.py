@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 
 from nomoat.data.pack import Rows
-from nomoat.model.adapters import add_lora, load_adapter
-from nomoat.model.load import Machine, load_model
+from nomoat.model.load import Machine
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
 from nomoat.model.recompute import recompute_blocks
 from nomoat.train.finetune import keep_adapter
 from nomoat.train.hooks import Hooks
 from nomoat.train.loop import TrainResult
+from nomoat.train.opened import open_to_train
 from nomoat.train.policy_loop import Passes, learn
 from nomoat.train.rewards import Rewards
 from nomoat.train.run import TrainingKeys
@@ -60,23 +60,20 @@ def reinforce(
     where nothing was better. A run is resumed from the checkpoints in `scratch`. Raises DataError when most answers go
     without a reward; ModelError when training diverges.
     """
-    torch.manual_seed(keys.seed)
-    if method == "full":
-        model = load_model(base, machine, weights=torch.float32)
-        model.requires_grad_(True)
-    elif adapter is not None:
-        bare = load_model(base, machine, four_bit=load_in_4bit)
-        model = load_adapter(bare, adapter, base_sha256=base_sha256, trainable=True)
-    else:
-        model = add_lora(
-            load_model(base, machine, four_bit=load_in_4bit),
-            lora_r=lora_r,
-            lora_alpha=lora_alpha,
-            lora_dropout=lora_dropout,
-            target_modules=lora_target_modules,
-            seed=keys.seed,
-            lora_layers=lora_layers,
-        )
+    model = open_to_train(
+        base,
+        machine,
+        adapter=adapter,
+        base_sha256=base_sha256,
+        method=method,
+        lora_r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        lora_target_modules=lora_target_modules,
+        lora_layers=lora_layers,
+        load_in_4bit=load_in_4bit,
+        seed=keys.seed,
+    )
     if gradient_checkpointing is True:
         recompute_blocks(model)
     result = learn(
