@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nomoat.ledger.artifacts import Artifact
-from nomoat.ledger.files import hash_file
-from nomoat.model.load import Machine, choose_machine
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
 from nomoat.night.gate import Rival, run_gate
@@ -21,14 +17,10 @@ from nomoat.night.recipes import (
     data_keys,
     first_training,
     judgement_keys,
-    policy_keys,
-    preference_keys,
     prompt_keys,
-    training_keys,
 )
-from nomoat.night.reinforcement import run_prompts, run_reinforce
+from nomoat.night.reinforcement import run_prompts
 from nomoat.night.sampling import PAIRS, run_sample
-from nomoat.night.sources import Sources
 from nomoat.night.stages import (
     ADAPTER,
     HELD_OUT,
@@ -36,68 +28,15 @@ from nomoat.night.stages import (
     run_data,
     run_judgements,
     run_merge,
-    run_prefer,
-    run_pretrain,
-    run_sft,
 )
-from nomoat.plan.memory import Checkpointing
-from nomoat.recipe import GgufType, Recipe
-from nomoat.recipe_training import Pretrain
+from nomoat.night.training_orders import TrainingOrders, hashed
+from nomoat.recipe import GgufType
 
 SMALL_FILE_BYTES = 100_000_000
 
 
-@dataclass(frozen=True)
-class Orders:
+class Orders(TrainingOrders):
     """Makes the jobs of one recipe on one machine; in which order they run is the night's."""
-
-    recipe: Recipe
-    sources: Sources
-    machine: Machine
-    threads: int
-    stop_asked: Callable[[], bool]
-
-    def pretrain(
-        self, section: Pretrain, seconds_left: Callable[[], float | None], checkpointing: Checkpointing
-    ) -> Job:
-        """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
-        machine = choose_machine(section.dtype)
-        keys = training_keys(section, section.learning_rate, self.recipe.seed)
-        shape: dict[str, Any] = {
-            key: getattr(section, key)
-            for key in (
-                "vocab_size",
-                "max_seq_len",
-                "hidden_size",
-                "intermediate_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "num_key_value_heads",
-            )
-        }
-        shape["held_out_share"] = section.held_out
-        return Job(
-            kind="pretrain",
-            why=f"a base of {section.num_hidden_layers} layers from your text",
-            inputs=self.sources.fingerprints(self.sources.pretrain),
-            params={
-                "keys": asdict(keys),
-                **shape,
-                **_bitsandbytes(section.optim != "adamw_torch"),
-                "budget": self._limits(),
-                **self._where_bytes_depend_on(machine),
-            },
-            run=partial(
-                run_pretrain,
-                files=list(self.sources.pretrain),
-                machine=machine,
-                keys=keys,
-                gradient_checkpointing=checkpointing,
-                seconds_left=seconds_left,
-                stop_asked=self.stop_asked,
-                **shape,
-            ),
-        )
 
     def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
         """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
@@ -120,60 +59,6 @@ class Orders:
             ),
         )
 
-    def sft(
-        self,
-        base: Base,
-        data: Artifact,
-        rate: float,
-        seconds_left: Callable[[], float | None],
-        checkpointing: Checkpointing,
-    ) -> Job:
-        """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
-        section = self.recipe.sft
-        assert section is not None
-        keys = training_keys(section, rate, self.recipe.seed)
-        lora: dict[str, Any] = {
-            key: getattr(section, key)
-            for key in (
-                "method",
-                "lora_r",
-                "lora_alpha",
-                "lora_dropout",
-                "lora_target_modules",
-                "lora_layers",
-                "frozen_cache",
-                "load_in_4bit",
-            )
-        }
-        return Job(
-            kind="sft",
-            why=f"{section.method} on {data.meta['rows']['train']} rows"
-            + (", the base held in 4 bits" if section.load_in_4bit else ""),
-            inputs={"base": base.source, "data": data.id},
-            params={
-                "keys": asdict(keys),
-                **lora,
-                **_bitsandbytes(section.load_in_4bit or section.optim != "adamw_torch"),
-                "base_name": base.name,
-                "budget": self._limits(),
-                **self._where_bytes_depend_on(),
-            },
-            run=partial(
-                run_sft,
-                base=base.folder,
-                base_name=base.name,
-                base_sha256=base.sha256,
-                data=data.path,
-                chat_template=self.sources.chat_template,
-                machine=self.machine,
-                seconds_left=seconds_left,
-                stop_asked=self.stop_asked,
-                keys=keys,
-                gradient_checkpointing=checkpointing,
-                **lora,
-            ),
-        )
-
     def sample(self, model: Path, files: Artifact, gguf: Path) -> Job:
         """Answers of the file `gguf`, among `files` made from `model`, to prompts whose checks judge them."""
         section = self.recipe.prefer
@@ -189,7 +74,7 @@ class Orders:
         return Job(
             kind="sample",
             why=f"{section.samples} answers to each prompt, judged by its checks",
-            inputs={"file": files.id, **_hashed("prompts", self.sources.asked)},
+            inputs={"file": files.id, **hashed("prompts", self.sources.asked)},
             params=keys | {"gguf": gguf.name},
             run=partial(
                 run_sample,
@@ -224,55 +109,6 @@ class Orders:
             ),
         )
 
-    def prefer(
-        self,
-        base: Base,
-        judgements: Artifact,
-        sft: Artifact | None,
-        rate: float,
-        seconds_left: Callable[[], float | None],
-        checkpointing: Checkpointing,
-    ) -> Job:
-        """Learn from judged answers: what `sft` made is trained further, or the base. Its key depends neither on the
-        time left nor on what changes memory alone."""
-        section = self.recipe.prefer
-        assert section is not None
-        keys, loss = training_keys(section, rate, self.recipe.seed), preference_keys(section)
-        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
-        tuned = {} if sft is None else {"sft": sft.id}
-        is_adapter = adapter["method"] == "lora"
-        return Job(
-            kind="prefer",
-            why=f"{section.loss_type} on {judgements.meta['rows']['train']} judged rows",
-            inputs={"base": base.source, "judgements": judgements.id, **tuned},
-            params={
-                "keys": asdict(keys),
-                "loss": asdict(loss),
-                **adapter,
-                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
-                "base_name": base.name,
-                "budget": self._limits(),
-                **self._where_bytes_depend_on(machine),
-            },
-            run=partial(
-                run_prefer,
-                base=sft.path / MODEL if sft and not is_adapter else base.folder,
-                adapter=sft.path / ADAPTER if sft and is_adapter else None,
-                after_sft=sft is not None,
-                base_name=base.name,
-                base_sha256=base.sha256,
-                judgements=judgements.path,
-                chat_template=self.sources.chat_template,
-                machine=machine,
-                seconds_left=seconds_left,
-                stop_asked=self.stop_asked,
-                keys=keys,
-                loss=loss,
-                gradient_checkpointing=checkpointing,
-                **adapter,
-            ),
-        )
-
     def prompts(self, base: Base) -> Job:
         """Read, check, split and tokenise the prompts that are answered for rewards."""
         files, never, keys = self.sources.reinforce, self.sources.prompts, prompt_keys(self.recipe)
@@ -281,8 +117,8 @@ class Orders:
             why=f"{len(files)} file(s) of prompts to read, check and tokenise",
             inputs={
                 "base": base.source,
-                **_hashed("file", files),
-                **_hashed("never", never),
+                **hashed("file", files),
+                **hashed("never", never),
                 **template_input(self.sources.chat_template),
             },
             params={**keys, "suites": [path.stem for path in files]},
@@ -293,64 +129,6 @@ class Orders:
                 files=files,
                 never=never,
                 **keys,
-            ),
-        )
-
-    def reinforce(
-        self,
-        base: Base,
-        prompts: Artifact,
-        evaluated: Artifact,
-        trained: Artifact,
-        rate: float,
-        seconds_left: Callable[[], float | None],
-        checkpointing: Checkpointing,
-    ) -> Job:
-        """Learn from rewards: what `trained` holds is trained further. Its key depends neither on
-        the time left nor on what changes memory alone."""
-        section = self.recipe.reinforce
-        assert section is not None
-        keys, policy = training_keys(section, rate, self.recipe.seed), policy_keys(section)
-        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
-        is_adapter = adapter["method"] == "lora"
-        specs = self.sources.rewards
-        return Job(
-            kind="reinforce",
-            why=f"{section.method} on {prompts.meta['rows']['train']} prompts",
-            inputs={
-                "base": base.source,
-                "prompts": prompts.id,
-                "evaluated": evaluated.id,
-                "trained": trained.id,
-                **_hashed("reward", [spec.file for spec in specs if spec.file is not None]),
-            },
-            params={
-                "keys": asdict(keys),
-                "policy": asdict(policy),
-                "rewards": [{"kind": spec.kind, "weight": spec.weight, **spec.keys} for spec in specs],
-                **adapter,
-                **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
-                "base_name": base.name,
-                "budget": self._limits(),
-                **self._where_bytes_depend_on(machine),
-            },
-            run=partial(
-                run_reinforce,
-                base=base.folder if is_adapter else trained.path / MODEL,
-                adapter=trained.path / ADAPTER if is_adapter else None,
-                base_name=base.name,
-                base_sha256=base.sha256,
-                prompts=prompts.path,
-                evaluated=evaluated.path,
-                chat_template=self.sources.chat_template,
-                rewards=specs,
-                machine=machine,
-                seconds_left=seconds_left,
-                stop_asked=self.stop_asked,
-                policy=policy,
-                gradient_checkpointing=checkpointing,
-                keys=keys,
-                **adapter,
             ),
         )
 
@@ -409,7 +187,7 @@ class Orders:
                 "data": data.id,
                 "base file": base_files.id,
                 "file": served.id,
-                **_hashed("prompts", self.sources.prompts),
+                **hashed("prompts", self.sources.prompts),
             },
             params={
                 "serve": serve,
@@ -499,26 +277,6 @@ class Orders:
             answers.append(self.recipe.prefer.max_new_tokens)
         wanted = longest + max(answers)
         return min(int(files.meta["files"][0]["context_length"]), wanted)
-
-    def _limits(self) -> dict[str, Any]:
-        """A deadline can shorten training: what was trained under one is not what is trained under another."""
-        budget = self.recipe.budget
-        return {"until": budget.until, "hours": budget.hours, "dollars": budget.dollars}
-
-    def _where_bytes_depend_on(self, machine: Machine | None = None) -> dict[str, Any]:
-        """Sums come out differently in the last digit on another number of threads."""
-        machine = machine or self.machine
-        dtype = str(machine.dtype).removeprefix("torch.")
-        return {"device": machine.device, "dtype": dtype, "threads": self.threads}
-
-
-def _hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
-    return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
-
-
-def _bitsandbytes(used: bool) -> dict[str, str]:
-    """Its version, where bytes depend on it."""
-    return {"bitsandbytes": version("bitsandbytes")} if used else {}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:
