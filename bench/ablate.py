@@ -28,6 +28,7 @@ from nomoat.model import logprobs
 from nomoat.model.adapters import add_lora
 from nomoat.model.fused import families
 from nomoat.model.load import Machine, choose_machine, load_model
+from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks
 from nomoat.train.objectives.sft import sft
@@ -52,6 +53,7 @@ class Variant:
 
     name: str
     tokens_per_step: int = TOKENS_PER_STEP
+    micro_batch_tokens: int | None = None
     lora_layers: int | None = None
     cached: bool = False
     off: Callable[[], Any] = ExitStack
@@ -87,6 +89,7 @@ def variants(case: Case) -> list[Variant]:
         Variant("blocks as transformers has them", off=blocks_as_transformers_has_them),
         Variant("output layer in one go", off=output_layer_in_one_go),
         Variant("output layer at every token", off=output_layer_at_every_token),
+        Variant("2,048 tokens at once", micro_batch_tokens=TOKENS_PER_STEP),
         Variant("1,024 tokens a step", tokens_per_step=1024),
     ]
     if case.lora:
@@ -127,6 +130,8 @@ class Trainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
         self.variant, self.device = variant, machine.device
+        at_once = default_micro_batch_tokens(machine.device, "lora" if case.lora else "full")
+        self.micro_batch_tokens = variant.micro_batch_tokens or at_once
         self.steps = fill(range(len(self.rows)), self.rows.lengths, variant.tokens_per_step)
 
     def one_pass(self) -> float:
@@ -135,9 +140,10 @@ class Trainer:
         started = time.perf_counter()
         with self.variant.off():
             for step in self.steps:
-                packed = pack_rows(self.rows, step, self.device)
-                loss = sft(logprobs.token_logprobs(self.model, packed), packed)
-                (loss.total / loss.weight).backward()
+                for micro in fill(step, self.rows.lengths, self.micro_batch_tokens):
+                    packed = pack_rows(self.rows, micro, self.device)
+                    loss = sft(logprobs.token_logprobs(self.model, packed), packed)
+                    (loss.total / loss.weight).backward()
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - started

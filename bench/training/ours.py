@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from nomoat.model.load import Machine, load_tokenizer
+from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.finetune import finetune
 from nomoat.train.hooks import Hooks, Progress
 from nomoat.train.run import TrainingKeys
@@ -57,7 +58,9 @@ def train(job: Job, meter: Meter) -> None:
             num_train_epochs=job.passes + 1,
             max_steps=None if job.curve_steps is None else job.curve_steps + 1,
             tokens_per_step=TOKENS_PER_STEP if job.curve_steps is None else CURVE_TOKENS_PER_STEP,
-            micro_batch_tokens=job.settings.get("micro_batch_tokens", TOKENS_PER_STEP),
+            micro_batch_tokens=job.settings.get(
+                "micro_batch_tokens", default_micro_batch_tokens(job.device, case.method)
+            ),
             lr_scheduler_type="constant",
             warmup_ratio=0.0,
             weight_decay=0.0,

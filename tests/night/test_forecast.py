@@ -72,8 +72,9 @@ def test_moments_in_eight_bits_are_counted_so() -> None:
 
 def test_blocks_below_the_adapter_keep_nothing() -> None:
     layers, width = read_shape(BASE).layers, read_shape(BASE).width
-    saved = plan().memory_bytes - plan(lora_layers=2).memory_bytes
-    assert saved == 17 * 4 * 2048 * width * (layers - 2)
+    keys = {"micro_batch_tokens": 4096}
+    saved = plan(**keys).memory_bytes - plan(**keys, lora_layers=2).memory_bytes
+    assert saved == 17 * 4 * 4096 * width * (layers - 2)
 
 
 def test_a_base_from_scratch_is_counted_too() -> None:

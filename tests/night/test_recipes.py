@@ -8,7 +8,7 @@ import pytest
 
 from nomoat.errors import ModelError, RecipeError
 from nomoat.model.load import read_shape, resolve_base
-from nomoat.night.recipes import require_extras, resolve_learning_rate
+from nomoat.night.recipes import micro_batch_tokens, require_extras, resolve_learning_rate
 from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
 from nomoat.recipe_training import Pretrain, Sft
@@ -37,6 +37,22 @@ def test_the_rate_follows_from_width_and_method(
     found, reason = resolve_learning_rate(Sft(**keys), width)
     assert found == pytest.approx(rate)
     assert reason == said
+
+
+@pytest.mark.parametrize(
+    ("keys", "device", "method", "tokens"),
+    [
+        ({}, "cpu", "lora", 512),
+        ({}, "cpu", "full", 2048),
+        ({}, "cuda", "lora", 2048),
+        ({"micro_batch_tokens": 1024}, "cpu", "lora", 1024),
+        ({"max_seq_len": 768}, "cpu", "lora", 768),
+    ],
+)
+def test_a_micro_batch_holds_the_longest_row_at_least(
+    keys: dict[str, Any], device: str, method: str, tokens: int
+) -> None:
+    assert micro_batch_tokens(Sft(**keys), device, method) == tokens
 
 
 def test_an_extra_that_is_not_there_is_missed_before_anything_is_done(

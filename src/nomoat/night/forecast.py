@@ -14,7 +14,7 @@ from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
-from nomoat.night.recipes import adapter_keys, preference_keys
+from nomoat.night.recipes import adapter_keys, micro_batch_tokens, preference_keys
 from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
 from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
@@ -79,7 +79,7 @@ def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> Memor
         weights_bytes=4.0 * parameters,
         trainable=parameters,
         trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-        micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+        micro_batch_tokens=micro_batch_tokens(section, profile.device, "full"),
         width=section.hidden_size,
         layers=section.num_hidden_layers,
         vocabulary=section.vocab_size,
@@ -131,7 +131,7 @@ def plan_finetuning(
             weights_bytes=weights_bytes,
             trainable=round(parameters * share),
             trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-            micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+            micro_batch_tokens=micro_batch_tokens(section, profile.device, adapter["method"]),
             width=shape.width,
             layers=math.ceil(top * shape.layers),
             vocabulary=shape.vocabulary,

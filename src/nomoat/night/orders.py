@@ -17,6 +17,7 @@ from nomoat.night.recipes import (
     data_keys,
     first_training,
     judgement_keys,
+    micro_batch_tokens,
     prompt_keys,
 )
 from nomoat.night.reinforcement import run_prompts
@@ -177,7 +178,7 @@ class Orders(TrainingOrders):
                 "bootstrap_samples",
             )
         }
-        keys |= {"seed": self.recipe.seed, "batch_tokens": first_training(self.recipe).micro_batch_tokens}
+        keys |= {"seed": self.recipe.seed, "batch_tokens": self._batch_tokens()}
         return Job(
             kind="evaluate",
             why="base against tuned model on what no training saw",
@@ -219,10 +220,7 @@ class Orders(TrainingOrders):
         keys: dict[str, Any] = {
             key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
         }
-        keys |= {
-            "n_ctx": self.n_ctx(served),
-            "batch_tokens": first_training(self.recipe).micro_batch_tokens,
-        }
+        keys |= {"n_ctx": self.n_ctx(served), "batch_tokens": self._batch_tokens()}
         champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
         return Job(
             kind="gate",
@@ -264,6 +262,11 @@ class Orders(TrainingOrders):
                 threads=engine_threads(served, self.threads),
             ),
         )
+
+    def _batch_tokens(self) -> int:
+        """Tokens that are evaluated at once: as many as training computed."""
+        method = adapter_keys(self.recipe)["method"]
+        return micro_batch_tokens(first_training(self.recipe), self.machine.device, method)
 
     def base_gguf(self, base_files: Artifact) -> Path:
         """The file that answers for the base."""

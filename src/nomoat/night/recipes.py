@@ -134,14 +134,27 @@ def require_extras(recipe: Recipe, device: str) -> None:
         require_bitsandbytes(f"{name}.optim", device)
 
 
-def training_keys(section: Optimiser, learning_rate: float, seed: int) -> TrainingKeys:
+def default_micro_batch_tokens(device: str, method: str) -> int:
+    """With an adapter on a CPU, more at once is slower; all weights add up a gradient each time, so fewer times are
+    faster (docs/benchmarks.md). A GPU's is not measured yet."""
+    return 512 if device == "cpu" and method == "lora" else 2048
+
+
+def micro_batch_tokens(section: Optimiser, device: str, method: str) -> int:
+    """Tokens computed at once, a whole row at least; `method` says what is trained, an adapter or all weights."""
+    return max(section.micro_batch_tokens or default_micro_batch_tokens(device, method), section.max_seq_len)
+
+
+def training_keys(
+    section: Optimiser, learning_rate: float, seed: int, device: str, method: str
+) -> TrainingKeys:
     """The training keys of a section that trains."""
     return TrainingKeys(
         learning_rate=learning_rate,
         num_train_epochs=section.num_train_epochs,
         max_steps=section.max_steps,
         tokens_per_step=section.tokens_per_step,
-        micro_batch_tokens=max(section.micro_batch_tokens, section.max_seq_len),
+        micro_batch_tokens=micro_batch_tokens(section, device, method),
         lr_scheduler_type=section.lr_scheduler_type,
         warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,

@@ -38,7 +38,7 @@ class TrainingOrders:
     ) -> Job:
         """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
         machine = choose_machine(section.dtype)
-        keys = training_keys(section, section.learning_rate, self.recipe.seed)
+        keys = training_keys(section, section.learning_rate, self.recipe.seed, machine.device, "full")
         shape: dict[str, Any] = {
             key: getattr(section, key)
             for key in (
@@ -86,7 +86,7 @@ class TrainingOrders:
         """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.sft
         assert section is not None
-        keys = training_keys(section, rate, self.recipe.seed)
+        keys = training_keys(section, rate, self.recipe.seed, self.machine.device, section.method)
         lora: dict[str, Any] = {
             key: getattr(section, key)
             for key in (
@@ -142,8 +142,9 @@ class TrainingOrders:
         time left nor on what changes memory alone."""
         section = self.recipe.prefer
         assert section is not None
-        keys, loss = training_keys(section, rate, self.recipe.seed), preference_keys(section)
-        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
+        adapter, loss = adapter_keys(self.recipe), preference_keys(section)
+        machine = choose_machine(section.dtype)
+        keys = training_keys(section, rate, self.recipe.seed, machine.device, adapter["method"])
         tuned = {} if sft is None else {"sft": sft.id}
         is_adapter = adapter["method"] == "lora"
         return Job(
@@ -192,8 +193,9 @@ class TrainingOrders:
         the time left nor on what changes memory alone."""
         section = self.recipe.reinforce
         assert section is not None
-        keys, policy = training_keys(section, rate, self.recipe.seed), policy_keys(section)
-        adapter, machine = adapter_keys(self.recipe), choose_machine(section.dtype)
+        adapter, policy = adapter_keys(self.recipe), policy_keys(section)
+        machine = choose_machine(section.dtype)
+        keys = training_keys(section, rate, self.recipe.seed, machine.device, adapter["method"])
         is_adapter = adapter["method"] == "lora"
         specs = self.sources.rewards
         return Job(
