@@ -149,7 +149,9 @@ def test_the_whole_program_answers_as_the_terminal_does_and_stops_when_asked(wor
     assert process.stdout is not None and process.stderr is not None
     told = ""
     while not told.endswith("}\n"):
-        told += process.stdout.readline()
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        told += line
     started = json.loads(told)
     assert started.keys() == serve.KEYS.keys()
     assert (started["models"], started["demands_key"]) == (["champion", "gen-0001", "base"], False)

@@ -110,5 +110,5 @@ def test_lines() -> None:
 
 def test_help_names_every_command_the_terminal_obeys() -> None:
     assert [line.split()[0] for line in help_lines()] == [
-        "/undo", "/retry", "/system", "/save", "/base", "/new", "/help", "/quit",
+        "/undo", "/retry", "/system", "/save", "/base", "/new", "/history", "/open", "/help", "/quit",
     ]  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +15,14 @@ from rich.console import Console
 
 from nomoat.chat.conversation import Conversation
 from nomoat.cli.chat import answer_lines
+from nomoat.cli.history import History
 from nomoat.cli.output import visible
 from nomoat.cli.session import ChatSession
 from nomoat.cli.terminal import TerminalChat, append_row
 from nomoat.engine.base import Sampling
 from nomoat.errors import EngineError, LedgerError
+from nomoat.serve.web.chats import Answer, Chat, Chats, Manner
+from nomoat.serve.web.chats import Turn as KeptTurn
 
 FULL = (
     "the context holds 20. Nothing is dropped by itself. /undo takes back the last turn, /save FILE keeps the "
@@ -80,8 +85,9 @@ def talk(
     temperature: float = 0.7,
     max_new_tokens: int = 100,
     width: int = 300,
+    kept: Path | None = None,
 ) -> Talk:
-    """Type the lines, then Ctrl-D."""
+    """Type the lines, then Ctrl-D. `kept`: where conversations are kept."""
     typed = iter(lines)
 
     def read() -> str:
@@ -95,7 +101,10 @@ def talk(
         file=io.StringIO(), width=width, force_terminal=width < 300, color_system=None, markup=False
     )
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95, seed=5)
-    TerminalChat(talker, (lambda: base) if base else no_base, session, sampling, read=read, to=console).run()
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(Chats(kept or Path(folder)), Manner())
+        open_base = (lambda: base) if base else no_base
+        TerminalChat(talker, open_base, session, sampling, history, read=read, to=console).run()
     assert isinstance(console.file, io.StringIO)
     return Talk(session, console.file.getvalue())
 
@@ -145,7 +154,7 @@ def test_an_unknown_command_is_not_sent() -> None:
 
 
 def test_help_lists_the_commands() -> None:
-    assert "/retry        answer your last message anew" in talk(["/help"], Scripted([])).shown
+    assert "/retry          answer your last message anew" in talk(["/help"], Scripted([])).shown
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_shown() -> None:
@@ -296,3 +305,54 @@ def test_a_piped_line_that_does_not_fit_is_told_by_its_number() -> None:
         "line 2: with it the conversation has 23 tokens; this model's context holds 20\n"
         "  Give fewer lines at a time, or a larger --context where the model has one."
     )
+
+
+def test_what_is_said_is_kept_where_the_chat_page_finds_it(tmp_path: Path) -> None:
+    talk(
+        ["Hello", "More", "/retry", "/new", "Bye"],
+        Scripted(["Hi.", "x", "A fox.", "Bye STOP"]),
+        kept=tmp_path,
+    )
+    newest, first = Chats(tmp_path).find()
+    assert [(turn.user, turn.answer.text.strip()) for turn in first.turns if turn.answer] == [
+        ("Hello", "Hi."), ("More", "A fox."),
+    ]  # fmt: skip
+    assert (first.title, first.model) == ("Hello", "gen-0001")
+    assert newest.turns[0].answer is not None
+    assert (newest.turns[0].answer.ended, newest.turns[0].answer.tokens) == ("stopped", 1)
+
+
+def test_taking_back_the_only_turn_leaves_nothing_behind(tmp_path: Path) -> None:
+    talk(["Hello", "/undo"], Scripted(["Hi."]), kept=tmp_path)
+    assert Chats(tmp_path).find() == []
+
+
+def test_a_conversation_of_the_page_is_gone_on_with(tmp_path: Path) -> None:
+    answer, base = Answer("gen-0002", "Hi.", "stop", 2, 0.5), Answer("base", "Ho.", "stop")
+    page = Chat.new("Hello", "gen-0002")
+    turns = (KeptTurn("Hello", answer, base), KeptTurn("Nobody answered this"))
+    Chats(tmp_path).save(dataclasses.replace(page, manner=Manner(system="Be brief."), turns=turns))
+    talker = Scripted(["A fox."])
+    done = talk(["/open 1", "/history hello", "/open 2", "/open 1", "More"], talker, kept=tmp_path)
+    assert done.shown.count("Give a number of the list that /history shows: /open 1\n") == 2
+    assert "> Hello\nHi.\nOn with: Hello\n" in done.shown
+    assert [message.content for message in talker.seen[0].messages] == ["Be brief.", "Hello", "Hi.", "More"]
+    (kept,) = Chats(tmp_path).find()
+    assert (kept.id, kept.turns[0], kept.model) == (page.id, turns[0], "gen-0001")
+    assert [turn.user for turn in kept.turns] == ["Hello", "More"]
+
+
+def test_the_list_finds_words_and_counts_the_rest(tmp_path: Path) -> None:
+    for i in range(12):
+        Chats(tmp_path).save(dataclasses.replace(Chat.new(f"Fox {i}", "base"), turns=(KeptTurn(f"Fox {i}"),)))
+    done = talk(["/history", "/history fox 7", "/history hen"], Scripted([]), kept=tmp_path)
+    assert "     and 2 more: /history WORDS finds those that have the words\n" in done.shown
+    assert done.shown.count("Fox 7") in (1, 2)
+    assert done.shown.endswith("There is no such conversation.\n\n")
+
+
+def test_a_disk_that_cannot_be_written_does_not_end_the_chat(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = talk(["Hello", "More"], Scripted(["Hi.", "A fox."]), kept=tmp_path / "file")
+    assert done.turns == [("Hello", "Hi."), ("More", "A fox.")]
+    assert str(tmp_path / "file") in done.shown

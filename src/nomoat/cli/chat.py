@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,8 +32,9 @@ Examples:
 
 \b
 In the chat:
-  /undo  /retry  /system TEXT  /save FILE  /base  /new  /help  /quit
+  /undo  /retry  /system TEXT  /save FILE  /base  /new  /history WORDS  /open N  /help  /quit
 
+What is said at a terminal is kept in the workspace, where the chat page of nomoat serve shows it too.
 Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a message and each answer goes to stdout.
 """
 
@@ -103,7 +105,7 @@ def chat(
     session = ChatSession(system)
     try:
         if sys.stdin.isatty():
-            talk(served, talker, open_base, session, sampling, as_json=as_json)
+            talk(served, talker, open_base, session, sampling, workspace, as_json=as_json)
         else:
             answer_lines(sys.stdin, talker, session, sampling, is_silent=as_json)
     finally:
@@ -118,6 +120,7 @@ def talk(
     open_base: Callable[[], Talker],
     session: ChatSession,
     sampling: Sampling,
+    workspace: Path,
     *,
     as_json: bool,
 ) -> None:
@@ -135,8 +138,14 @@ def talk(
             return input()
         return input(_PROMPT)
 
+    from nomoat.cli.history import History
+    from nomoat.ledger.artifacts import HOUSE
+    from nomoat.serve.web.chats import CHATS, Chats, Manner
+
     _use_line_editing()
-    TerminalChat(talker, open_base, session, sampling, read=read, to=to).run()
+    manner = Manner("", sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed)
+    history = History(Chats(workspace / HOUSE / CHATS), manner)
+    TerminalChat(talker, open_base, session, sampling, history, read=read, to=to).run()
 
 
 def answer_lines(

@@ -88,6 +88,7 @@ def serve(
     with console(stderr=True).status("Starting …"):
         from nomoat.ledger.artifacts import HOUSE
         from nomoat.serve import run
+        from nomoat.serve.web.chats import CHATS
 
         settings = run.Settings(
             most_context=context,
@@ -97,7 +98,7 @@ def serve(
             idle_s=idle_s,
             most_waiting=queue,
             hosts=frozenset(name.lower() for name in allow_host or ()),
-            chats_folder=workspace / HOUSE / "chats",
+            chats_folder=workspace / HOUSE / CHATS,
         )
         listening = run.listen(host, port)
     with listening:

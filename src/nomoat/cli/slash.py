@@ -13,6 +13,8 @@ HELP = {
     "/save FILE": "add this conversation to FILE as a JSONL row that `nomoat run --data` reads",
     "/base": "answer by the base as well, side by side; again: stop that",
     "/new": "start another conversation",
+    "/history WORDS": "list the newest conversations, those of the chat page too; with WORDS: those that have them",
+    "/open N": "go on with number N of that list",
     "/help": "show this list",
     "/quit": "leave (so does Ctrl-D)",
 }

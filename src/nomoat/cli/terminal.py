@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nomoat.chat.conversation import Conversation
+    from nomoat.cli.history import History
     from nomoat.cli.talkers import Talker
     from nomoat.engine.base import Sampling
+    from nomoat.serve.web.chats import Answer
 
 SIDE_BY_SIDE_COLUMNS = 100
 """From this width on, two answers stand beside each other."""
@@ -28,7 +31,7 @@ _NEARLY_FULL = 0.75
 
 class TerminalChat:
     """A chat at a terminal. `read` gives the next typed line, and raises EOFError and KeyboardInterrupt as
-    `input` does; `open_base` loads the base when it is first asked for."""
+    `input` does; `open_base` loads the base when it is first asked for; `history` keeps what is said."""
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class TerminalChat:
         open_base: Callable[[], Talker],
         session: ChatSession,
         sampling: Sampling,
+        history: History,
         *,
         read: Callable[[], str],
         to: Console,
@@ -44,6 +48,7 @@ class TerminalChat:
         self._open_base = open_base
         self._session = session
         self._sampling = sampling
+        self._history = history
         self._read = read
         self._console = to
         self._base: Talker | None = None
@@ -84,7 +89,13 @@ class TerminalChat:
                 self._toggle_base()
             case "/new":
                 self._session.restart()
+                self._history.leave()
                 self._say("A new conversation.")
+            case "/history":
+                lines = self._history.find(command.argument)
+                self._say("\n".join(lines) or "There is no such conversation.")
+            case "/open":
+                self._open(command.argument)
             case "/help":
                 self._console.print("\n".join(help_lines()))
 
@@ -93,7 +104,17 @@ class TerminalChat:
         if turn is None:
             self._say("There is nothing to take back.")
             return
+        self._keep()
         self._say(f"Taken back: {turn.user}")
+
+    def _open(self, number: str) -> None:
+        title = self._history.open(number, self._session)
+        if title is None:
+            self._say("Give a number of the list that /history shows: /open 1")
+            return
+        for turn in self._session.turns:
+            self._console.print(f"> {visible(turn.user)}\n{visible(turn.answer)}", soft_wrap=True)
+        self._say(f"On with: {visible(title)}")
 
     def _retry(self) -> None:
         conversation = self._session.retry()
@@ -139,6 +160,8 @@ class TerminalChat:
 
     def _answer(self, conversation: Conversation) -> None:
         """Show the answer as it comes. Ctrl-C ends it; what was shown by then is kept."""
+        from nomoat.serve.web.chats import Answer
+
         try:
             room = room_for_answer(self._talker, conversation)
         except NomoatError as error:
@@ -147,6 +170,7 @@ class TerminalChat:
             return
         answers: list[list[str]] = [[], []]
         stopped, failure = False, None
+        started = time.monotonic()
         try:
             if self._compares and self._base is not None:
                 self._show_both(conversation, self._base, answers)
@@ -165,7 +189,18 @@ class TerminalChat:
             self._say("There is no answer, so your message was not kept.")
             return
         self._session.keep(answer)
-        self._remark(answer, conversation, room, stopped)
+        tokens = self._talker.text_tokens(answer)
+        cut = tokens >= min(room, self._sampling.max_new_tokens)
+        ended = "stopped" if stopped else "length" if cut else "stop"
+        self._keep(Answer(self._talker.name, answer, ended, tokens, time.monotonic() - started))
+        self._remark(answer, tokens, room, stopped)
+
+    def _keep(self, newest: Answer | None = None) -> None:
+        """A full disk does not end the chat."""
+        try:
+            self._history.keep(self._session, newest)
+        except NomoatError as error:
+            self._say(str(error))
 
     def _show(self, talker: Talker, conversation: Conversation, pieces: list[str]) -> None:
         with closing(talker.stream(conversation, self._seeded())) as stream:
@@ -204,9 +239,8 @@ class TerminalChat:
         finally:
             self._console.print(table())  # whole, however long: Live shows no more than a screenful
 
-    def _remark(self, answer: str, conversation: Conversation, room: int, stopped: bool) -> None:
+    def _remark(self, answer: str, tokens: int, room: int, stopped: bool) -> None:
         """Say what the answer itself does not show."""
-        tokens = self._talker.text_tokens(answer)
         used = self._talker.n_ctx - room + tokens
         if stopped:
             self._say("Stopped. /retry answers anew, /undo takes it back.")

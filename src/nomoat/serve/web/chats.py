@@ -15,6 +15,8 @@ from nomoat.errors import ServeError
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.files import atomic_write, disk_errors, make_folder
 
+CHATS = "chats"
+"""The folder, within the workspace's own."""
 _ID = re.compile(r"[0-9a-f]{16}")
 _LONGEST_TITLE = 60
 _LOG = logging.getLogger("nomoat.serve")
