@@ -17,6 +17,7 @@ from nomoat.errors import DataError, nearest
 from nomoat.ledger.rows import PromptSource, Vote, VoteVerdict
 
 MAX_PROBLEMS = 20
+_MAY_BE_NULL = ("suite", "prompt_id", "note")
 _FIELDS = {field.name: field for field in fields(Vote)}
 _ONE_OF = {"verdict": list(get_args(VoteVerdict)), "source": list(get_args(PromptSource))}
 
@@ -97,7 +98,7 @@ def _expected(name: str) -> str:
         return "an object"
     if name == "seconds":
         return "a number, 0 or more, or null"
-    return "text, or null" if name in ("suite", "prompt_id") else "text"
+    return "text, or null" if name in _MAY_BE_NULL else "text"
 
 
 def _is_valid(name: str, value: object) -> bool:
@@ -109,4 +110,4 @@ def _is_valid(name: str, value: object) -> bool:
         return value is None or (
             isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
         )
-    return isinstance(value, str) or (value is None and name in ("suite", "prompt_id"))
+    return isinstance(value, str) or (value is None and name in _MAY_BE_NULL)
