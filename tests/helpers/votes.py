@@ -1,7 +1,11 @@
-"""A vote."""
+"""Votes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import Vote
 
 VOTE = Vote(
@@ -20,3 +24,16 @@ VOTE = Vote(
     sampling={"temperature": 0.7, "seed": 3},
     seconds=4.5,
 )
+
+
+def vote_on(asked: str, chosen: str, rejected: str, *, left: bool = True, **other: Any) -> Vote:
+    """A vote for `chosen`, which stands on the left or the right."""
+    prompt = {"messages": [{"role": "user", "content": asked}]}
+    said = {
+        "prompt": prompt,
+        "prompt_hash": canonical_key(prompt),
+        "verdict": "left" if left else "right",
+        "left_answer": chosen if left else rejected,
+        "right_answer": rejected if left else chosen,
+    }
+    return replace(VOTE, **(said | other))
