@@ -9,6 +9,7 @@ from typing import Any
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.data.split import asked_keys
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
+from nomoat.evaluate.prompts import HELD_OUT_ROWS
 from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
@@ -81,6 +82,22 @@ def base_model(ledger: Ledger, generation: GenerationRow) -> str | None:
         if row and row.kind == "quantize" and row.meta.get("params", {}).get("name") == BASE:
             return f"{row.id}/{row.meta['files'][0]['file']}" if row.meta.get("files") else None
     return None
+
+
+def held_out_asked(ledger: Ledger) -> set[str]:
+    """What the nights so far have held out and had answered, suites and rows alike, as `asked_keys`."""
+    return sampled_keys(ledger, of_rows=False) | sampled_keys(ledger, of_rows=True)
+
+
+def sampled_keys(ledger: Ledger, *, of_rows: bool) -> set[str]:
+    """What the answers of all nights were given to: the owner's held-out rows, or else prompts of suites."""
+    return {
+        key
+        for night in ledger.nights()
+        for sample in ledger.samples(night.id)
+        if (sample.suite == HELD_OUT_ROWS) == of_rows
+        for key in asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
+    }
 
 
 def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:

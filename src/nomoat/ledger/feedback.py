@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Table, insert, select, update
 from nomoat.errors import LedgerError, nearest
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.rows import OwnAnswerRow, Rating, RatingRow, VoteRow
-from nomoat.ledger.schema import own_answers, ratings, votes
+from nomoat.ledger.schema import artifact_inputs, artifacts, own_answers, ratings, votes
 from nomoat.ledger.store import Ledger
 
 _NOTHING: dict[str, Any] = {"prompt": {"messages": []}}
@@ -23,6 +23,8 @@ _ERASED: dict[Table, dict[str, Any]] = {
     ratings: {**_NOTHING, "answer": ""},
     own_answers: {**_NOTHING, "answer": ""},
 }
+_LEARNED = {"votes": votes, "own_answers": own_answers}
+"""Kinds of artifacts whose meta lists the numbers of rows under its kind."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,23 @@ def standing_own_answers(ledger: Ledger) -> list[OwnAnswerRow]:
     query = select(own_answers).where(own_answers.c.withdrawn_at.is_(None)).order_by(own_answers.c.id)
     with ledger.transaction(writes=False) as connection:
         return [OwnAnswerRow(**row._mapping) for row in connection.execute(query)]
+
+
+def remains(ledger: Ledger) -> list[str]:
+    """Folders, relative to the workspace, that hold what was taken back: rows that earlier nights have learned from,
+    and what was made of them next. They may be gone already."""
+    with ledger.transaction(writes=False) as connection:
+        gone = {
+            kind: set(
+                connection.execute(select(table.c.id).where(table.c.withdrawn_at.is_not(None))).scalars()
+            )
+            for kind, table in _LEARNED.items()
+        }
+        rows = connection.execute(select(artifacts).where(artifacts.c.kind.in_(gone))).all()
+        holders = [row.id for row in rows if not gone[row.kind].isdisjoint(row.meta[row.kind])]
+        made = select(artifact_inputs.c.artifact_id).where(artifact_inputs.c.input_id.in_(holders))
+        query = select(artifacts.c.path).where(artifacts.c.id.in_(holders) | artifacts.c.id.in_(made))
+        return sorted(connection.execute(query).scalars())
 
 
 def withdraw_voter(ledger: Ledger, voter: str, *, erase: bool) -> Withdrawn:

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from nomoat.chat.conversation import Conversation, Message, parse_messages
+from nomoat.chat.conversation import Message
 from nomoat.data.prepare import answered
 from nomoat.data.readers import open_rows
 from nomoat.data.rows import ChatRow, PreferenceRow, RatingRow, Where
 from nomoat.data.split import asked_keys, place
 from nomoat.errors import DataError
-from nomoat.evaluate.gatebook import LEARNED, conversation_of
-from nomoat.evaluate.prompts import HELD_OUT_ROWS
+from nomoat.evaluate.gatebook import LEARNED, conversation_of, sampled_keys
 from nomoat.ledger.feedback import standing_own_answers
 from nomoat.ledger.rows import OwnAnswerRow, VoteRow
 from nomoat.ledger.store import Ledger
@@ -141,25 +140,15 @@ def with_votes_enough(recipe: Recipe, votes: Feedback | None, note: Callable[[st
 
 def held_out_row_keys(ledger: Ledger) -> list[str]:
     """Keys of the held-out rows that earlier nights had answered. Most are held out tonight by their hash alone."""
-    return sorted(_sampled_keys(ledger, of_rows=True))
+    return sorted(sampled_keys(ledger, of_rows=True))
 
 
 def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
     """Keys of all that the suites ask, tonight's and those of every night before."""
     prompts = owners_prompts(sources.prompts, ALL)
-    return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]} | _sampled_keys(
+    return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]} | sampled_keys(
         ledger, of_rows=False
     )
-
-
-def _sampled_keys(ledger: Ledger, *, of_rows: bool) -> set[str]:
-    return {
-        key
-        for night in ledger.nights()
-        for sample in ledger.samples(night.id)
-        if (sample.suite == HELD_OUT_ROWS) == of_rows
-        for key in asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
-    }
 
 
 def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | None:
