@@ -122,7 +122,7 @@ def count_votes(
     for vote in votes:
         if {vote.left_model, vote.right_model} != {challenger, rival} or challenger == rival:
             continue
-        if not set(asked_keys(conversation_of(vote))[-1:]).isdisjoint(learned):
+        if learned and not set(asked_keys(conversation_of(vote))[-1:]).isdisjoint(learned):
             continue
         answers = frozenset({(vote.left_model, vote.left_answer), (vote.right_model, vote.right_answer)})
         if (vote.voter, vote.prompt_hash, answers) in seen:
