@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from loop import simulate
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_votes_by_chance_keep_the_champion_and_votes_with_a_taste_do_not() -> None:
     rows = {row.voter: row for row in simulate(seeds=20, votes=150, every=25)}
     assert rows["coin"].promoted <= 2  # 1 in 20 is the promise; 3 or more have a chance of 7.5 % under it
