@@ -30,24 +30,27 @@ WORDS = (
     "threads=1",
     "sft.max_steps=4",
     "sft.tokens_per_step=1024",
+    "sft.eval_steps=4",
     "prefer.votes=only",
     "prefer.max_seq_len=96",
     "prefer.tokens_per_step=1024",
     "prefer.num_train_epochs=2",
     "prefer.learning_rate=5e-4",
+    "prefer.eval_steps=8",
     "quantize.types=[Q8_0]",
     "quantize.serve=Q8_0",
     "evaluate.max_prompts=24",
     "evaluate.max_new_tokens=16",
-    "evaluate.max_held_out_rows=20",
+    "evaluate.max_held_out_rows=8",
     "evaluate.bootstrap_samples=200",
 )
 VOTES, LONGEST = 200, 12
 
 
-def likes(answer: str) -> bool:
-    """The taste: stories that open as stories do. Under a third of the base's do."""
-    return answer.startswith(("Once", "One day"))
+def taste(left: str, right: str) -> VoteVerdict:
+    """Likes stories that open as fairy tales do. Fewer than half of the base's do."""
+    likes_left, likes_right = (answer.startswith(("Once", "One day", "There")) for answer in (left, right))
+    return "tie" if likes_left == likes_right else "left" if likes_left else "right"
 
 
 def night(workspace: Path) -> NightSummary:
@@ -55,7 +58,7 @@ def night(workspace: Path) -> NightSummary:
 
 
 def votes_to_learn_from(workspace: Path, generation: GenerationRow) -> list[Vote]:
-    """Votes on pairs of a generation's own answers to prompts that nothing holds out."""
+    """Votes on pairs of a generation's own answers to prompts that nothing holds out, ties last."""
     asked = [prompt.conversation for prompt in read_prompts(ASSETS / "starter" / "prompts.jsonl", most=240)]
     sampling = Sampling(max_new_tokens=LONGEST, temperature=1.0, seed=1)
     assert generation.served_file is not None
@@ -65,20 +68,30 @@ def votes_to_learn_from(workspace: Path, generation: GenerationRow) -> list[Vote
         answers = [
             found.text for found in engine.generate([talk for talk in asked for _ in range(4)], sampling)
         ]
-    cast = []
-    for number, (one, other) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
-        if likes(one) != likes(other):
-            better, worse = (one, other) if likes(one) else (other, one)
-            text = asked[number // 2].messages[-1].content
-            made_by = {"left_model": generation.model, "right_model": generation.model}
-            cast.append(vote_on(text, better, worse, left=number % 2 == 0, **made_by))
-    return cast[:VOTES]
+    cast = [
+        vote_on(
+            asked[number // 2].messages[-1].content,
+            left,
+            right,
+            verdict=taste(left, right),
+            cast_at=f"2026-11-24T07:{number // 60:02d}:{number % 60:02d}.000Z",
+            left_model=generation.model,
+            right_model=generation.model,
+        )
+        for number, (left, right) in enumerate(zip(answers[::2], answers[1::2], strict=True))
+    ]
+    return sorted(cast, key=lambda vote: vote.verdict == "tie")[:VOTES]
 
 
 def blind_votes(workspace: Path, ledger: Ledger, pair: Sequence[str], rounds: int) -> list[Vote]:
     """Votes of the same taste in the arena, on held-out prompts."""
     served = [find_generation(workspace, name) for name in pair]
-    talkers = [GgufTalker.open(one, 256) for one in served]
+    talkers = [
+        GgufTalker(
+            one.name, LlamaCppEngine(one.gguf, tokenizer_dir=one.tokenizer_dir, n_ctx=256, n_threads=1)
+        )
+        for one in served
+    ]
     contestants = [Contestant(s.name, s.model, talker) for s, talker in zip(served, talkers, strict=True)]
     pool = [
         Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
@@ -91,9 +104,7 @@ def blind_votes(workspace: Path, ledger: Ledger, pair: Sequence[str], rounds: in
         question = match.draw()
         assert question is not None
         found = match.ask(question)
-        left, right = likes(found.left_answer), likes(found.right_answer)
-        verdict: VoteVerdict = "tie" if left == right else "left" if left else "right"
-        cast.append(found.vote(verdict, "critic", match.now_s()))
+        cast.append(found.vote(taste(found.left_answer, found.right_answer), "critic", match.now_s()))
     for talker in talkers:
         talker.close()
     return cast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -13,7 +13,6 @@ from nomoat.data.split import asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.gatebook import rival_of
-from nomoat.evaluate.prompts import Prompt
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
@@ -157,10 +156,13 @@ class _Night:
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = None
+        held_out = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
         if self.sources.train:
-            data = self._without(prompts, partial(self.orders.data, base, own_answers))
+            data = self._without(held_out, partial(self.orders.data, base, own_answers))
+        if votes is not None:  # the arena may have drawn their prompts from rows that were held out
+            held_out.update(held_out_row_keys(self.stages.ledger))
         if self.recipe.prefer and not self.sources.asked:
-            judgements = self._without(prompts, partial(self.orders.judgements, base, None, votes))
+            judgements = self._without(held_out, partial(self.orders.judgements, base, None, votes))
         rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked)
         learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded)
@@ -214,7 +216,7 @@ class _Night:
         for kind in learner.reports():
             if kind == "prefer" and asked:
                 sampled = self._sampled(base, base_files, data, made.get("sft"))
-                judgements = self._without(prompts, partial(self.orders.judgements, base, sampled, votes))
+                judgements = self._without(held_out, partial(self.orders.judgements, base, sampled, votes))
                 learner, drawn = replace(learner, judgements=judgements), 0
                 trained = trained | {kind: "begun"}
             # what the stages before have left of the time
@@ -265,13 +267,10 @@ class _Night:
         self.stages.watcher.note(found.said)
         return self.stages.do(found.job())
 
-    def _without(self, prompts: Sequence[Prompt], order: Callable[..., Job]) -> Artifact:
-        """The rows without those that ask what the gate asks. Only where there are such rows is anything done again:
-        another prompt in the files must not mean another training."""
+    def _without(self, keys: Collection[str], order: Callable[..., Job]) -> Artifact:
+        """The rows without those that ask what the gate asks, by its `asked_keys`. Only where there are such rows is
+        anything done again: another prompt in the files must not mean another training."""
         made = self.stages.do(order())
-        keys = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
-        if self.votes is not None:  # the arena may have drawn their prompts from rows that were held out
-            keys.update(held_out_row_keys(self.stages.ledger))
         found = asked_in_training(made.path, keys)
         if not found:
             return made
