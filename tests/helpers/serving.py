@@ -52,7 +52,7 @@ class Running:
     thread: threading.Thread
 
     def client(self, **more: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, **more)
+        return httpx.Client(base_url=self.url, timeout=120, **more)
 
     def metric(self, name: str) -> float:
         """A sample of /metrics, labels included in the name as Prometheus writes them."""
@@ -88,7 +88,7 @@ def serving(
     )
     rules = Rules(hosts, most_bytes, scopes_of)
     app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=30))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=60))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -99,11 +99,11 @@ def serving(
         yield Running(f"http://127.0.0.1:{port}", server, pool, metrics, thread)
     finally:
         server.should_exit = True
-        thread.join(40)
+        thread.join(120)
         assert not thread.is_alive()
 
 
-def wait_until(is_so: Callable[[], bool], *, most_s: float = 10) -> None:
+def wait_until(is_so: Callable[[], bool], *, most_s: float = 60) -> None:
     """Wait for something that another thread brings about."""
     end = time.monotonic() + most_s
     while not is_so():
