@@ -256,7 +256,8 @@ def test_votes_go_out_as_preferences_and_come_in_again(workspace: Path, tmp_path
     before = kept(workspace)
     done = as_json("votes", "export", "out.jsonl")
     assert done.keys() == votes.KEYS.keys()
-    assert done == {"file": "out.jsonl", "votes": 2, "decided": 2, "added": 0, "left_out": 2}
+    counts = {"votes": 2, "decided": 2, "added": 0, "left_out": 2, "ratings": 0, "own_answers": 0}
+    assert done == {"file": "out.jsonl", **counts, "remains": []}
     rows = [row for row in read_rows(tmp_path / "out.jsonl") if isinstance(row, PreferenceRow)]
     assert len(rows) == 2
     for row, vote in zip(rows, [v for v in before if v.verdict in ("left", "right")], strict=True):

@@ -38,7 +38,8 @@ At "prompt>": Enter draws a held-out prompt, text asks that, Ctrl-D leaves.
 At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip.
 
 Which side a model stands on is drawn for every prompt, and names are told with the vote. Held-out prompts were in no
-training. The votes go to the ledger, where `nomoat gate` counts them.
+training. The votes go to the ledger, where `nomoat gate` counts them. The next night learns from those on prompts that
+are not held out, where its recipe has `prefer`.
 """
 
 KEYS = {

@@ -127,7 +127,8 @@ def _answers_of(files: Sequence[str | Path], wanted: Wanted) -> int:
                 f"prefer.train: {file} holds {format} rows; expected judged answers: "
                 '{"prompt": "...", "chosen": "...", "rejected": "..."} or '
                 '{"prompt": "...", "completion": "...", "label": true}.',
-                hint="Answers that nobody has judged belong under data.train.",
+                hint="Answers that nobody has judged belong under data.train. "
+                "To learn from votes alone: prefer.votes: only.",
             )
         kinds.setdefault(format, str(file))
     if len(kinds) > 1:

@@ -54,6 +54,7 @@ def prepare(
     max_seq_len: int,
     context: int | None = None,
     format: str = "auto",
+    conversations: Sequence[str | Path] = (),
     held_out_share: float = 0.1,
     split_by: Literal["prompt", "content"] = "prompt",
     max_bad_rows: float = 0.02,
@@ -66,7 +67,7 @@ def prepare(
 ) -> DataReport:
     """Write `train/` and `held_out/` (token stores), `held_out.jsonl` (the held-out conversations, for answers
     to them), `asked.bin` (keys of what the rows to train on ask) and `report.json` to `out`. The same files give
-    the same bytes.
+    the same bytes. `conversations` are files of messages, whatever `format` says of the others.
 
     Conversations longer than `max_seq_len` tokens are cut at their end; text is split into pieces instead,
     each beginning with the last token of the one before, so that every token is predicted once. Advice to
@@ -79,10 +80,11 @@ def prepare(
 
     Raises DataError where a file cannot be used, or the rows as a whole cannot make a night."""
     assert split_by in ("prompt", "content"), split_by
+    sources = [*((file, format) for file in files), *((file, "messages") for file in conversations)]
     out.mkdir(parents=True, exist_ok=True)
     tally, said = Tally(), list[str]()
     examples: list[list[Piece]] = []
-    read = _read(files, format, max_bad_rows, use_preferred, tally, said, progress)
+    read = _read(sources, max_bad_rows, use_preferred, tally, said, progress)
     kept = _kept(read, dedup, split_by, frozenset(keep_out), tally)
     to_tokens = _Tokeniser(tokenizer, template, train_on, max_seq_len, tally)
     with (
@@ -123,8 +125,7 @@ def prepare(
 
 
 def _read(
-    files: Sequence[str | Path],
-    format: str,
+    sources: Sequence[tuple[str | Path, str]],
     max_bad_rows: float,
     use_preferred: bool,
     tally: Tally,
@@ -132,8 +133,8 @@ def _read(
     progress: Progress | None,
 ) -> Iterator[ChatRow | TextRow]:
     """The rows to train on, of all files in order; the others are counted."""
-    sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for file in files]
-    for i, file in enumerate(files):
+    sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for file, _ in sources]
+    for i, (file, format) in enumerate(sources):
         on_bytes = None if progress is None else partial(onwards, progress, sum(sizes[:i]), sum(sizes))
         detected, rows = open_rows(file, format=format, on_bytes=on_bytes)
         said.append(detected.said)

@@ -41,7 +41,9 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
         )
     sources = find_sources(recipe, loaded.folder)
     if recipe.sft is None and not sources.prefer:
-        raise RecipeError("check looks at rows to train on; this recipe has the model itself write them")
+        raise RecipeError(
+            "check looks at rows to train on; this recipe has the model itself write them, or takes votes"
+        )
     base = resolve_base(recipe.base, loaded.folder)
     stages: dict[str, tuple[Callable[..., Outcome], tuple[str, ...], dict[str, Any]]] = {}
     if recipe.sft is not None:

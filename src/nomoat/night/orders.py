@@ -10,6 +10,7 @@ from typing import Any
 from nomoat.ledger.artifacts import Artifact
 from nomoat.night.base import Base, quantize_job, template_input
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.feedback import ROWS
 from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
@@ -39,8 +40,9 @@ SMALL_FILE_BYTES = 100_000_000
 class Orders(TrainingOrders):
     """Makes the jobs of one recipe on one machine; in which order they run is the night's."""
 
-    def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
-        """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
+    def data(self, base: Base, own_answers: Artifact | None = None, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the owner's rows, with what he would have answered himself; those that ask
+        one of `keep_out` are held out."""
         keys = data_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         return Job(
             kind="data",
@@ -48,6 +50,7 @@ class Orders(TrainingOrders):
             inputs={
                 "base": base.source,
                 **self.sources.fingerprints(self.sources.train),
+                **({} if own_answers is None else {"own answers": own_answers.id}),
                 **template_input(self.sources.chat_template),
             },
             params=keys,
@@ -56,6 +59,7 @@ class Orders(TrainingOrders):
                 base=base.folder,
                 chat_template=self.sources.chat_template,
                 files=list(self.sources.train),
+                conversations=[] if own_answers is None else [own_answers.path / ROWS],
                 **keys,
             ),
         )
@@ -88,14 +92,22 @@ class Orders(TrainingOrders):
             ),
         )
 
-    def judgements(self, base: Base, sampled: Artifact | None = None, keep_out: Sequence[str] = ()) -> Job:
-        """Read, check, split and tokenise the owner's judged answers, or those that were sampled; those to one of
-        `keep_out` are held out."""
+    def judgements(
+        self,
+        base: Base,
+        sampled: Artifact | None = None,
+        votes: Artifact | None = None,
+        keep_out: Sequence[str] = (),
+    ) -> Job:
+        """Read, check, split and tokenise the owner's judged answers, or those that were sampled, and votes; those to
+        one of `keep_out` are held out."""
         keys = judgement_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
         files = self.sources.prefer
         inputs = self.sources.fingerprints(files)
         if sampled is not None:
             files, inputs = (str(sampled.path / PAIRS),), {"pairs": sampled.id}
+        if votes is not None:
+            files, inputs = (*files, str(votes.path / ROWS)), inputs | {"votes": votes.id}
         return Job(
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
