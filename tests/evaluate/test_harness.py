@@ -110,7 +110,7 @@ def test_every_kind_of_task_gives_what_lm_evals_own_model_gives(
         model_args={"pretrained": str(folder), "dtype": "float32", "max_length": engine.n_ctx},
         device="cpu",
         tasks=NAMES,
-        task_manager=lm_eval.tasks.TaskManager(include_path=str(tasks)),
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=10,
     )
     assert peer is not None

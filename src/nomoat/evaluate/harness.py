@@ -70,7 +70,10 @@ def run_tasks(
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(task_files) if task_files else None)
+    folder = str(task_files) if task_files else None
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    if not set(tasks) <= set(manager.all_tasks):  # reading lm-eval's own thousands takes up to a minute
+        manager = TaskManager(include_path=folder)
     for name in tasks:
         if name not in manager.all_tasks:
             raise DataError(
