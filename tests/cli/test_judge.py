@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from helpers.endpoints import Endpoint, Reply, listening, said
+from helpers.generations import workspace_with_generation
 from helpers.workspaces import ledger_path, start_night
 from nomoat.cli import judge
 from nomoat.cli.main import app
@@ -188,3 +189,35 @@ def test_what_is_refused(workspace: Path, endpoint: Endpoint) -> None:
     assert result.exit_code == 2
     assert "got 0 held-out prompts that both models have answered; expected at least 2" in result.stderr
     assert endpoint.seen == []
+
+
+def test_a_model_of_the_workspace_and_a_file_may_judge(tmp_path: Path) -> None:
+    place = workspace_with_generation(tmp_path / "real", max_position_embeddings=2048)
+    samples = [
+        Sample(
+            suite="heldout",
+            prompt_id=f"p{n}",
+            prompt=[{"role": "user", "content": f"Held out {n}"}],
+            base_answer=f"no {n}",
+            tuned_answer=f"yes {n}",
+        )
+        for n in range(3)
+    ]
+    with Ledger.open(ledger_path(place)) as ledger:
+        ledger.add_samples(1, samples)
+    by_base = ask("base", "--workspace", str(place), "--json")
+    assert by_base.exit_code == 0, by_base.output
+    found = json.loads(by_base.stdout)
+    assert (found["asked"], found["failures"], found["spent"]) == (6, {}, None)
+    assert found["said"][-1].startswith("The judge is one of the two")
+    (gguf,) = place.glob(".nomoat/artifacts/quantize-*/base-F32.gguf")
+    by_file = ask(
+        str(gguf), "--tokenizer", str(tmp_path / "real" / "base"), "--workspace", str(place), "--json"
+    )
+    assert by_file.exit_code == 0, by_file.output
+    again = json.loads(by_file.stdout)
+    assert again["contest"] == found["contest"], "the same weights"
+    assert again["judge"] == gguf.name
+    small = ask("base", "--workspace", str(place), "--context", "64", "--mode", "score")
+    assert small.exit_code == 2
+    assert "no answer (6); the last: the prompt has" in small.stderr

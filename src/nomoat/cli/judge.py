@@ -170,6 +170,9 @@ def judge(
         )
         spent = opened.spent()
     name = rival.name if rival else BASE
+    said = said_of(found, generation.name, name)
+    if opened.identity in (generation.model, rival_model):
+        said.append("The judge is one of the two, and models are known to prefer what they write themselves.")
     result: dict[str, Any] = {
         "judge": opened.name,
         "mode": mode.value,
@@ -181,7 +184,7 @@ def judge(
         "remembered": asked.remembered,
         "failures": dict(asked.failures),
         "spent": None if spent is None else asdict(spent),
-        "said": said_of(found, generation.name, name),
+        "said": said,
         "next": command("nomoat", "arena", generation.name, name, workspace=workspace),
     }
     if as_json:
