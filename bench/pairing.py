@@ -1,6 +1,7 @@
 """What choosing the pairs saves: simulated voters in arenas of several models of known strength.
 
-    python bench/pairing.py [--arenas N] [--models N] [--spread POINTS] [--votes N] [--ties SHARE] [--seed N] [--json FILE]
+    python bench/pairing.py [--arenas N] [--models N] [--spread POINTS] [--votes N] [--ties SHARE] [--seed N]
+        [--json FILE]
 
 Each arena draws its models' strengths from a normal distribution. One voter is shown pairs by chance, the other the
 pair whose vote narrows the intervals most. Prints the votes after which the mean width of the stated 95% intervals of
