@@ -133,9 +133,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--arenas", type=int, default=1000)
-    parser.add_argument("--models", type=int, default=6)
-    parser.add_argument("--spread", type=float, default=150.0)
-    parser.add_argument("--votes", type=int, default=600)
+    parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--spread", type=float, default=300.0)
+    parser.add_argument("--votes", type=int, default=800)
     parser.add_argument("--ties", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

@@ -73,8 +73,8 @@ def create_app(
     _add_errors(app)
     if chats_folder is not None:
         writer = mount_web_app(app, desk, Chats(chats_folder))
-        if arena is not None:
-            mount_arena(app, arena)
+        if votes is not None and arena is not None:
+            mount_arena(app, arena, votes.ledger_path)
 
     app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules)

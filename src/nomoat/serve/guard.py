@@ -17,8 +17,10 @@ from nomoat.serve.errors import ApiError
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN_PATHS = frozenset({"/health"})
 _ADMIN_PATHS = frozenset({"/metrics"})
-_ARENA = "/arena"
 CHAT, VOTE, ADMIN = "chat", "vote", "admin"
+# Pages where a browser may send the key as Basic's password, for it has no way to send Bearer. Pages of other servers
+# cannot make use of that: their origin is refused first.
+_PAGES = {"arena": VOTE, "generations": CHAT}
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,18 @@ class Guard:
     async def _check_key(self, path: str, headers: Headers) -> None:
         if self._rules.scopes_of is None or path in _OPEN_PATHS:
             return
-        is_arena = f"{path}/".startswith(f"{_ARENA}/")
+        page = path.split("/")[1]
         key = key_of(headers)
-        # A browser that opens a page has no way to send Bearer: where people vote it may send the key as a password.
-        # Pages of other servers cannot make use of that, since their origin is refused before.
-        asks = "Basic" if is_arena else "Bearer"
-        if not key or (_scheme(headers) == "basic" and not is_arena):
-            how = "any name, and the key as password" if is_arena else "Authorization: Bearer KEY"
+        asks = "Basic" if page in _PAGES else "Bearer"
+        if not key or (_scheme(headers) == "basic" and asks != "Basic"):
+            how = "any name, and the key as password" if asks == "Basic" else "Authorization: Bearer KEY"
             raise ApiError(401, f"This server demands a key: {how}.", code="missing_api_key", asks=asks)
         scopes = await run_in_threadpool(self._rules.scopes_of, key)
         if not scopes:
             raise ApiError(
                 401, "This key is not known here, or was revoked.", code="invalid_api_key", asks=asks
             )
-        wanted = VOTE if is_arena else ADMIN if path in _ADMIN_PATHS else CHAT
+        wanted = ADMIN if path in _ADMIN_PATHS else _PAGES.get(page, CHAT)
         if wanted not in scopes and ADMIN not in scopes:
             raise ApiError(
                 403, f"This key lacks the scope {wanted}.", kind="permission_error", code="missing_scope"

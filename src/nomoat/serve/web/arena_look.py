@@ -16,15 +16,19 @@ CSS = """
 #keys { opacity: .75; font-size: .85rem; }
 .scrolls { overflow-x: auto; }
 .scrolls table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.scrolls th, .scrolls td { text-align: left; padding: .3rem .75rem .3rem 0; white-space: nowrap;
-  border-bottom: 1px solid var(--border-color-primary); }
+.scrolls th, .scrolls td { text-align: left; padding: .3rem 1rem .3rem 0 !important; white-space: nowrap;
+  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.figures { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; }
+.figures svg { flex: 1 1 20rem; max-width: 34rem; }
+body { --ink: #1c1c1a; --muted: #63625d; --rule: #dcdad3; --tuned: #0f766e; --base: #a85a08; }
+body.dark { --ink: #e8e6e0; --muted: #a09d95; --rule: #4a4944; --tuned: #2dd4bf; --base: #e0a458; }
 .note { opacity: .75; font-size: .85rem; margin: .25rem 0 1.25rem; }
 @media (max-width: 640px) {
-  .gradio-container main.fillable { padding-left: .5rem !important; }
+  .gradio-container main { padding: .5rem !important; }
   #answers { flex-direction: row; flex-wrap: nowrap; gap: .4rem; }
-  #answers > * { padding: .5rem; font-size: .9rem; }
-  #ballot { flex-wrap: wrap; }
-  #ballot button { flex: 1 1 45%; }
+  #answers > * { padding: .5rem; font-size: .9rem; height: 44dvh; }
+  #ballot button { font-size: .8rem; padding: .5rem .25rem; }
+  #told { min-height: 0; }
   #keys { display: none; }
 }
 """

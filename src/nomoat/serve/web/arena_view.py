@@ -41,7 +41,7 @@ def leaderboard(found: Sequence[Standing]) -> str:
     heads = ("Model", "Points", "Win rate", "Won", "Lost", "Tied")
     above = f" above {anchor}" if (anchor := anchor_of(found)) else ""
     note = f"Points{above}, 400 being odds of 10 to 1; {100 * CONFIDENCE:g}% intervals."
-    return _table("Leaderboard", heads, rows, note)
+    return html_table("Leaderboard", heads, rows, note)
 
 
 def pairings(found: Sequence[Pairing]) -> str:
@@ -53,7 +53,7 @@ def pairings(found: Sequence[Pairing]) -> str:
         for p in found
     ]
     note = "An interval that may be looked at after every vote; wrong about a pair at most once in twenty."
-    return _table("Head to head", ("Pair", "Won", "Tied", "Shown"), rows, note)
+    return html_table("Head to head", ("Pair", "Won", "Tied", "Verdict"), rows, note)
 
 
 def diligence(found: Sequence[Voter]) -> str:
@@ -74,8 +74,8 @@ def diligence(found: Sequence[Voter]) -> str:
         "Sides come by chance: an interval of the left side's share that leaves out 50% is a lean. Now and then a "
         "model meets itself: every tie there is right, the rest is the voter's noise."
     )
-    heads = ("Voter", "Votes", "Prefers left", "Ties with itself", "Doubts")
-    return _table("Voters", heads, rows, note)
+    heads = ("Voter", "Votes", "Prefers left", "Even with itself", "Doubts")
+    return html_table("Voters", heads, rows, note)
 
 
 def _what_it_takes(pair: Pairing) -> str:
@@ -100,11 +100,13 @@ def _rate(found: Estimate | None) -> str:
     return f"{100 * found.value:.0f}% ({100 * found.low:.0f} to {100 * found.high:.0f})"
 
 
-def _table(title: str, heads: Iterable[str], rows: Iterable[Sequence[str]], note: str) -> str:
-    """A table whose cells are text; on a narrow screen it scrolls by itself."""
+def html_table(
+    title: str, heads: Iterable[str], rows: Iterable[Sequence[str]], note: str, *, above: str = ""
+) -> str:
+    """A table whose cells are text, with HTML `above` it; on a narrow screen it scrolls by itself."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f"<h3>{escape(title)}</h3><div class='scrolls'><table><thead><tr>{head}</tr></thead>"
+        f"<h3>{escape(title)}</h3>{above}<div class='scrolls'><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div><p class='note'>{escape(note)}</p>"
     )

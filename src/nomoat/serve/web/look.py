@@ -82,7 +82,7 @@ HEAD = """
 
 def nav(here: str) -> str:
     """Links to all pages."""
-    pages = {"Chat": "/app/", "Arena": "/arena/"}
+    pages = {"Chat": "/app/", "Arena": "/arena/", "Generations": "/generations/"}
     links = (
         f"<a href='{path}'{' aria-current=page' if name == here else ''}>{name}</a>"
         for name, path in pages.items()

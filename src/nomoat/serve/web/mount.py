@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, final
 
 from fastapi import FastAPI
@@ -22,8 +23,8 @@ from nomoat.serve.web.chats import Chats
 from nomoat.serve.web.look import CSS, HEAD, POLICY, theme
 from nomoat.serve.web.writing import Writer
 
-PATH, ARENA = "/app", "/arena"
-_PAGES = (PATH, ARENA)
+PATH, ARENA, GENERATIONS = "/app", "/arena", "/generations"
+_PAGES = (PATH, ARENA, GENERATIONS)
 # Gradio also has endpoints for uploads, files, proxies, recordings and its own editor: none is reachable.
 _OPEN: Sequence[tuple[str, str]] = (
     ("GET", r"/?"),
@@ -33,11 +34,14 @@ _OPEN: Sequence[tuple[str, str]] = (
 )
 
 
-def mount_arena(app: FastAPI, arena: Arena) -> None:
-    """Serve the arena's page. The arena is to be closed before the pool is."""
+def mount_arena(app: FastAPI, arena: Arena, ledger_path: Path) -> None:
+    """Serve the arena's page and the generations'. The arena is to be closed before the pool is."""
     from nomoat.serve.web.arena_page import arena_page
+    from nomoat.serve.web.generations import generations_page
 
-    _mount(app, arena_page(arena), ARENA, css=CSS + arena_look.CSS, head=HEAD + arena_look.HEAD)
+    css = CSS + arena_look.CSS
+    _mount(app, arena_page(arena), ARENA, css=css, head=HEAD + arena_look.HEAD)
+    _mount(app, generations_page(ledger_path), GENERATIONS, css=css)
 
 
 def _mount(app: FastAPI, page: Any, path: str, *, css: str = CSS, head: str = HEAD) -> None:
