@@ -15,6 +15,7 @@ CSS = """
 #entry button { flex: 0 0 auto; }
 #keys { opacity: .75; font-size: .85rem; }
 .scrolls { overflow-x: auto; }
+.scrolls table, .scrolls tr { border: 0 !important; }
 .scrolls table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .scrolls th, .scrolls td { text-align: left; padding: .3rem 1rem .3rem 0 !important; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }

@@ -52,7 +52,7 @@ def pairings(found: Sequence[Pairing]) -> str:
         (f"{p.one} : {p.other}", f"{p.wins:,} : {p.losses:,}", f"{p.ties:,}", _what_it_takes(p))
         for p in found
     ]
-    note = "An interval that may be looked at after every vote; wrong about a pair at most once in twenty."
+    note = "A verdict may be looked at after every vote: it is wrong about a pair at most once in twenty."
     return html_table("Head to head", ("Pair", "Won", "Tied", "Verdict"), rows, note)
 
 

@@ -19,6 +19,7 @@ from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena_view import CONFIDENCE, html_table
 from nomoat.serve.web.look import nav
 
+_DAY = "day"
 _DRAWING = threading.Lock()  # matplotlib's styles are the whole process's
 _NONE_YET = "<p>No generation was measured yet: nomoat run</p>"
 
@@ -49,7 +50,7 @@ def _read(ledger_path: Path) -> str:
 
 
 def _section(number: int, course: Course) -> str:
-    by_time = _figure(f"time{number}", course, "day", lambda point: float(date2num(point.made_at)))
+    by_time = _figure(f"time{number}", course, _DAY, lambda point: float(date2num(point.made_at)))
     by_cost = _figure(f"cost{number}", course, *_cost(course))
     rows = [_row(course, point) for point in reversed(course.points)]
     if course.base:
@@ -92,10 +93,14 @@ def _figure(name: str, course: Course, label: str, place: Callable[[Point], floa
                 ha="center",
                 color=INK,
             )
-        axes.margins(x=0.12, y=0.15)
+        axes.margins(y=0.15)
+        places = [place(point) for point in course.points if point.value]
+        first, last = (min(places), max(places)) if label == _DAY else (0.0, max(places))
+        room = 0.12 * (last - first) or 1.0  # one point alone: a day around it
+        axes.set_xlim(first - room if label == _DAY else 0.0, last + room)
         axes.set_xlabel(label)
         axes.set_ylabel(f"{course.measure}, %" if scale == 100 else course.unit)
-        if label == "day":
+        if label == _DAY:
             locator = AutoDateLocator(minticks=2, maxticks=5)
             axes.xaxis.set_major_locator(locator)
             axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
