@@ -19,6 +19,7 @@ from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import ModelName, ServedModel
 from nomoat.serve.pool import Pool
+from nomoat.serve.web.arena import Votes
 
 Opener = Callable[[], ServingEngine]
 
@@ -75,6 +76,7 @@ def serving(
     scopes_of: Callable[[str], frozenset[str]] | None = None,
     hosts: frozenset[str] = LOOPBACK_NAMES,
     chats_folder: Path | None = None,
+    votes: Votes | None = None,
 ) -> Iterator[Running]:
     """Serve these models on a free port of 127.0.0.1 while inside."""
     metrics = Metrics()
@@ -87,7 +89,7 @@ def serving(
         metrics=metrics,
     )
     rules = Rules(hosts, most_bytes, scopes_of)
-    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder)
+    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder, votes=votes)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=60))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.errors import ServeError
@@ -88,6 +90,7 @@ def serve(
     with console(stderr=True).status("Starting …"):
         from nomoat.ledger.artifacts import HOUSE
         from nomoat.serve import run
+        from nomoat.serve.web.arena import Votes
         from nomoat.serve.web.chats import CHATS
 
         settings = run.Settings(
@@ -99,6 +102,7 @@ def serve(
             most_waiting=queue,
             hosts=frozenset(name.lower() for name in allow_host or ()),
             chats_folder=workspace / HOUSE / CHATS,
+            votes=Votes(workspace / HOUSE / "ledger.db", lambda key: _voter(workspace, key)),
         )
         listening = run.listen(host, port)
     with listening:
@@ -109,8 +113,18 @@ def serve(
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
             if scopes is None:
-                console().print(f"Chat in the browser: {url}/")
+                console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
+            else:
+                console().print(f"Vote in the browser, with a key as password: {url}/arena/")
         run.serve(listening, models, settings, scopes)
+
+
+def _voter(workspace: Path, key: str) -> str:
+    """Whose votes these are: the key's, or where none is demanded the user's of this machine."""
+    from nomoat.ledger.keys import holder_of
+
+    with open_ledger(workspace) as ledger:
+        return (holder_of(ledger, key) if ledger and key else None) or getpass.getuser()
 
 
 def _keys_of(workspace: Path) -> Callable[[str], frozenset[str]]:

@@ -27,8 +27,9 @@ from nomoat.serve.metrics import Counted, Metrics
 from nomoat.serve.pool import Pool
 from nomoat.serve.responses import responses
 from nomoat.serve.turns import Desk
+from nomoat.serve.web.arena import Arena, Votes
 from nomoat.serve.web.chats import Chats
-from nomoat.serve.web.mount import mount_web_app
+from nomoat.serve.web.mount import mount_arena, mount_web_app
 from nomoat.serve.web.writing import Writer
 
 _SWEEP_S = 5.0
@@ -41,12 +42,19 @@ _KINDS: dict[str, type[schemas.Request]] = {
 
 
 def create_app(
-    pool: Pool, metrics: Metrics, rules: Rules, *, most_waiting: int, chats_folder: Path | None = None
+    pool: Pool,
+    metrics: Metrics,
+    rules: Rules,
+    *,
+    most_waiting: int,
+    chats_folder: Path | None = None,
+    votes: Votes | None = None,
 ) -> FastAPI:
-    """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations,
-    the web app as well."""
+    """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations, the web
+    app as well, and with a place for votes, its arena."""
     desk = Desk(pool, metrics, most_waiting=most_waiting)
     writer: Writer | None = None
+    arena = Arena(desk, votes) if votes else None
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
@@ -55,6 +63,8 @@ def create_app(
             yield
         finally:
             sweeping.cancel()
+            if arena is not None:
+                await arena.close()
             if writer is not None:
                 await writer.close()
             await pool.close()
@@ -63,6 +73,8 @@ def create_app(
     _add_errors(app)
     if chats_folder is not None:
         writer = mount_web_app(app, desk, Chats(chats_folder))
+        if votes is not None and arena is not None:
+            mount_arena(app, arena, votes.ledger_path)
 
     app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules)

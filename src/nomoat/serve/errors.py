@@ -14,7 +14,8 @@ INVALID, SERVER = "invalid_request_error", "server_error"
 
 
 class ApiError(Exception):
-    """A request that is refused. `param` is the key at fault, `code` a word for programs."""
+    """A request that is refused. `param` is the key at fault, `code` a word for programs; a 401 `asks` for a key by
+    this scheme."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
+        asks: str = "Bearer",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -33,6 +35,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+        self.asks = asks
 
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
@@ -43,7 +46,7 @@ class ApiError(Exception):
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(math.ceil(self.retry_after_s))
         if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
+            headers["WWW-Authenticate"] = 'Basic realm="nomoat"' if self.asks == "Basic" else self.asks
         return Response(json.dumps(self.body()).encode(), self.status, headers, media_type="application/json")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -16,7 +17,10 @@ from nomoat.serve.errors import ApiError
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN_PATHS = frozenset({"/health"})
 _ADMIN_PATHS = frozenset({"/metrics"})
-CHAT, ADMIN = "chat", "admin"
+CHAT, VOTE, ADMIN = "chat", "vote", "admin"
+# Pages where a browser may send the key as Basic's password, for it has no way to send Bearer. Pages of other servers
+# cannot make use of that: their origin is refused first.
+_PAGES = {"arena": VOTE, "generations": CHAT}
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,18 @@ class Guard:
     async def _check_key(self, path: str, headers: Headers) -> None:
         if self._rules.scopes_of is None or path in _OPEN_PATHS:
             return
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise ApiError(
-                401, "This server demands a key: Authorization: Bearer KEY.", code="missing_api_key"
-            )
-        scopes = await run_in_threadpool(self._rules.scopes_of, key.strip())
+        page = path.split("/")[1]
+        key = key_of(headers)
+        asks = "Basic" if page in _PAGES else "Bearer"
+        if not key or (_scheme(headers) == "basic" and asks != "Basic"):
+            how = "any name, and the key as password" if asks == "Basic" else "Authorization: Bearer KEY"
+            raise ApiError(401, f"This server demands a key: {how}.", code="missing_api_key", asks=asks)
+        scopes = await run_in_threadpool(self._rules.scopes_of, key)
         if not scopes:
-            raise ApiError(401, "This key is not known here, or was revoked.", code="invalid_api_key")
-        wanted = ADMIN if path in _ADMIN_PATHS else CHAT
+            raise ApiError(
+                401, "This key is not known here, or was revoked.", code="invalid_api_key", asks=asks
+            )
+        wanted = ADMIN if path in _ADMIN_PATHS else _PAGES.get(page, CHAT)
         if wanted not in scopes and ADMIN not in scopes:
             raise ApiError(
                 403, f"This key lacks the scope {wanted}.", kind="permission_error", code="missing_scope"
@@ -125,6 +132,21 @@ class Guard:
             f"The request is larger than {self._rules.most_bytes} bytes, the most that this server reads.",
             code="request_too_large",
         )
+
+
+def key_of(headers: Mapping[str, str]) -> str:
+    """The key that a request came with, as Bearer or as Basic's password; '' for none."""
+    given = headers.get("authorization", "").partition(" ")[2].strip()
+    if _scheme(headers) != "basic":
+        return given if _scheme(headers) == "bearer" else ""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2].strip()
+    except ValueError:
+        return ""
+
+
+def _scheme(headers: Mapping[str, str]) -> str:
+    return headers.get("authorization", "").partition(" ")[0].lower()
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -21,6 +21,7 @@ from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Catalogue, ServedModel
 from nomoat.serve.pool import Pool
+from nomoat.serve.web.arena import Votes
 
 # Answers that are being written when the server is told to stop have so long to end.
 _GRACE_S = 120
@@ -39,6 +40,7 @@ class Settings:
         most_waiting: requests that may wait; the next one is sent away.
         hosts: names besides localhost and numbers by which the server may be asked for.
         chats_folder: where the web app keeps conversations; None serves no web app.
+        votes: where votes of the web app's arena go; None serves no arena.
     """
 
     most_context: int
@@ -49,6 +51,7 @@ class Settings:
     most_waiting: int
     hosts: frozenset[str] = frozenset()
     chats_folder: Path | None = None
+    votes: Votes | None = None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -142,7 +145,12 @@ def make_app(
     )
     rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of)
     return create_app(
-        pool, metrics, rules, most_waiting=settings.most_waiting, chats_folder=settings.chats_folder
+        pool,
+        metrics,
+        rules,
+        most_waiting=settings.most_waiting,
+        chats_folder=settings.chats_folder,
+        votes=settings.votes,
     )
 
 

@@ -26,6 +26,9 @@ footer { display: none !important; }
 #picker { flex: 1 1 auto; width: auto; min-width: 0 !important; }
 #compare { flex: 0 0 auto; width: auto; min-width: 0 !important; border: 0; padding: 0 .75rem; background: none; }
 #theme { flex: 0 0 auto; min-width: 2.75rem !important; }
+#pages nav { display: flex; gap: 1rem; }
+#pages a { color: inherit; text-decoration: none; opacity: .75; }
+#pages a[aria-current] { opacity: 1; font-weight: 600; }
 #columns { height: calc(100dvh - 11.5rem); flex-wrap: nowrap; }
 #columns > * { height: 100% !important; min-width: 0 !important; }
 #talk .top-panel, #beside .top-panel { display: none; }
@@ -75,6 +78,16 @@ HEAD = """
 })();
 </script>
 """
+
+
+def nav(here: str) -> str:
+    """Links to all pages."""
+    pages = {"Chat": "/app/", "Arena": "/arena/", "Generations": "/generations/"}
+    links = (
+        f"<a href='{path}'{' aria-current=page' if name == here else ''}>{name}</a>"
+        for name, path in pages.items()
+    )
+    return f"<nav>{''.join(links)}</nav>"
 
 
 def theme() -> Any:

@@ -10,13 +10,14 @@ import gradio as gr
 from nomoat.serve.models import Catalogue
 from nomoat.serve.web.acts import Acts
 from nomoat.serve.web.chats import Chats, Manner
+from nomoat.serve.web.look import nav
 from nomoat.serve.web.parts import Parts
 from nomoat.serve.web.writing import Writer
 
 # Export is the browser's own download. It asks for the conversation that the page has told it of.
 _EXPORT = "(id) => { if (id) window.location.assign(`/chats/${id}`); }"
 _SURE = "(id, words) => [id && confirm('Delete this conversation?') ? id : '', words]"
-_LATEX = [
+LATEX = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": r"\[", "right": r"\]", "display": True},
     {"left": r"\(", "right": r"\)", "display": False},
@@ -36,6 +37,7 @@ def _lay_out() -> Parts:
     default = Manner()
     chat_id = gr.BrowserState("", storage_key="nomoat-chat", secret="nomoat")  # no secret: it is a name
     with gr.Sidebar(width=280):
+        gr.HTML(nav("Chat"), elem_id="pages")
         new = gr.Button("New chat", elem_id="new", variant="secondary")
         search = gr.Textbox(
             "", elem_id="search", show_label=False, placeholder="Search", max_length=200, container=False
@@ -92,7 +94,7 @@ def _chatbot(name: str, label: str, **more: Any) -> gr.Chatbot:
         sanitize_html=True,
         allow_tags=False,
         allow_file_downloads=False,
-        latex_delimiters=_LATEX,
+        latex_delimiters=LATEX,
         layout="bubble",
         buttons=["copy"],
         **more,
