@@ -9,6 +9,7 @@ import gradio as gr
 
 from nomoat.serve.models import Catalogue
 from nomoat.serve.web.acts import Acts
+from nomoat.serve.web.attach import ATTACH
 from nomoat.serve.web.chats import Chats, Manner
 from nomoat.serve.web.parts import Parts
 from nomoat.serve.web.writing import Writer
@@ -64,6 +65,7 @@ def _lay_out() -> Parts:
         beside = _chatbot("beside", "The base", visible=False)
     pace = gr.Markdown(elem_id="pace")
     with gr.Row(elem_id="entry"):
+        attach = gr.Button("+", elem_id="attach", variant="secondary", min_width=44)
         box = gr.Textbox(
             "",
             elem_id="box",
@@ -78,8 +80,8 @@ def _lay_out() -> Parts:
         send = gr.Button("Send", elem_id="send", variant="primary")
         stop = gr.Button("Stop", elem_id="stop", variant="stop", interactive=False)
     return Parts(
-        chat_id, new, search, past, title, delete, export, model, beside_base, talk, beside, pace, box, send,
-        stop, system, temperature, top_p, max_tokens, seed,
+        chat_id, new, search, past, title, delete, export, model, beside_base, talk, beside, pace, box,
+        attach, send, stop, system, temperature, top_p, max_tokens, seed,
     )  # fmt: skip
 
 
@@ -114,6 +116,7 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
     here = parts.chat_id
     asked = [here, parts.box, *parts.choices()]
     on(page.load, acts.open_page, [here])
+    parts.attach.click(None, [parts.box], [parts.box], js=ATTACH, api_visibility="private")
     for event in (parts.send.click, parts.box.submit):
         on(event, acts.send, asked)
     on(parts.stop.click, acts.stop, [here])
