@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import Gate
-from helpers.serving import Running, wait_until
+from helpers.serving import Running, serving, wait_until
+from nomoat.engine.echo import EchoEngine
 from nomoat.serve.web.attach import MOST_FILE_BYTES
 
 BOX = "#box textarea"
@@ -293,3 +294,34 @@ def test_nothing_else_of_gradio_is_reachable(running: Running, path: str) -> Non
         answer = httpx.request(method, f"{running.url}/app/{path}")
         assert answer.status_code == 404
         assert answer.json()["error"]["message"] == "There is nothing at this address."
+
+
+def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> None:
+    with serving(
+        {"echo": EchoEngine},
+        scopes_of=lambda key: frozenset({"chat"}) if key == "right" else frozenset(),
+        chats_folder=tmp_path,
+    ) as running:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        try:
+            page.goto(f"{running.url}/")
+            page.fill("#key", "wrong")
+            page.click("button")
+            expect(page.get_by_role("alert")).to_have_text("This key is not known here, or was revoked.")
+            page.fill("#key", "right")
+            page.click("button")
+            page.wait_for_function("document.querySelector('#picker input')?.value")
+            page.fill(BOX, "hello")
+            page.press(BOX, "Enter")
+            page.wait_for_function(
+                "document.querySelector('#talk .bot.message')?.innerText.trim() == 'hello'"
+            )
+            assert page.evaluate("document.cookie") == ""
+            page.click("#leave")
+            page.wait_for_selector("#key")
+            page.goto(f"{running.url}/app/")
+            page.wait_for_selector("#key")
+        finally:
+            context.close()

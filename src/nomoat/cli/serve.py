@@ -125,8 +125,7 @@ def serve(
             print_json({"url": url, "models": names, "demands_key": scopes is not None})
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
-            if scopes is None:
-                console().print(f"Chat in the browser: {url}/")
+            console().print(f"Chat in the browser: {url}/")
         run.serve(listening, models, settings, scopes)
 
 

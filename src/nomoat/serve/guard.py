@@ -16,7 +16,7 @@ from nomoat.serve.errors import ApiError
 from nomoat.serve.limits import UNLIMITED, Limits, Ration
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_OPEN_PATHS = frozenset({"/health"})
+_OPEN_PATHS = frozenset({"/health", "/login", "/logout"})  # without a key
 _ADMIN_PATHS = frozenset({"/metrics"})
 _LIMITED = "/v1/"
 CHAT, ADMIN = "chat", "admin"

@@ -30,8 +30,9 @@ _OPEN: Sequence[tuple[str, str]] = (
 )
 
 
-def mount_web_app(app: FastAPI, desk: Desk, chats: Chats) -> Writer:
-    """Serve the pages under /app. The writer is to be closed before the pool is."""
+def mount_web_app(app: FastAPI, desk: Desk, chats: Chats, *, demands_key: bool) -> Writer:
+    """Serve the pages under /app, with a way to log out where keys are demanded. The writer is to be closed before
+    the pool is."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
@@ -40,7 +41,7 @@ def mount_web_app(app: FastAPI, desk: Desk, chats: Chats) -> Writer:
     writer = Writer(desk, chats)
     gr.mount_gradio_app(
         app,
-        chat_page(desk.pool.catalogue, writer, chats),
+        chat_page(desk.pool.catalogue, writer, chats, demands_key=demands_key),
         PATH,
         footer_links=[],
         run_history=False,
