@@ -16,6 +16,7 @@ import uvicorn
 from nomoat.engine.request import ServingEngine
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
+from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import ModelName, ServedModel
 from nomoat.serve.pool import Pool
@@ -74,6 +75,7 @@ def serving(
     most_waiting: int = 32,
     most_bytes: int = 2**20,
     scopes_of: Callable[[str], frozenset[str]] | None = None,
+    limits: Limits = UNLIMITED,
     hosts: frozenset[str] = LOOPBACK_NAMES,
     chats_folder: Path | None = None,
     votes: Votes | None = None,
@@ -88,7 +90,7 @@ def serving(
         idle_s=idle_s,
         metrics=metrics,
     )
-    rules = Rules(hosts, most_bytes, scopes_of)
+    rules = Rules(hosts, most_bytes, scopes_of, limits)
     app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder, votes=votes)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=60))
     thread = threading.Thread(target=server.run, daemon=True)

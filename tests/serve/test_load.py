@@ -93,7 +93,7 @@ def test_a_client_that_hangs_up_ends_its_answer(stream: bool) -> None:
         with running.client() as client:  # its only slot is free again
             assert client.post("/v1/chat/completions", json=chat("hi")).status_code == 200
         assert gate.passed < 20
-        assert running.metric("nomoat_cancelled_answers_total") == 1
+        assert running.metric('nomoat_answers_ended_total{outcome="cancelled"}') == 1
 
 
 def test_a_client_that_hangs_up_while_it_waits_leaves_the_queue() -> None:
@@ -229,11 +229,15 @@ def test_metrics_add_up() -> None:
         for _ in range(3):
             client.post("/v1/chat/completions", json=chat("one two"))
         client.post("/v1/chat/completions", json=chat("x", temperature=9))
+        assert client.post("/v1/chat/completions", json=chat("one two", stream=True)).is_success
         page = client.get("/metrics").text
-        assert running.metric("nomoat_prompt_tokens_total") == 3 * len("one two")
-        assert running.metric("nomoat_completion_tokens_total") == 3 * len("one two")
-        assert running.metric("nomoat_time_to_first_token_seconds_count") == 3
-        assert running.metric("nomoat_answer_tokens_per_second_count") == 3
+        assert running.metric("nomoat_prompt_tokens_total") == 4 * len("one two")
+        assert running.metric("nomoat_completion_tokens_total") == 4 * len("one two")
+        assert running.metric("nomoat_time_to_first_token_seconds_count") == 4
+        assert running.metric("nomoat_answer_tokens_per_second_count") == 4
         assert running.metric('nomoat_model_bytes{model="echo"}') == 1
         assert 'nomoat_requests_total{path="/v1/chat/completions",status="400"} 1.0' in page
+        assert running.metric("nomoat_requests_begun_total") == 6  # the one for /metrics too
+        assert running.metric("nomoat_answers_begun_total") == 4
+        assert running.metric('nomoat_answers_ended_total{outcome="stop"}') == 4
         assert "process_resident_memory_bytes" in page

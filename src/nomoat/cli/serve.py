@@ -71,6 +71,16 @@ def serve(
     queue: Annotated[
         int, typer.Option("--queue", metavar="N", min=1, help="Requests that may wait for their turn.")
     ] = 64,
+    key_at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--key-at-once", metavar="N", min=1, help="Requests of one key that run or wait at once."
+        ),
+    ] = None,
+    key_per_minute: Annotated[
+        int | None,
+        typer.Option("--key-per-minute", metavar="N", min=1, help="Requests of one key within a minute."),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,6 +100,7 @@ def serve(
     with console(stderr=True).status("Starting …"):
         from nomoat.ledger.artifacts import HOUSE
         from nomoat.serve import run
+        from nomoat.serve.limits import Limits
         from nomoat.serve.web.arena import Votes
         from nomoat.serve.web.chats import CHATS
 
@@ -100,6 +111,7 @@ def serve(
             budget_bytes=run.half_of_memory() if memory_gib is None else int(memory_gib * 2**30),
             idle_s=idle_s,
             most_waiting=queue,
+            limits=Limits(key_at_once, key_per_minute),
             hosts=frozenset(name.lower() for name in allow_host or ()),
             chats_folder=workspace / HOUSE / CHATS,
             votes=Votes(workspace / HOUSE / "ledger.db", lambda key: _voter(workspace, key)),
@@ -107,15 +119,17 @@ def serve(
         listening = run.listen(host, port)
     with listening:
         scopes = None if run.is_loopback(listening) else _keys_of(workspace)
+        if scopes is None and (key_at_once or key_per_minute):
+            raise ServeError(
+                "--key-at-once and --key-per-minute limit keys, and on this machine alone none is demanded",
+                hint="Leave them out, or listen beyond this machine: --host 0.0.0.0",
+            )
         url = run.url_of(listening)
         if as_json:
             print_json({"url": url, "models": names, "demands_key": scopes is not None})
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
-            if scopes is None:
-                console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
-            else:
-                console().print(f"Vote in the browser, with a key as password: {url}/arena/")
+            console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
         run.serve(listening, models, settings, scopes)
 
 

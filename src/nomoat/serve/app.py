@@ -29,6 +29,7 @@ from nomoat.serve.responses import responses
 from nomoat.serve.turns import Desk
 from nomoat.serve.web.arena import Arena, Votes
 from nomoat.serve.web.chats import Chats
+from nomoat.serve.web.login import Sessioned, Sessions, mount_login
 from nomoat.serve.web.mount import mount_arena, mount_web_app
 from nomoat.serve.web.writing import Writer
 
@@ -72,12 +73,16 @@ def create_app(
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
     if chats_folder is not None:
-        writer = mount_web_app(app, desk, Chats(chats_folder))
+        writer = mount_web_app(app, desk, Chats(chats_folder), demands_key=rules.scopes_of is not None)
         if votes is not None and arena is not None:
             mount_arena(app, arena, votes.ledger_path)
 
     app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules)
+    if chats_folder is not None and rules.scopes_of is not None:
+        sessions = Sessions()
+        mount_login(app, sessions, rules.scopes_of)
+        app.add_middleware(Sessioned, sessions=sessions)
     app.add_middleware(Counted, metrics=metrics)  # the outermost: what the guard refuses counts too
 
     @app.post("/v1/chat/completions", response_class=Response)

@@ -14,8 +14,7 @@ INVALID, SERVER = "invalid_request_error", "server_error"
 
 
 class ApiError(Exception):
-    """A request that is refused. `param` is the key at fault, `code` a word for programs; a 401 `asks` for a key by
-    this scheme."""
+    """A request that is refused. `param` is the key at fault, `code` a word for programs."""
 
     def __init__(
         self,
@@ -26,7 +25,6 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
-        asks: str = "Bearer",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -35,7 +33,6 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
-        self.asks = asks
 
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
@@ -46,7 +43,7 @@ class ApiError(Exception):
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(math.ceil(self.retry_after_s))
         if self.status == 401:
-            headers["WWW-Authenticate"] = 'Basic realm="nomoat"' if self.asks == "Basic" else self.asks
+            headers["WWW-Authenticate"] = "Bearer"
         return Response(json.dumps(self.body()).encode(), self.status, headers, media_type="application/json")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import final
 
@@ -13,14 +13,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.serve.errors import ApiError
+from nomoat.serve.limits import UNLIMITED, Limits, Ration
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_OPEN_PATHS = frozenset({"/health"})
-_ADMIN_PATHS = frozenset({"/metrics"})
+_OPEN_PATHS = frozenset({"/health", "/login", "/logout"})  # without a key
+_LIMITED = "/v1/"
 CHAT, VOTE, ADMIN = "chat", "vote", "admin"
-# Pages where a browser may send the key as Basic's password, for it has no way to send Bearer. Pages of other servers
-# cannot make use of that: their origin is refused first.
-_PAGES = {"arena": VOTE, "generations": CHAT}
+_SCOPES = {"/metrics": ADMIN, "/arena": VOTE}
+"""What a key needs for a path and what lies below it; elsewhere CHAT."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Rules:
             point here (DNS rebinding) is found out by that name.
         most_bytes: of a request's body.
         scopes_of: the scopes of a key, none for a key that is not known; None where no key is demanded.
+        limits: what each key may ask of the API.
     """
 
     hosts: frozenset[str]
     most_bytes: int
     scopes_of: Callable[[str], frozenset[str]] | None
+    limits: Limits = UNLIMITED
 
 
 @final
@@ -46,20 +48,24 @@ class Guard:
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
+        self._ration = Ration(rules.limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        try:
-            self._check_names(headers)
-            await self._check_key(scope["path"], headers)
-            body = await self._body(headers, receive)
-        except ApiError as refused:
-            await refused.response()(scope, receive, send)
-            return
-        await self._app(scope, _replayed(body, receive), send)
+        with ExitStack() as held:
+            try:
+                self._check_names(headers)
+                key = await self._check_key(scope["path"], headers)
+                if key is not None and scope["method"] == "POST" and scope["path"].startswith(_LIMITED):
+                    held.enter_context(self._ration.request(key))
+                body = await self._body(headers, receive)
+            except ApiError as refused:
+                await refused.response()(scope, receive, send)
+                return
+            await self._app(scope, _replayed(body, receive), send)
 
     def _check_names(self, headers: Headers) -> None:
         if headers.getlist("host") and not self._is_ours(headers["host"]):
@@ -88,25 +94,24 @@ class Guard:
             return False
         return True
 
-    async def _check_key(self, path: str, headers: Headers) -> None:
+    async def _check_key(self, path: str, headers: Headers) -> str | None:
+        """The key, None where none is demanded."""
         if self._rules.scopes_of is None or path in _OPEN_PATHS:
-            return
-        page = path.split("/")[1]
+            return None
         key = key_of(headers)
-        asks = "Basic" if page in _PAGES else "Bearer"
-        if not key or (_scheme(headers) == "basic" and asks != "Basic"):
-            how = "any name, and the key as password" if asks == "Basic" else "Authorization: Bearer KEY"
-            raise ApiError(401, f"This server demands a key: {how}.", code="missing_api_key", asks=asks)
+        if not key:
+            raise ApiError(
+                401, "This server demands a key: Authorization: Bearer KEY.", code="missing_api_key"
+            )
         scopes = await run_in_threadpool(self._rules.scopes_of, key)
         if not scopes:
-            raise ApiError(
-                401, "This key is not known here, or was revoked.", code="invalid_api_key", asks=asks
-            )
-        wanted = ADMIN if path in _ADMIN_PATHS else _PAGES.get(page, CHAT)
+            raise ApiError(401, "This key is not known here, or was revoked.", code="invalid_api_key")
+        wanted = _SCOPES.get("/" + path.split("/")[1], CHAT)
         if wanted not in scopes and ADMIN not in scopes:
             raise ApiError(
                 403, f"This key lacks the scope {wanted}.", kind="permission_error", code="missing_scope"
             )
+        return key
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, read here so that one too large is never kept."""
@@ -135,18 +140,9 @@ class Guard:
 
 
 def key_of(headers: Mapping[str, str]) -> str:
-    """The key that a request came with, as Bearer or as Basic's password; '' for none."""
-    given = headers.get("authorization", "").partition(" ")[2].strip()
-    if _scheme(headers) != "basic":
-        return given if _scheme(headers) == "bearer" else ""
-    try:
-        return base64.b64decode(given, validate=True).decode().partition(":")[2].strip()
-    except ValueError:
-        return ""
-
-
-def _scheme(headers: Mapping[str, str]) -> str:
-    return headers.get("authorization", "").partition(" ")[0].lower()
+    """The key that a request came with; '' for none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

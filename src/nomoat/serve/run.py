@@ -18,6 +18,7 @@ from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
 from nomoat.errors import ServeError
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
+from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Catalogue, ServedModel
 from nomoat.serve.pool import Pool
@@ -39,6 +40,7 @@ class Settings:
         idle_s: a model that nobody used for so long is closed.
         most_waiting: requests that may wait; the next one is sent away.
         hosts: names besides localhost and numbers by which the server may be asked for.
+        limits: what each key may ask for.
         chats_folder: where the web app keeps conversations; None serves no web app.
         votes: where votes of the web app's arena go; None serves no arena.
     """
@@ -50,6 +52,7 @@ class Settings:
     idle_s: float
     most_waiting: int
     hosts: frozenset[str] = frozenset()
+    limits: Limits = UNLIMITED
     chats_folder: Path | None = None
     votes: Votes | None = None
 
@@ -143,7 +146,7 @@ def make_app(
         idle_s=settings.idle_s,
         metrics=metrics,
     )
-    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of)
+    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of, settings.limits)
     return create_app(
         pool,
         metrics,

@@ -34,6 +34,7 @@ footer { display: none !important; }
 #talk .top-panel, #beside .top-panel { display: none; }
 #pace { min-height: 1.4rem; opacity: .75; font-size: .85rem; }
 #entry button { flex: 0 0 auto; min-width: 5.5rem !important; }
+#entry #attach { min-width: 2.75rem !important; }
 #past .wrap { display: flex; flex-direction: column; flex-wrap: nowrap; gap: .15rem;
   max-height: 40vh; overflow-y: auto; }
 #past label { width: 100%; border: 0; box-shadow: none; background: none; }
@@ -45,6 +46,7 @@ footer { display: none !important; }
   .gradio-container main.fillable { padding: .5rem .5rem .25rem 2.5rem !important; }
   #columns { flex-direction: column; }
   #entry button { min-width: 3.5rem !important; }
+  #entry button:disabled { display: none; }
 }
 """
 
@@ -59,6 +61,7 @@ HEAD = """
   new MutationObserver((_, watching) => {
     if (!document.getElementById("theme")) return;
     watching.disconnect();
+    document.getElementById("attach").title = "Attach text files";
     if (window.innerWidth <= 640) document.querySelector(".sidebar.open .toggle-button")?.click();
     if (localStorage.getItem("nomoat-theme")) set(localStorage.getItem("nomoat-theme") === "dark");
   }).observe(document.documentElement, { childList: true, subtree: true });

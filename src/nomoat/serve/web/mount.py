@@ -66,13 +66,14 @@ def _mount(app: FastAPI, page: Any, path: str, *, css: str = CSS, head: str = HE
     )
 
 
-def mount_web_app(app: FastAPI, desk: Desk, chats: Chats) -> Writer:
-    """Serve the chat page. The writer is to be closed before the pool is."""
+def mount_web_app(app: FastAPI, desk: Desk, chats: Chats, *, demands_key: bool) -> Writer:
+    """Serve the chat page, with a way to log out where keys are demanded. The writer is to be closed before the pool
+    is."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from nomoat.serve.web.page import chat_page
 
     writer = Writer(desk, chats)
-    _mount(app, chat_page(desk.pool.catalogue, writer, chats), PATH)
+    _mount(app, chat_page(desk.pool.catalogue, writer, chats, demands_key=demands_key), PATH)
     app.add_middleware(Fence)
 
     @app.get("/", include_in_schema=False)
