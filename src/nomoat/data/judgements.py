@@ -58,6 +58,7 @@ def prepare_judgements(
     max_truncated: float = 0.5,
     dedup: bool = True,
     keep_out: Collection[str] = (),
+    leave_out: Collection[str] = (),
     progress: Progress | None = None,
 ) -> DataReport:
     """Write `judged/train` and `judged/held_out` (judged answers), and of the held-out rows what evaluation reads:
@@ -66,9 +67,9 @@ def prepare_judgements(
 
     `wanted` "pairs" takes preference rows only, "any" rated ones too, but not both kinds in one night. A row is held
     out by the same hash as in `prepare`, so that a prompt is on the same side of both, and always where it asks one of
-    `keep_out` (keys of `split.asked_keys`). Prompt and answer together are
-    cut to `max_seq_len` tokens. Rows whose answers are empty or the same are bad rows; so are those whose template
-    does not show both answers behind the same prompt.
+    `keep_out` (keys of `split.asked_keys`); rows whose content's hash is in `leave_out` are left out. Prompt and
+    answer together are cut to `max_seq_len` tokens. Rows whose answers are empty or the same are bad rows; so are those
+    whose template does not show both answers behind the same prompt.
 
     Raises DataError where a file cannot be used, or the rows as a whole cannot make a night."""
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,17 @@ def prepare_judgements(
         (out / "held_out.jsonl").open("w", encoding="utf-8", newline="\n") as talks,
         (out / ASKED).open("wb") as asked,
     ):
-        rows = _read(files, split_by, dedup, frozenset(keep_out), max_bad_rows, tally, said, progress)
+        rows = _read(
+            files,
+            split_by,
+            dedup,
+            frozenset(keep_out),
+            frozenset(leave_out),
+            max_bad_rows,
+            tally,
+            said,
+            progress,
+        )
         while batch := list(islice(rows, _BATCH_ROWS)):
             for item, group in zip(batch, _groups(batch, template, max_seq_len, tally), strict=True):
                 if group is None:
@@ -150,6 +161,7 @@ def _read(
     split_by: str,
     dedup: bool,
     keep_out: frozenset[str],
+    leave_out: frozenset[str],
     max_bad_rows: float,
     tally: Tally,
     said: list[str],
@@ -170,6 +182,9 @@ def _read(
                 continue
             assert isinstance(row, PreferenceRow | RatingRow), row
             judged = _judged(row, split_by, keep_out)
+            if judged.content_hash in leave_out:
+                tally.counts["contaminated"] += 1
+                continue
             digest = bytes.fromhex(judged.content_hash[:32])
             if dedup and digest in seen:
                 tally.counts["duplicate"] += 1
@@ -293,7 +308,12 @@ def _report(
 ) -> DataReport:
     rows = tally.rows()
     kind = "pairs" if answers == 2 else "rated answers"
-    left_out = {"bad": rows.bad, "duplicate": rows.duplicate, "too long": rows.cut_to_nothing}
+    left_out = {
+        "bad": rows.bad,
+        "duplicate": rows.duplicate,
+        "contaminated": rows.contaminated,
+        "too long": rows.cut_to_nothing,
+    }
     parts = [f"{rows.train:,} {kind} to learn from", f"{rows.held_out:,} held out"]
     parts += [f"{count:,} {what}" for what, count in left_out.items() if count]
     return DataReport(

@@ -63,6 +63,7 @@ def prepare(
     train_on: TrainOn = "all",
     use_preferred: bool = False,
     keep_out: Collection[str] = (),
+    leave_out: Collection[str] = (),
     progress: Progress | None = None,
 ) -> DataReport:
     """Write `train/` and `held_out/` (token stores), `held_out.jsonl` (the held-out conversations, for answers
@@ -73,7 +74,7 @@ def prepare(
     each beginning with the last token of the one before, so that every token is predicted once. Advice to
     raise it stops at `context`, the longest row that the base can read. Rows are held out by a hash: of their
     prompt, so that no prompt is on both sides, or of their whole `content`; and always where they ask one of
-    `keep_out` (keys of `split.asked_keys`).
+    `keep_out` (keys of `split.asked_keys`). Rows whose content's hash is in `leave_out` are left out.
 
     Memory does not grow with the files, but for duplicates: about 100 bytes a row (16 of hash, the rest
     Python's) to know them again, 1 GB for ten million rows; none with dedup=False.
@@ -85,7 +86,7 @@ def prepare(
     tally, said = Tally(), list[str]()
     examples: list[list[Piece]] = []
     read = _read(sources, max_bad_rows, use_preferred, tally, said, progress)
-    kept = _kept(read, dedup, split_by, frozenset(keep_out), tally)
+    kept = _kept(read, dedup, split_by, frozenset(keep_out), frozenset(leave_out), tally)
     to_tokens = _Tokeniser(tokenizer, template, train_on, max_seq_len, tally)
     with (
         TokenStoreWriter(out / "train") as train,
@@ -178,12 +179,20 @@ def _untrained(message: Message) -> Message:
 
 
 def _kept(
-    rows: Iterable[ChatRow | TextRow], dedup: bool, split_by: str, keep_out: frozenset[str], tally: Tally
+    rows: Iterable[ChatRow | TextRow],
+    dedup: bool,
+    split_by: str,
+    keep_out: frozenset[str],
+    leave_out: frozenset[str],
+    tally: Tally,
 ) -> Iterator[_Kept]:
-    """The first of all rows that are the same, with where they belong in the split."""
+    """The first of all rows that are the same, with where they belong in the split; without those to leave out."""
     seen: set[bytes] = set()
     for row in rows:
         content_hash = row.content_hash()
+        if content_hash in leave_out:
+            tally.counts["contaminated"] += 1
+            continue
         if dedup:
             digest = bytes.fromhex(content_hash[:32])
             if digest in seen:
@@ -328,6 +337,7 @@ def _sentence(rows: RowCounts, train: TokenStoreWriter) -> str:
     left_out = {
         "bad": rows.bad,
         "duplicate": rows.duplicate,
+        "contaminated": rows.contaminated,
         "not preferred": rows.not_preferred,
         "without an answer": rows.without_answer,
         "too long": rows.cut_to_nothing,

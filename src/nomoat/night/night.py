@@ -19,6 +19,7 @@ from nomoat.model.load import choose_machine, make_deterministic, resolve_base, 
 from nomoat.night.base import Base
 from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
+from nomoat.night.contamination import contaminated
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, owners_prompts
@@ -33,7 +34,7 @@ from nomoat.night.forecast import (
     prices_of,
 )
 from nomoat.night.gate import find_rival
-from nomoat.night.jobs import Job
+from nomoat.night.jobs import Job, make
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import (
     adapter_keys,
@@ -154,15 +155,18 @@ class _Night:
         while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and judged when
         it is its turn."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
+        overlaps, leave_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = None
         held_out = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
         if self.sources.train:
-            data = self._without(held_out, partial(self.orders.data, base, own_answers))
+            data = self._without(held_out, partial(self.orders.data, base, own_answers, leave_out))
         if votes is not None:  # the arena may have drawn their prompts from rows that were held out
             held_out.update(held_out_row_keys(self.stages.ledger))
         if self.recipe.prefer and not self.sources.asked:
-            judgements = self._without(held_out, partial(self.orders.judgements, base, None, votes))
+            judgements = self._without(
+                held_out, partial(self.orders.judgements, base, None, votes, leave_out)
+            )
         rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked)
         learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded)
@@ -237,6 +241,7 @@ class _Night:
             plan=plan.sentences,
             licences=licences_of(base.folder, self.sources),
             pretrain=self.pretrained,
+            overlaps=overlaps,
             data=data,
             judgements=judgements,
             trained=made,
@@ -266,6 +271,19 @@ class _Night:
             return None
         self.stages.watcher.note(found.said)
         return self.stages.do(found.job())
+
+    def _overlaps(self) -> tuple[Artifact | None, list[str]]:
+        """Which rows hold what the suites ask, and the hashes of those that are left out for it."""
+        if not self.sources.prompts or not (self.sources.train or self.sources.prefer):
+            return None, []
+        store, job = self.stages.store, self.orders.overlaps()
+        found = store.get(job.kind, job.key) or make(store, job, lambda share, seconds_left, note: None)
+        if not found.meta["rows"]:
+            return found, []
+        removes = self.recipe.data.decontaminate == "remove"
+        what = "they are left out" if removes else "data.decontaminate: remove leaves them out"
+        self.stages.watcher.note(f"{found.meta['said']}: {what}")
+        return found, contaminated(found.path) if removes else []
 
     def _without(self, keys: Collection[str], order: Callable[..., Job]) -> Artifact:
         """The rows without those that ask what the gate asks, by its `asked_keys`. Only where there are such rows is
