@@ -116,6 +116,11 @@ class Arena:
         shown = self._shown.get(shown_id)
         return shown if shown is not None and shown.voter == voter else None
 
+    def skip(self, shown_id: str, voter: str) -> None:
+        """Leave a battle without a vote."""
+        if self.find(shown_id, voter) is not None:
+            del self._shown[shown_id]
+
     async def vote(self, shown_id: str, voter: str, verdict: VoteVerdict, note: str) -> Vote | None:
         """Keep the vote and tell who was who. None where there is nothing to vote on any more.
 
