@@ -86,6 +86,7 @@ class Arena:
         self._self_share = votes.self_share
         self._chance = random.SystemRandom()
         self._resolved: dict[str, Contestant] = {}
+        self._asked_as: dict[str, str] = {}
         self._ahead: list[Battle] = []
         self._filling: asyncio.Task[None] | None = None
         self._shown: dict[str, Shown] = {}
@@ -115,6 +116,11 @@ class Arena:
         """The battle that this voter has before them; None where they have voted on it, or it was never theirs."""
         shown = self._shown.get(shown_id)
         return shown if shown is not None and shown.voter == voter else None
+
+    def skip(self, shown_id: str, voter: str) -> None:
+        """Leave a battle without a vote."""
+        if self.find(shown_id, voter) is not None:
+            del self._shown[shown_id]
 
     async def vote(self, shown_id: str, voter: str, verdict: VoteVerdict, note: str) -> Vote | None:
         """Keep the vote and tell who was who. None where there is nothing to vote on any more.
@@ -188,14 +194,14 @@ class Arena:
 
     async def _room(self, name: str, question: Question) -> int:
         """Tokens that an answer may have at most."""
-        async with self._desk.model(self._served_name(name)) as loaded:
+        async with self._desk.model(self._asked_as[name]) as loaded:
             settings = _settings(replace(SAMPLING, max_new_tokens=loaded.engine.n_ctx))
             prepared = await asyncio.to_thread(prepare_chat, loaded.engine, _asked(question), settings)
             return prepared.request.sampling.max_new_tokens
 
     async def _answer(self, side: Contestant, question: Question, sampling: Sampling) -> str:
         parts = []
-        async with self._desk.model(self._served_name(side.name)) as loaded:
+        async with self._desk.model(self._asked_as[side.name]) as loaded:
             prepared = await asyncio.to_thread(
                 prepare_chat, loaded.engine, _asked(question), _settings(sampling)
             )
@@ -223,7 +229,10 @@ class Arena:
                 except NomoatError:  # trained from scratch, without a base; or its files are gone
                     continue
                 self._resolved[resolved] = Contestant(served.name, served.model)
-            found.setdefault(self._resolved[resolved].model, self._resolved[resolved])
+            one = self._resolved[resolved]
+            # what clients may ask for: a base is resolved to a name that is none of those
+            self._asked_as[one.name] = resolved if resolved in names else name
+            found.setdefault(one.model, one)
         return list(found.values())
 
     def _unvoted(self) -> list[Battle]:
@@ -262,9 +271,6 @@ class Arena:
         equally_good = np.argwhere(np.triu(gain_MM >= gain_MM.max() * (1 - 1e-9), 1))
         first, second = equally_good[self._chance.randrange(len(equally_good))]
         return contestants[first], contestants[second]
-
-    def _served_name(self, name: str) -> str:
-        return next(resolved for resolved, one in self._resolved.items() if one.name == name)
 
     # ---- what is kept
 

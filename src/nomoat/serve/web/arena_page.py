@@ -122,9 +122,9 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
         )
 
     on(page.load, acts.open, [parts.shown_id])
-    on(parts.next.click, acts.next, None)
+    on(parts.next.click, acts.next, [parts.shown_id])
     for event in (parts.ask.click, parts.box.submit):
-        on(event, acts.ask, [parts.box])
+        on(event, acts.ask, [parts.shown_id, parts.box])
     for button, (verdict, _) in zip(parts.ballot, _VERDICTS.values(), strict=True):
         on(button.click, acts.voting(verdict), [parts.shown_id, parts.note])
     on(parts.standing.select, acts.standings, None, [parts.standings])
@@ -144,21 +144,23 @@ class Acts:
         if shown is not None:
             yield self._battle(shown)
             return
-        async for changes in self.next(request):
+        async for changes in self.next("", request):
             yield changes
 
-    async def next(self, request: gr.Request) -> AsyncGenerator[Changes]:
+    async def next(self, shown_id: str, request: gr.Request) -> AsyncGenerator[Changes]:
         """A held-out prompt."""
+        self._arena.skip(shown_id or "", self._voter(request))
         yield self._waiting("")
         try:
             yield self._battle(await self._arena.draw(self._voter(request)))
         except (NomoatError, ApiError) as error:
             yield self._failed(error)
 
-    async def ask(self, text: str, request: gr.Request) -> AsyncGenerator[Changes]:
+    async def ask(self, shown_id: str, text: str, request: gr.Request) -> AsyncGenerator[Changes]:
         """A prompt of the voter's own."""
         if not text.strip():
             return
+        self._arena.skip(shown_id or "", self._voter(request))
         yield self._waiting(text)
         try:
             yield self._battle(await self._arena.ask(text, self._voter(request))) | {self._parts.box: ""}
@@ -176,7 +178,7 @@ class Acts:
                 gr.Warning(str(error), title="The vote could not be kept")
                 unchanged: Changes = gr.skip()
                 return unchanged
-            said = told(cast) if cast else "This one was voted on already: the first vote counts."
+            said = told(cast) if cast else "This one was voted on already, or skipped: the first vote counts."
             return self._ballot(False) | {self._parts.told: said, self._parts.note: ""}
 
         return vote
