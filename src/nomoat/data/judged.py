@@ -166,7 +166,7 @@ class JudgedRows:
 
     def first(self, most: int) -> JudgedRows:
         """The first `most` groups."""
-        return JudgedRows(_First(self.groups, most), self._reference[: most * self.groups.answers])
+        return JudgedRows(Some(self.groups, 0, most), self._reference[: most * self.groups.answers])
 
     def pack(self, which: Sequence[int], device: torch.device | str) -> Packed:
         """Some of the groups, every prompt once."""
@@ -180,12 +180,15 @@ class JudgedRows:
 
 
 @final
-class _First:
-    def __init__(self, groups: Groups, most: int) -> None:
-        self._groups, self.answers, self.lengths = groups, groups.answers, groups.lengths[:most]
+class Some:
+    """The groups from `start` on, before `end`."""
+
+    def __init__(self, groups: Groups, start: int, end: int) -> None:
+        self._groups, self._start, self.answers = groups, start, groups.answers
+        self.lengths = groups.lengths[start:end]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Group:
-        return self._groups[index]
+        return self._groups[self._start + index]

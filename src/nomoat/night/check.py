@@ -13,7 +13,7 @@ from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.model.load import resolve_base
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders, Outcome
-from nomoat.night.recipes import data_keys, judgement_keys
+from nomoat.night.recipes import comparison_keys, data_keys, judgement_keys
 from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import find_sources
 from nomoat.night.stages import run_data, run_judgements
@@ -49,6 +49,8 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
     prompts_with_checks(sources.asked)
     if sources.prefer:
         stages["prefer"] = run_judgements, sources.prefer, judgement_keys(recipe)
+    if sources.compared:
+        stages["reward"] = run_judgements, sources.compared, comparison_keys(recipe)
     reports = {}
     for trainer, (run, files, keys) in stages.items():
         with ArtifactStore(workspace).check_dir() as folder:

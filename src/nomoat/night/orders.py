@@ -14,6 +14,7 @@ from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
     adapter_keys,
+    comparison_keys,
     data_keys,
     first_training,
     judgement_keys,
@@ -100,6 +101,29 @@ class Orders(TrainingOrders):
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
             inputs={"base": base.source, **inputs, **template_input(self.sources.chat_template)},
+            params=keys,
+            run=partial(
+                run_judgements,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=list(files),
+                **keys,
+            ),
+        )
+
+    def comparisons(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the judged answers that the reward model learns from; those to one of
+        `keep_out` are held out."""
+        keys = comparison_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
+        files = self.sources.compared
+        return Job(
+            kind="judgements",
+            why=f"{len(files)} file(s) of judged answers to read, check and tokenise for the reward model",
+            inputs={
+                "base": base.source,
+                **self.sources.fingerprints(files),
+                **template_input(self.sources.chat_template),
+            },
             params=keys,
             run=partial(
                 run_judgements,

@@ -12,10 +12,11 @@ from typing import Any
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.files import hash_file
 from nomoat.model.load import Machine, choose_machine
-from nomoat.night.base import Base
+from nomoat.night.base import Base, template_input
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import adapter_keys, policy_keys, preference_keys, training_keys
 from nomoat.night.reinforcement import run_reinforce
+from nomoat.night.rewarding import run_reward
 from nomoat.night.sources import Sources
 from nomoat.night.stages import ADAPTER, MODEL, run_prefer, run_pretrain, run_sft
 from nomoat.plan.memory import Checkpointing
@@ -126,6 +127,53 @@ class TrainingOrders:
                 keys=keys,
                 gradient_checkpointing=checkpointing,
                 **lora,
+            ),
+        )
+
+    def reward(
+        self,
+        base: Base,
+        comparisons: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """A reward model of the base. Its key depends neither on the time left nor on what changes memory alone."""
+        section = self.recipe.reward
+        assert section is not None
+        machine = choose_machine(section.dtype)
+        keys = training_keys(section, rate, self.recipe.seed, machine.device, section.method)
+        names = ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        adapter = {name: getattr(section, name) for name in names}
+        confidence = self.recipe.evaluate.confidence
+        return Job(
+            kind="reward",
+            why=f"a reward model from {comparisons.meta['rows']['train']} judged pairs",
+            inputs={
+                "base": base.source,
+                "judgements": comparisons.id,
+                **template_input(self.sources.chat_template),
+            },
+            params={
+                "keys": asdict(keys),
+                **adapter,
+                **_bitsandbytes(section.optim != "adamw_torch"),
+                "confidence": confidence,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_reward,
+                base=base.folder,
+                comparisons=comparisons.path,
+                chat_template=self.sources.chat_template,
+                confidence=confidence,
+                machine=machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                keys=keys,
+                gradient_checkpointing=checkpointing,
+                **adapter,
             ),
         )
 
