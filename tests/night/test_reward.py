@@ -16,7 +16,8 @@ from helpers.families import save_tiny
 from helpers.nights import Watched, last_night, run, verify_artifacts, write_rows
 from night.test_prefer import folder_of, write_pairs
 from night.test_reinforce import wait_for_step
-from nomoat.errors import DataError, RecipeError
+from nomoat.errors import DataError, ModelError, RecipeError
+from nomoat.model.load import Machine
 from nomoat.night.rewarding import measure
 from nomoat.recipe_file import load_recipe
 from nomoat.train.reward_model import Measured
@@ -147,3 +148,57 @@ def test_what_cannot_be_is_refused(words: tuple[str, ...], tmp_path: Path) -> No
     )
     loaded = load_recipe(None, ["reward={}", "prefer.train=a.jsonl"])
     assert loaded.recipe.reward is not None
+
+
+@pytest.mark.parametrize("method", ["rloo", "ppo"])
+def test_reinforcement_by_the_reward_model_of_the_night(
+    words: tuple[str, ...], tmp_path: Path, method: str
+) -> None:
+    """And then by the same model as a folder, which gives the same rewards."""
+    prompts = tmp_path / "prompts.jsonl"
+    asked = [{"messages": [{"role": "user", "content": f"Which fruit? ({n})"}]} for n in range(30)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    keys = (
+        f"reinforce.prompts={prompts}",
+        f"reinforce.method={method}",
+        "reinforce.max_new_tokens=12",
+        "reinforce.max_seq_len=96",
+        "reinforce.tokens_per_step=384",
+        "reinforce.max_steps=3",
+        "reinforce.num_generations=4",
+        "reinforce.learning_rate=1e-2",
+        "reinforce.max_kl=50",
+    )
+    night = run(tmp_path, *words, *keys, 'reinforce.rewards=[{"kind": "reward_model"}]')
+    assert [training.kind for training in night.trainings] == ["reward", "sft", "reinforce"]
+    curve = night.trainings[2].curve
+    assert all(point["unrewarded"] < 0.5 and point["reward_std"] > 0 for point in curve["train"])
+    assert all(0 < point["pass_rate"] < 1 for point in curve["held_out"])
+    folder = folder_of(tmp_path, "reward") / "model"
+    named = json.dumps([{"kind": "reward_model", "path": str(folder)}])
+    other = run(tmp_path / "other", *words[:2], *KEYS[:2], *keys, f"reinforce.rewards={named}")
+    assert other.trainings[1].curve == curve
+    said = refused(
+        tmp_path / "third", *words, *keys, 'reinforce.rewards=[{"kind": "reward_model", "path": "no"}]'
+    )
+    assert "reinforce.rewards[0].path: no is no model folder" in said
+
+
+def test_a_score_is_what_transformers_computes(words: tuple[str, ...], tmp_path: Path) -> None:
+    from nomoat.train.rewards import Failed, Question
+    from nomoat.train.rewards.scorer import Scorer
+
+    run(tmp_path, *words)
+    folder = folder_of(tmp_path, "reward") / "model"
+    question = Question("q", ({"role": "user", "content": "Which fruit?"},), {})
+    source = Scorer(folder, Machine("cpu", torch.float32), name="mine")
+    texts = ["The fig.", "The plum is on the mat or not.", "cat " * 600]
+    *found, long = source.score([(question, text) for text in texts])
+    rendered = [
+        f"<|im_start|>user\nWhich fruit?<|im_end|>\n<|im_start|>assistant\n{text}<|im_end|>" for text in texts
+    ]
+    assert found == pytest.approx(scored(folder, rendered[:2]), abs=1e-4)
+    assert isinstance(long, Failed)
+    assert long.kind == "too long"
+    with pytest.raises(ModelError, match="lacks 1 of its model's tensors, such as score.weight"):
+        Scorer(Path(words[0].removeprefix("base=")), Machine("cpu", torch.float32), name="no")

@@ -387,12 +387,24 @@ class _Learner:
             assert evaluated is not None
             assert before is not None
             return self.orders.reinforce(
-                self.base, self.prompts, evaluated, before, rate, seconds_left, checkpointing
+                self.base,
+                self.prompts,
+                evaluated,
+                before,
+                made["reward"] if self._asks_reward_model() else None,
+                rate,
+                seconds_left,
+                checkpointing,
             )
         assert self.judgements is not None
         return self.orders.prefer(
             self.base, self.judgements, made.get("sft"), rate, seconds_left, checkpointing
         )
+
+    def _asks_reward_model(self) -> bool:
+        """Whether `reinforce` learns from this night's reward model."""
+        specs = self.orders.sources.rewards
+        return any(spec.kind == "reward_model" and spec.file is None for spec in specs)
 
     def _rate(self, kind: str) -> tuple[float, str]:
         if kind == "reward":
