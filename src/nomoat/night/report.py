@@ -295,6 +295,7 @@ def _training(training: TrainingSummary, name: str) -> dict[str, Any]:
             report_plots.metric_curve(
                 curve, "margin", "margin of the preferred, nats" + _TIMES.get(kind, ""), name=name
             ),
+            report_plots.reliability(facts.get("bins", []), name=name),
         ]
     return {
         "kind": kind,

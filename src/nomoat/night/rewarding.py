@@ -68,8 +68,7 @@ def run_reward(
         f"({confidence:.0%} interval {found['accuracy_low']:.1%} to {found['accuracy_high']:.1%}); calibration error "
         f"{found['calibration_error']:.1%}, before calibration {found['uncalibrated_error']:.1%}"
     )
-    meta = {key: value for key, value in found.items() if key != "bins"}
-    return replace(outcome, meta=outcome.meta | meta, said=said)
+    return replace(outcome, meta=outcome.meta | found, said=said)
 
 
 def measure(measured: Measured, confidence: float) -> dict[str, Any]:
