@@ -10,7 +10,7 @@ run: .venv/.core            ## a whole night on the embedded base, then: nomoat 
 	$(BIN)/nomoat run
 
 test: .venv/.dev            ## the whole suite, fast tests first
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0
 
 fuzz: .venv/.dev            ## 2,000 requests made up from the server's OpenAPI document
 	NOMOAT_FUZZ_CASES=2000 $(BIN)/python -m pytest tests/serve/test_fuzz.py

@@ -19,7 +19,7 @@ def pins() -> dict[str, str]:
 def test_every_dependency_is_pinned_to_what_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    assert extras.keys() == {"hub", "gpu", "cluster", "postgres", "dev"}
+    assert extras.keys() == {"hub", "gpu", "eval", "cluster", "postgres", "dev"}
     every_extra = [name for extra in extras.values() for name in extra]
     wanted = [*project["project"]["dependencies"], *every_extra, *project["build-system"]["requires"]]
     names = [re.match(r"[A-Za-z0-9._-]+", line)[0] for line in wanted]  # type: ignore[index]

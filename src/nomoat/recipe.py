@@ -41,6 +41,9 @@ class Data(Part):
     """Share of rows that may be longer than `sft.max_seq_len` before the night is refused."""
     dedup: bool = True
     """Drop rows whose content was seen before."""
+    decontaminate: Literal["list", "remove"] = "list"
+    """What is done about rows that hold what a file of `evaluate.prompts` asks, word for word or nearly: `list` says
+    which they are, `remove` takes them out before the split."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's own chat template."""
     train_on: Literal["all", "last"] = "all"

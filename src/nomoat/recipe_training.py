@@ -104,6 +104,10 @@ class Prefer(Optimiser):
     """In place of `train`: files of prompts with checks, as in `evaluate.prompts`. The model as this stage finds it
     answers each of them `samples` times, and answers that pass all checks are preferred to those that do not. Where
     neither is given and `data.train` is the starter data: its own prompts."""
+    votes: Literal["only"] | bool = True
+    """Learn from the ledger's blind votes too, where there are any: the better answer is preferred to the other, ties
+    and votes on held-out prompts teach nothing. `only` takes nothing else, and leaves this stage out of a night that
+    has too few of them yet. With `loss_type: kto` and no pairs beside, "both bad" is two bad answers."""
     samples: Annotated[int, Field(ge=2)] = 4
     """Answers to each of `prompts`."""
     temperature: Positive = 1.0
@@ -152,6 +156,9 @@ class Prefer(Optimiser):
             raise ValueError(
                 "prompts and train exclude each other: answers are judged by checks, or were before"
             )
+        for key in ("train", "prompts"):
+            if self.votes == "only" and getattr(self, key):
+                raise ValueError(f"votes: only takes nothing else, and {key} names files: set votes to true")
         return self
 
     @model_validator(mode="after")

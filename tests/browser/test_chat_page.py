@@ -12,7 +12,9 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import Gate
-from helpers.serving import Running, wait_until
+from helpers.serving import Running, serving, wait_until
+from nomoat.engine.echo import EchoEngine
+from nomoat.serve.web.attach import MOST_FILE_BYTES
 
 BOX = "#box textarea"
 IDLE, BUSY = "#stop[disabled]", "#stop:not([disabled])"
@@ -189,6 +191,38 @@ def test_system_prompt_sampling_and_the_base_beside(reader: Reader, chats_folder
     assert chat["turns"][0]["base"]["model"] == "base"
 
 
+def test_text_files_become_part_of_the_message(reader: Reader, chats_folder: Path) -> None:
+    page = reader.page
+    page.fill(BOX, "What is this?")
+
+    def attach(*files: tuple[str, bytes]) -> None:
+        with page.expect_file_chooser() as chooser:
+            page.click("#attach")
+        chooser.value.set_files(
+            [{"name": name, "mimeType": "text/plain", "buffer": content} for name, content in files]
+        )
+
+    attach(("a.md", b"before\n````\n<script>window.hit = 1</script>\n"), ("b`c.txt", "größer\r\n".encode()))
+    text = (
+        "What is this?\n\n`a.md`:\n`````\nbefore\n````\n<script>window.hit = 1</script>\n`````\n\n"
+        "`b c.txt`:\n```\ngrößer\n```\n\n"
+    )
+    expect(page.locator(BOX)).to_have_value(text)
+    attach(("photo.jpg", b"\xff\xd8\xff"), ("nul", b"a\0b"), ("large.txt", b"x" * (MOST_FILE_BYTES + 1)))
+    while len(reader.faults) < 3:
+        page.wait_for_timeout(20)
+    assert [fault.split(";")[0] for fault in reader.faults] == [
+        "photo.jpg is no text in UTF-8",
+        "nul is no text in UTF-8",
+        f"large.txt has {MOST_FILE_BYTES + 1} bytes",
+    ]
+    expect(page.locator(BOX)).to_have_value(text)
+    page.click("#send")
+    page.wait_for_function("document.querySelector('#talk .bot.message pre')?.innerText.includes('<script>')")
+    assert kept(chats_folder)[0]["turns"][0]["user"] == text
+    assert page.evaluate("window.hit") is None
+
+
 HOSTILE = (
     "the beginning <script>window.hit = 1</script> <img src=x onerror='window.hit = 2'> "
     "[a](javascript:window.hit=3) <a href='javascript:window.hit=4'>b</a> "
@@ -226,7 +260,7 @@ def test_phone_and_dark(browser: Any, running: Running) -> None:
         reader.sees("!document.querySelector('.sidebar.open')")
         reader.told("on the phone " * 20, shows="on the phone")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        for part in ("#send", BOX, "#picker"):
+        for part in ("#attach", "#send", BOX, "#picker"):
             box = page.query_selector(part).bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844, part
         wait_until(lambda: _brightness(page) < 60)
@@ -260,3 +294,34 @@ def test_nothing_else_of_gradio_is_reachable(running: Running, path: str) -> Non
         answer = httpx.request(method, f"{running.url}/app/{path}")
         assert answer.status_code == 404
         assert answer.json()["error"]["message"] == "There is nothing at this address."
+
+
+def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> None:
+    with serving(
+        {"echo": EchoEngine},
+        scopes_of=lambda key: frozenset({"chat"}) if key == "right" else frozenset(),
+        chats_folder=tmp_path,
+    ) as running:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        try:
+            page.goto(f"{running.url}/")
+            page.fill("#key", "wrong")
+            page.click("button")
+            expect(page.get_by_role("alert")).to_have_text("This key is not known here, or was revoked.")
+            page.fill("#key", "right")
+            page.click("button")
+            page.wait_for_function("document.querySelector('#picker input')?.value")
+            page.fill(BOX, "hello")
+            page.press(BOX, "Enter")
+            page.wait_for_function(
+                "document.querySelector('#talk .bot.message')?.innerText.trim() == 'hello'"
+            )
+            assert page.evaluate("document.cookie") == ""
+            page.click("#leave")
+            page.wait_for_selector("#key")
+            page.goto(f"{running.url}/app/")
+            page.wait_for_selector("#key")
+        finally:
+            context.close()

@@ -16,11 +16,12 @@ from helpers.workspaces import ledger_path, start_night
 from nomoat.chat.conversation import Conversation
 from nomoat.cli import arena, votes
 from nomoat.cli.main import app
-from nomoat.cli.match import Contestant, Match, Question
+from nomoat.cli.match import Match
 from nomoat.cli.served import ServedModel
 from nomoat.data.readers import read_rows
 from nomoat.data.rows import PreferenceRow
 from nomoat.engine.base import Sampling
+from nomoat.evaluate.battle import Contestant, Question
 from nomoat.ledger.rows import Sample, VoteRow
 from nomoat.ledger.store import Ledger
 
@@ -84,6 +85,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         number = {"latest": 2, "champion": 1}.get(which) or int(which[-1])
         return served(f"gen-{number:04d}", f"quantize-{number}/night-Q8_0.gguf")
 
+    monkeypatch.setattr("nomoat.evaluate.battle.SELF_SHARE", 0.0)
     monkeypatch.setattr(arena, "find_generation", find)
     monkeypatch.setattr(arena, "find_base", lambda *_: served("base (embedded)", "quantize-9/base-Q8_0.gguf"))
     monkeypatch.setattr(
@@ -177,24 +179,25 @@ def test_prompts_of_ones_own(workspace: Path) -> None:
     assert (vote.suite, vote.prompt_id, vote.left_answer.split(": ")[1]) == ("mine", "x", "My own")
 
 
-def match(seed: int) -> tuple[Match, Parrot, Parrot]:
+def match(seed: int, self_share: float = 0.0) -> tuple[Match, Parrot, Parrot]:
     one, other = Parrot("one", "A"), Parrot("other", "B")
-    pair = Contestant("one", "m/1", one), Contestant("other", "m/2", other)
+    pair = (Contestant("one", "m/1"), one), (Contestant("other", "m/2"), other)
     pool = [Question.typed(str(n)) for n in range(3)]
-    return Match(*pair, pool, Sampling(temperature=0.7), chance=random.Random(seed)), one, other
+    made = Match(pair, pool, Sampling(temperature=0.7), chance=random.Random(seed), self_share=self_share)
+    return made, one, other
 
 
 def test_sides_and_prompts_are_drawn_evenly_and_both_sample_alike() -> None:
     game, one, other = match(1)
     rounds = [game.ask(game.draw()) for _ in range(600)]  # type: ignore[arg-type]
-    sides = Counter(found.left.name for found in rounds)
+    sides = Counter(found.draw.left.name for found in rounds)
     assert 250 < sides["one"] < 350
     asked = Counter(found.question.conversation.messages[0].content for found in rounds)
     assert min(asked.values()) > 150
     assert one.samplings == other.samplings
     assert len({sampling.seed for sampling in one.samplings}) > 590
     for found in rounds:
-        assert found.left_answer.startswith("A" if found.left.name == "one" else "B")
+        assert found.left_answer.startswith("A" if found.draw.left.name == "one" else "B")
 
 
 def test_both_answers_are_whole_before_the_clock_starts() -> None:
@@ -206,6 +209,16 @@ def test_both_answers_are_whole_before_the_clock_starts() -> None:
     assert found.vote("left", "ada", 7.5).seconds == 2.5
 
 
+def test_now_and_then_a_model_meets_itself_with_another_seed() -> None:
+    game, one, other = match(3, self_share=0.05)
+    rounds = [game.ask(Question.typed("Q")) for _ in range(600)]
+    twice = [found for found in rounds if found.draw.left == found.draw.right]
+    assert 15 < len(twice) < 50
+    assert {found.draw.left.name for found in twice} == {"one"}
+    assert all(found.draw.left_sampling.seed + 1 == found.draw.right_sampling.seed for found in twice)
+    assert len(one.samplings) + len(other.samplings) == 1200
+
+
 def play(workspace: Path, pairs: list[tuple[str, str]], better: dict[str, float], n: int) -> None:
     """Votes by a program that prefers the model of more strength, most of the time."""
     chance = random.Random(4)
@@ -214,13 +227,13 @@ def play(workspace: Path, pairs: list[tuple[str, str]], better: dict[str, float]
     with Ledger.open(ledger_path(workspace)) as ledger:
         for one, other in pairs:
             sides = (
-                Contestant(w, models.get(w, "quantize-9/base-Q8_0.gguf"), talkers[w]) for w in (one, other)
+                (Contestant(w, models.get(w, "quantize-9/base-Q8_0.gguf")), talkers[w]) for w in (one, other)
             )
-            game = Match(*sides, [], Sampling(), chance=chance)
+            game = Match(list(sides), [], Sampling(), chance=chance)
             cast = []
             for number in range(n):
                 found = game.ask(Question.typed(f"{one} {other} {number}"))
-                gap = better[found.left.name] - better[found.right.name]
+                gap = better[found.draw.left.name] - better[found.draw.right.name]
                 left_wins = chance.random() < 1 / (1 + 10 ** (-gap / 400))
                 cast.append(found.vote("left" if left_wins else "right", "bot", 1.0))
             ledger.judgements.add_votes(cast)
@@ -256,7 +269,8 @@ def test_votes_go_out_as_preferences_and_come_in_again(workspace: Path, tmp_path
     before = kept(workspace)
     done = as_json("votes", "export", "out.jsonl")
     assert done.keys() == votes.KEYS.keys()
-    assert done == {"file": "out.jsonl", "votes": 2, "decided": 2, "added": 0, "left_out": 2}
+    counts = {"votes": 2, "decided": 2, "added": 0, "left_out": 2, "ratings": 0, "own_answers": 0}
+    assert done == {"file": "out.jsonl", **counts, "remains": []}
     rows = [row for row in read_rows(tmp_path / "out.jsonl") if isinstance(row, PreferenceRow)]
     assert len(rows) == 2
     for row, vote in zip(rows, [v for v in before if v.verdict in ("left", "right")], strict=True):

@@ -17,6 +17,7 @@ from nomoat.cli import check_view
 from nomoat.cli.check_view import check_json, example_text, print_check
 from nomoat.cli.main import app
 from nomoat.data.prepare import prepare
+from nomoat.night.check import CheckResult
 
 Report = dict[str, Any]
 
@@ -54,7 +55,7 @@ def printed(report: Report, *, colour: bool = False) -> str:
         force_terminal=colour,
         color_system="standard" if colour else None,
     )
-    print_check({"sft": report}, "embedded", "nomoat run", console)
+    print_check(CheckResult({"sft": report}, "embedded", None), "nomoat run", console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -128,7 +129,7 @@ def test_rows_cannot_steer_the_terminal(report: Report) -> None:
 
 
 def test_json_has_the_documented_keys(report: Report) -> None:
-    found = check_json({"sft": report}, "embedded", "nomoat run")
+    found = check_json(CheckResult({"sft": report}, "embedded", None), "nomoat run")
     assert found.keys() == check_view.KEYS.keys()
     assert (found["base"], found["next"], found["rows"]["read"]) == ("embedded", "nomoat run", 43)
 
@@ -160,6 +161,35 @@ def test_the_verb_checks_as_a_night_would(folder: Path) -> None:
     assert found["rows"]["read"] == 40
 
 
+def test_rows_that_hold_what_a_suite_asks_are_listed_and_removed_if_wished(folder: Path) -> None:
+    prompts = [{"id": f"p{n}", "messages": [{"role": "user", "content": f"say {n}!"}]} for n in (3, 8, 99)]
+    (folder / "mine.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    words = [
+        "check",
+        "--base",
+        "base",
+        "--data",
+        "rows.jsonl",
+        "evaluate.prompts=[mine.jsonl]",
+        "sft.max_seq_len=128",
+    ]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert (
+        "\n2 rows to train on hold what 2 of 3 held-out prompts ask, word for word or nearly\n"
+        in result.stdout
+    )
+    assert "rows.jsonl:4: mine p3: asks the same\n" in result.stdout
+    assert "rows.jsonl:9: mine p8: asks the same\n" in result.stdout
+    assert "To leave such rows out: data.decontaminate: remove" in result.stdout
+    result = CliRunner().invoke(app, [*words, "data.decontaminate=remove"])
+    assert "  2 left out: hold what a held-out prompt asks (data.decontaminate)\n" in result.stdout
+    assert "To leave such rows out" not in result.stdout
+    found = json.loads(CliRunner().invoke(app, [*words, "data.decontaminate=remove", "--json"]).stdout)
+    assert (found["rows"]["contaminated"], found["rows"]["train"] + found["rows"]["held_out"]) == (2, 38)
+    assert [one["prompt"] for one in found["overlaps"]["found"]] == ["p3", "p8"]
+
+
 def test_what_a_night_would_refuse_is_refused_with_the_reason(folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"prompt": "x"}\n' + row(1) + "\n")
     words = ["check", "--base", "base", "--data", "rows.jsonl", "sft.max_seq_len=128"]
@@ -171,13 +201,13 @@ def test_what_a_night_would_refuse_is_refused_with_the_reason(folder: Path) -> N
 
 def test_judged_answers_are_shown_after_the_rows_of_sft(report: Report) -> None:
     console = Console(file=io.StringIO(), width=160, markup=False, highlight=False)
-    print_check({"sft": report, "prefer": report}, "embedded", "nomoat run", console)
+    print_check(CheckResult({"sft": report, "prefer": report}, "embedded", None), "nomoat run", console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     first, second = text.split("For the stage prefer\n")
     assert first.startswith("Base: embedded\nFor the stage sft\n")
     assert "  1 cut at the end to sft.max_seq_len\n" in first
     assert "  1 cut at the end to prefer.max_seq_len\n" in second
-    found = check_json({"sft": report, "prefer": report}, "embedded", "nomoat run")
+    found = check_json(CheckResult({"sft": report, "prefer": report}, "embedded", None), "nomoat run")
     assert found["judgements"]["rows"] == found["rows"] == report["rows"]
-    assert check_json({"sft": report}, "embedded", "nomoat run")["judgements"] is None
+    assert check_json(CheckResult({"sft": report}, "embedded", None), "nomoat run")["judgements"] is None

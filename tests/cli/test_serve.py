@@ -122,6 +122,12 @@ def test_beyond_this_machine_keys_are_demanded(workspace: Path) -> None:
     assert nomoat("serve", "--host", "0.0.0.0", "--port", "0").exit_code == 2
 
 
+def test_limits_of_keys_need_keys(workspace: Path) -> None:
+    result = nomoat("serve", "--port", "0", "--key-at-once", "2")
+    assert result.exit_code == 2
+    assert "limit keys, and on this machine alone none is demanded" in result.stderr
+
+
 def test_addresses() -> None:
     with run.listen("127.0.0.1", 0) as here:
         assert run.is_loopback(here)

@@ -111,8 +111,8 @@ ONE_SIDED = (
         (
             [{"messages": [{"role": "user", "content": f"Question {i}?"}]} for i in range(5)],
             {},
-            "No row is left to train on: of 5 rows, 0 are bad, 0 duplicates, 0 not preferred, 5 without an answer, "
-            "and 0 too long for any of their answer to fit.\n"
+            "No row is left to train on: of 5 rows, 0 are bad, 0 duplicates, 0 hold what is evaluated, 0 not "
+            "preferred, 5 without an answer, and 0 too long for any of their answer to fit.\n"
             "  Expected conversations with answers of the assistant, or text.",
         ),
         (

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +26,21 @@ from nomoat.engine.request import Piece, Request, ServingEngine
 from nomoat.errors import EngineError
 from nomoat.quantize.convert import to_gguf
 
+SOURCE = str(Path(__file__).parents[2] / "src")
+OPEN_AND_CLOSE = """
+import subprocess, sys
+from pathlib import Path
+from nomoat.engine.llamaserver import LlamaServerEngine
+folder = Path(sys.argv[1])
+rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+try:
+    for _ in range(6):
+        LlamaServerEngine(folder / "model.gguf", tokenizer_dir=folder).close()
+finally:
+    for rival in rivals:
+        rival.kill()
+print("closed")
+"""
 SHORT = Sampling(max_new_tokens=12)
 
 
@@ -229,6 +248,26 @@ def test_two_models_live_side_by_side_and_one_may_go(folder: Path, engine: Llama
     assert engine.generate([TALKS[0]], SHORT) == before
     with pytest.raises(EngineError, match="this engine has been closed"):
         other.answer(Request((5,), SHORT), lambda piece: True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no process on one core")
+def test_one_that_is_closed_at_once_ends_on_a_busy_core(folder: Path) -> None:
+    """llama.cpp's loop that is stopped before it has begun runs for ever."""
+    core = min(os.sched_getaffinity(0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", OPEN_AND_CLOSE, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        start_new_session=True,
+    )
+    os.sched_setaffinity(process.pid, {core})
+    try:
+        assert process.communicate(timeout=240) == ("closed\n", None)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
 
 
 def test_a_file_that_is_none(tmp_path: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
+from helpers.endpoints import Endpoint, listening, said
 from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.engine.base import GREEDY, Engine, Sampling
 from nomoat.engine.openai import OpenAIEngine, Spent
@@ -18,44 +16,10 @@ from nomoat.errors import EngineError
 TALK = Conversation(parse_messages([{"role": "user", "content": "Hello"}], "test"))
 
 
-class Endpoint:
-    """Answers requests with `script`, one after the other: (status, headers, body)."""
-
-    def __init__(self) -> None:
-        self.script: list[tuple[int, dict[str, str], Any]] = []
-        self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                endpoint.seen.append((self.path, dict(self.headers), sent))
-                status, headers, body = endpoint.script.pop(0)
-                raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(raw)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, format: str, *args: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    made = Endpoint()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
-def said(text: str, reason: str = "stop") -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 4}}
+    with listening() as made:
+        yield made
 
 
 def test_an_answer_its_cost_and_what_was_sent(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from helpers import tiny_models
 from helpers.workspaces import ledger_path, start_night
@@ -21,12 +22,12 @@ def quantized(store: ArtifactStore, model: Path, name: str, digit: str) -> Artif
     return store.commit("quantize", digit * 64, inputs={"model": "x"}, meta=meta)
 
 
-def workspace_with_generation(folder: Path) -> Path:
+def workspace_with_generation(folder: Path, **overrides: Any) -> Path:
     """A workspace with one generation: a base and a 'tuned' model of other weights."""
-    base = tiny_models.build(folder / "base", "smollm", seed=0)
+    base = tiny_models.build(folder / "base", "smollm", seed=0, **overrides)
     workspace = folder / "workspace"
     store = ArtifactStore(workspace)
-    tiny_models.build(store.work_dir("merge", "a" * 64) / "model", "smollm", seed=1)
+    tiny_models.build(store.work_dir("merge", "a" * 64) / "model", "smollm", seed=1, **overrides)
     merged = store.commit("merge", "a" * 64, inputs={"base": "x"}, meta={"said": "merged"})
     served = quantized(store, merged.path / "model", "night", "c")
     of_base = quantized(store, base, "base", "b")

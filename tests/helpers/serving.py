@@ -16,9 +16,11 @@ import uvicorn
 from nomoat.engine.request import ServingEngine
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
+from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import ModelName, ServedModel
 from nomoat.serve.pool import Pool
+from nomoat.serve.web.arena import Votes
 
 Opener = Callable[[], ServingEngine]
 
@@ -52,7 +54,7 @@ class Running:
     thread: threading.Thread
 
     def client(self, **more: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, **more)
+        return httpx.Client(base_url=self.url, timeout=120, **more)
 
     def metric(self, name: str) -> float:
         """A sample of /metrics, labels included in the name as Prometheus writes them."""
@@ -73,8 +75,10 @@ def serving(
     most_waiting: int = 32,
     most_bytes: int = 2**20,
     scopes_of: Callable[[str], frozenset[str]] | None = None,
+    limits: Limits = UNLIMITED,
     hosts: frozenset[str] = LOOPBACK_NAMES,
     chats_folder: Path | None = None,
+    votes: Votes | None = None,
 ) -> Iterator[Running]:
     """Serve these models on a free port of 127.0.0.1 while inside."""
     metrics = Metrics()
@@ -86,9 +90,9 @@ def serving(
         idle_s=idle_s,
         metrics=metrics,
     )
-    rules = Rules(hosts, most_bytes, scopes_of)
-    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=30))
+    rules = Rules(hosts, most_bytes, scopes_of, limits)
+    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder, votes=votes)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=60))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -99,11 +103,11 @@ def serving(
         yield Running(f"http://127.0.0.1:{port}", server, pool, metrics, thread)
     finally:
         server.should_exit = True
-        thread.join(40)
+        thread.join(120)
         assert not thread.is_alive()
 
 
-def wait_until(is_so: Callable[[], bool], *, most_s: float = 10) -> None:
+def wait_until(is_so: Callable[[], bool], *, most_s: float = 60) -> None:
     """Wait for something that another thread brings about."""
     end = time.monotonic() + most_s
     while not is_so():

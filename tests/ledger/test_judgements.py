@@ -9,26 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from helpers.votes import VOTE
 from nomoat.errors import LedgerError
 from nomoat.ledger.rows import Evidence, Vote
 from nomoat.ledger.store import Ledger
-
-VOTE = Vote(
-    cast_at="2026-11-24T07:00:00.000Z",
-    voter="ada",
-    verdict="left",
-    left_model="quantize-aaaa/night-Q8_0.gguf",
-    right_model="quantize-bbbb/base-Q8_0.gguf",
-    left_name="gen-0001",
-    right_name="base",
-    source="typed",
-    prompt_hash="ab" * 32,
-    prompt={"messages": [{"role": "user", "content": "Tell me a story."}]},
-    left_answer="Once.",
-    right_answer="Twice.",
-    sampling={"temperature": 0.7, "seed": 3},
-    seconds=4.5,
-)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import nomoat
 from nomoat.errors import LedgerError
 from nomoat.ledger import migrate, store
 from nomoat.ledger.database import make_engine, parse_place
+from nomoat.ledger.feedback import standing_own_answers, standing_ratings
 from nomoat.ledger.schema import HEAD, METADATA, REVISION_TABLE
 from nomoat.ledger.store import Ledger
 
@@ -139,6 +140,17 @@ def test_rows_of_the_second_schema_are_read_as_they_were(tmp_path: Path) -> None
         assert vote.prompt == {"messages": [{"role": "user", "content": "hi"}]}
 
 
+def test_rows_of_the_fourth_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0004", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        (vote,) = ledger.judgements.votes()
+        assert (vote.note, vote.withdrawn_at) == ("neither greets", None)
+        (rating,) = standing_ratings(ledger)
+        assert (rating.verdict, rating.model_name, rating.answer) == ("down", "gen-0001", "a")
+        (own,) = standing_own_answers(ledger)
+        assert (own.vote_id, own.answer, own.prompt) == (1, "hello", vote.prompt)
+
+
 def test_the_views_are_to_be_read_by_eye(tmp_path: Path) -> None:
     with_rows_of("0001", tmp_path / "ledger.db")
     Ledger.open(tmp_path / "ledger.db").close()
@@ -183,7 +195,7 @@ def test_the_migrations_are_sql_that_postgresql_can_be_given() -> None:
         assert f"CREATE TABLE {table} (" in text
     assert "CREATE VIEW v_nights AS" in text
     assert "CREATE VIEW v_lineage AS" in text
-    assert text.count("id SERIAL NOT NULL") == 10
+    assert text.count("id SERIAL NOT NULL") == 12
     assert f"INSERT INTO {REVISION_TABLE} (version_num) VALUES ('{REVISIONS[0]}')" in text
     assert "PRAGMA" not in text
 

@@ -272,7 +272,7 @@ def test_too_little_memory_has_blocks_computed_again_and_says_so(
         return real(*args, **keys)
 
     monkeypatch.setattr(finetune_module, "run_training", watched)
-    on_a_machine_with(20 << 20, monkeypatch)
+    on_a_machine_with(4 << 20, monkeypatch)
     watcher = Watched()
     run(tmp_path, *first.words, watcher=watcher)
     assert any(note.startswith("gradient checkpointing is on: a step would need") for note in watcher.notes)

@@ -165,7 +165,9 @@ def test_what_is_no_judged_answer_is_refused_with_what_to_do(base: Path, tmp_pat
     rows = write_rows(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match="holds messages rows; expected judged answers") as caught:
         run(tmp_path, f"base={base}", "sft=null", f"prefer.train={rows}")
-    assert caught.value.hint == "Answers that nobody has judged belong under data.train."
+    assert caught.value.hint == (
+        "Answers that nobody has judged belong under data.train. To learn from votes alone: prefer.votes: only."
+    )
 
 
 def test_the_adapter_is_that_of_sft(base: Path, pairs: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +19,8 @@ from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
 from nomoat.errors import LedgerError
 
 if TYPE_CHECKING:
-    from nomoat.cli.match import Match, Question
-    from nomoat.ledger.rows import GenerationRow
+    from nomoat.cli.match import Match
+    from nomoat.evaluate.battle import Question
     from nomoat.ledger.store import Ledger
     from nomoat.serve.models import ServedModel
 
@@ -38,7 +37,8 @@ At "prompt>": Enter draws a held-out prompt, text asks that, Ctrl-D leaves.
 At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip.
 
 Which side a model stands on is drawn for every prompt, and names are told with the vote. Held-out prompts were in no
-training. The votes go to the ledger, where `nomoat gate` counts them.
+training. The votes go to the ledger, where `nomoat gate` counts them. The next night learns from those on prompts that
+are not held out, where its recipe has `prefer`.
 """
 
 KEYS = {
@@ -95,14 +95,15 @@ def arena(
     if standings:
         _show_standings(workspace, as_json)
         return
-    from nomoat.cli.match import Contestant, Match
+    from nomoat.cli.match import Match
     from nomoat.cli.talkers import GgufTalker
+    from nomoat.evaluate.battle import SELF_SHARE, Contestant, held_out_pool, pool_of_files
 
     to = console(stderr=as_json)
     with open_ledger(workspace) as ledger:
         newest = generation_of(ledger, LATEST if one in (BASE, CHAMPION) else one, workspace)
         assert ledger is not None
-        pool = _pool(ledger, newest, prompts or [])
+        pool = pool_of_files(prompts) if prompts else held_out_pool(ledger, newest)
         with console(stderr=True).status("Loading both models …"):
             served = _served(workspace, one, other)
             quiet_libraries()
@@ -110,9 +111,10 @@ def arena(
 
             longest = min(context, *(found.context_length for found in served))  # the same for both
             talkers = [GgufTalker.open(found, longest) for found in served]
-        pair = [Contestant(s.name, s.model, talker) for s, talker in zip(served, talkers, strict=True)]
+        pair = [(Contestant(s.name, s.model), talker) for s, talker in zip(served, talkers, strict=True)]
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95)
-        match = Match(pair[0], pair[1], pool, sampling, chance=random.SystemRandom())
+        self_share = SELF_SHARE if temperature else 0.0  # likeliest words are the same each time
+        match = Match(pair, pool, sampling, chance=random.SystemRandom(), self_share=self_share)
         table = Table(match, ledger, voter or getpass.getuser(), to=to, read=_reader(to, as_json))
         try:
             table.run(len(pool))
@@ -143,22 +145,6 @@ def _served(workspace: Path, one: str, other: str) -> tuple[ServedModel, ServedM
             f"{first.name} against itself: give two different models, such as: nomoat arena {one} base"
         )
     return first, second
-
-
-def _pool(ledger: Ledger, generation: GenerationRow, files: list[Path]) -> list[Question]:
-    """The prompts of the files; without any, the held-out ones that the generation's night has answered."""
-    from nomoat.chat.conversation import Conversation, parse_messages
-    from nomoat.cli.match import Question
-
-    if files:
-        from nomoat.evaluate.prompts import read_prompts
-
-        found = [prompt for file in files for prompt in read_prompts(file, most=sys.maxsize)]
-        return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]
-    return [
-        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
-        for s in ledger.samples(generation.night_id)
-    ]
 
 
 def _reader(to: Any, as_json: bool) -> Callable[[str], str]:
@@ -223,7 +209,7 @@ class Table:
                 self._say("\nNo vote on this one.")
 
     def _question(self, line: str) -> Question | None:
-        from nomoat.cli.match import Question
+        from nomoat.evaluate.battle import Question
 
         return Question.typed(line) if line else self._match.draw()
 
@@ -234,7 +220,7 @@ class Table:
             self._console.print(f"{message.role}: {visible(message.content)}", style="bold")
         with console(stderr=True).status("Both are answering …"):
             found = self._match.ask(question)
-        if found.left_answer == found.right_answer:
+        if not found.has_choice:
             self._console.print(visible(found.left_answer))
             self._say("Both answer this word for word: there is nothing to choose, and no vote.")
             return

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def standings_json(found: Sequence[Standing], confidence: float) -> dict[str, Any]:
     """The leaderboard under the keys of `arena.STANDINGS_KEYS`."""
+    from nomoat.evaluate.standings import anchor_of
+
     return {
         "anchor": anchor_of(found),
         "confidence": confidence,
@@ -30,6 +32,8 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
     if not found:
         to.print("No votes yet: nomoat arena")
         return
+    from nomoat.evaluate.standings import anchor_of
+
     interval = f"({100 * confidence:g}% interval)"
     made = table(
         "model",
@@ -47,18 +51,6 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
     anchor = anchor_of(found)
     if anchor is not None:
         to.print(f"Points above {anchor}; 400 are odds of 10 to 1.", style="dim")
-
-
-def anchor_of(found: Sequence[Standing]) -> str | None:
-    """Who has 0 points by definition: the only one without an interval."""
-    return next(
-        (
-            one.name
-            for one in found
-            if one.points and one.points.low == one.points.high == one.points.value == 0
-        ),
-        None,
-    )
 
 
 def _points(found: Estimate | None) -> str:

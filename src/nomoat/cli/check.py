@@ -46,6 +46,6 @@ def check(
     shorthand = [*(["--base", base] if base else []), *(f"--data={file}" for file in data or [])]
     following = command("nomoat", "run", *(words or []), *shorthand, workspace=workspace)
     if as_json:
-        print_json(check_json(result.reports, result.base, following))
+        print_json(check_json(result, following))
     else:
-        print_check(result.reports, result.base, following, console())
+        print_check(result, following, console())

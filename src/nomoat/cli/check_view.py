@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from nomoat.night.check import CheckResult
+
 KEYS = {
     "base": "the base whose tokenizer and chat template were used",
     "said": "the counts as a sentence",
     "files": "a sentence about each file: the format that was found and how its fields are read",
     "template": "{origin, sha256, stop_tokens}: where the chat template comes from, and what ends an answer",
     "max_seq_len": "longest row in tokens",
-    "rows": "{read, bad, duplicate, not_preferred, without_answer, cut_to_nothing, train, held_out, truncated, "
-    "divided}; the last two are among those kept",
+    "rows": "{read, bad, duplicate, contaminated, not_preferred, without_answer, cut_to_nothing, train, held_out, "
+    "truncated, divided}; the last two are among those kept",
     "sequences": "{train, held_out}: rows after long texts were split",
     "tokens": "{train, held_out, train_supervised, held_out_supervised}",
     "lengths": "tokens a row: {p50, p90, p99, longest, histogram}; the histogram is a list of [n, rows], rows of "
@@ -27,6 +29,8 @@ KEYS = {
     "examples": "three rows, each a list of [text, is trained on]; of three pairs both answers",
     "judgements": "the same, from said to examples, of the judged answers that the stage prefer reads after sft; else "
     "null",
+    "overlaps": "null where there are no suites, or {rows, prompts, of, found, said}: how many rows hold what how many "
+    "of the suites' prompts ask; found is the first of such pairs as {where, row, suite, prompt, how}",
     "next": "the command to type next",
 }
 """Keys of `nomoat check --json`, for docs/cli.md."""
@@ -38,6 +42,7 @@ _QUOTED = 10
 _OPEN, _CLOSE = "⟦", "⟧"
 _REMARKS = {
     "duplicate": "left out: the same as an earlier row (data.dedup)",
+    "contaminated": "left out: hold what a held-out prompt asks (data.decontaminate)",
     "not_preferred": "left out: not the preferred answer, or a tie",
     "without_answer": "left out: nothing in it to train on",
     "cut_to_nothing": "left out: too long for any of its answer to fit",
@@ -46,23 +51,34 @@ _REMARKS = {
 }
 
 
-def check_json(reports: dict[str, dict[str, Any]], base: str, following: str) -> dict[str, Any]:
-    """The reports, by the stage that trains on the rows, under the keys of `KEYS`."""
-    first, *others = ({key: report[key] for key in KEYS if key in report} for report in reports.values())
-    return {"base": base, **first, "judgements": others[0] if others else None, "next": following}
+def check_json(result: CheckResult, following: str) -> dict[str, Any]:
+    """The result under the keys of `KEYS`."""
+    first, *others = (
+        {key: report[key] for key in KEYS if key in report} for report in result.reports.values()
+    )
+    judgements = others[0] if others else None
+    return {
+        "base": result.base,
+        **first,
+        "judgements": judgements,
+        "overlaps": result.overlaps,
+        "next": following,
+    }
 
 
-def print_check(reports: dict[str, dict[str, Any]], base: str, following: str, to: Console) -> None:
+def print_check(result: CheckResult, following: str, to: Console) -> None:
     """The same for people."""
-    to.print(f"Base: {base}")
-    for trainer, report in reports.items():
-        if len(reports) > 1:
+    to.print(f"Base: {result.base}")
+    for trainer, report in result.reports.items():
+        if len(result.reports) > 1:
             to.print(f"{'' if trainer == 'sft' else chr(10)}For the stage {trainer}", style="bold underline")
         _print_source(report, to)
         _print_counts(report, trainer, to)
         _print_lengths(report["lengths"], report["max_seq_len"], trainer, to)
         _print_bad(report["bad"], report["rows"]["bad"], to)
         _print_examples(report["examples"], to)
+    if result.overlaps is not None and result.overlaps["rows"]:
+        _print_overlaps(result, result.overlaps, to)
     to.print("\nNext: ", end="")
     to.print(following, style="bold", soft_wrap=True)
 
@@ -119,6 +135,17 @@ def _print_bad(bad: list[dict[str, str]], total: int, to: Console) -> None:
         to.print(f"      {one_line(visible(row['excerpt']), 100)}", style="dim")
     if total > _QUOTED:
         to.print(f"  … and {total - _QUOTED:,} more")
+
+
+def _print_overlaps(result: CheckResult, overlaps: dict[str, Any], to: Console) -> None:
+    to.print(f"\n{overlaps['said'].capitalize()}", style="bold yellow")
+    for one in overlaps["found"][:_QUOTED]:
+        how = one_line(visible(one["how"]), 100)
+        to.print(f"  {one['where']}: {one['suite']} {visible(one['prompt'])}: {how}")
+    if len(overlaps["found"]) > _QUOTED:
+        to.print("  … and more (--json)")
+    if not any(report["rows"]["contaminated"] for report in result.reports.values()):
+        to.print("  To leave such rows out: data.decontaminate: remove", style="dim")
 
 
 def _print_examples(examples: list[list[Any]], to: Console) -> None:

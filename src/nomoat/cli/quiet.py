@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as python_logging
 import os
 import warnings
 
@@ -17,8 +18,10 @@ def quiet_libraries() -> None:
     if os.environ.get(DEBUG) == "1":
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", module=r"(transformers|peft|torch|huggingface_hub)\b")
+    python_logging.getLogger("lm_eval").setLevel(python_logging.ERROR)
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.errors import ServeError
@@ -69,6 +71,16 @@ def serve(
     queue: Annotated[
         int, typer.Option("--queue", metavar="N", min=1, help="Requests that may wait for their turn.")
     ] = 64,
+    key_at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--key-at-once", metavar="N", min=1, help="Requests of one key that run or wait at once."
+        ),
+    ] = None,
+    key_per_minute: Annotated[
+        int | None,
+        typer.Option("--key-per-minute", metavar="N", min=1, help="Requests of one key within a minute."),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,6 +100,8 @@ def serve(
     with console(stderr=True).status("Starting …"):
         from nomoat.ledger.artifacts import HOUSE
         from nomoat.serve import run
+        from nomoat.serve.limits import Limits
+        from nomoat.serve.web.arena import Votes
         from nomoat.serve.web.chats import CHATS
 
         settings = run.Settings(
@@ -97,20 +111,34 @@ def serve(
             budget_bytes=run.half_of_memory() if memory_gib is None else int(memory_gib * 2**30),
             idle_s=idle_s,
             most_waiting=queue,
+            limits=Limits(key_at_once, key_per_minute),
             hosts=frozenset(name.lower() for name in allow_host or ()),
             chats_folder=workspace / HOUSE / CHATS,
+            votes=Votes(workspace / HOUSE / "ledger.db", lambda key: _voter(workspace, key)),
         )
         listening = run.listen(host, port)
     with listening:
         scopes = None if run.is_loopback(listening) else _keys_of(workspace)
+        if scopes is None and (key_at_once or key_per_minute):
+            raise ServeError(
+                "--key-at-once and --key-per-minute limit keys, and on this machine alone none is demanded",
+                hint="Leave them out, or listen beyond this machine: --host 0.0.0.0",
+            )
         url = run.url_of(listening)
         if as_json:
             print_json({"url": url, "models": names, "demands_key": scopes is not None})
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
-            if scopes is None:
-                console().print(f"Chat in the browser: {url}/")
+            console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
         run.serve(listening, models, settings, scopes)
+
+
+def _voter(workspace: Path, key: str) -> str:
+    """Whose votes these are: the key's, or where none is demanded the user's of this machine."""
+    from nomoat.ledger.keys import holder_of
+
+    with open_ledger(workspace) as ledger:
+        return (holder_of(ledger, key) if ledger and key else None) or getpass.getuser()
 
 
 def _keys_of(workspace: Path) -> Callable[[str], frozenset[str]]:

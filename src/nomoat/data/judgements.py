@@ -58,6 +58,7 @@ def prepare_judgements(
     max_truncated: float = 0.5,
     dedup: bool = True,
     keep_out: Collection[str] = (),
+    leave_out: Collection[str] = (),
     section: str = "prefer",
     progress: Progress | None = None,
 ) -> DataReport:
@@ -68,9 +69,9 @@ def prepare_judgements(
     `wanted` "pairs" takes preference rows only, "comparisons" ties among them too, "any" rated ones but no ties; not
     both kinds in one night. `section` is the recipe's that names the files. A row is held
     out by the same hash as in `prepare`, so that a prompt is on the same side of both, and always where it asks one of
-    `keep_out` (keys of `split.asked_keys`). Prompt and answer together are
-    cut to `max_seq_len` tokens. Rows whose answers are empty or the same are bad rows; so are those whose template
-    does not show both answers behind the same prompt.
+    `keep_out` (keys of `split.asked_keys`); rows whose content's hash is in `leave_out` are left out. Prompt and
+    answer together are cut to `max_seq_len` tokens. Rows whose answers are empty or the same are bad rows; so are those
+    whose template does not show both answers behind the same prompt.
 
     Raises DataError where a file cannot be used, or the rows as a whole cannot make a night."""
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,18 @@ def prepare_judgements(
         (out / ASKED).open("wb") as asked,
     ):
         ties = wanted == "comparisons"
-        rows = _read(files, split_by, dedup, ties, frozenset(keep_out), max_bad_rows, tally, said, progress)
+        rows = _read(
+            files,
+            split_by,
+            dedup,
+            ties,
+            frozenset(keep_out),
+            frozenset(leave_out),
+            max_bad_rows,
+            tally,
+            said,
+            progress,
+        )
         while batch := list(islice(rows, _BATCH_ROWS)):
             for item, group in zip(batch, _groups(batch, template, max_seq_len, tally), strict=True):
                 if group is None:
@@ -130,7 +142,8 @@ def _answers_of(files: Sequence[str | Path], wanted: Wanted, section: str) -> in
                 f"{section}.train: {file} holds {format} rows; expected judged answers: "
                 '{"prompt": "...", "chosen": "...", "rejected": "..."} or '
                 '{"prompt": "...", "completion": "...", "label": true}.',
-                hint="Answers that nobody has judged belong under data.train.",
+                hint="Answers that nobody has judged belong under data.train. "
+                "To learn from votes alone: prefer.votes: only.",
             )
         kinds.setdefault(format, str(file))
     if len(kinds) > 1:
@@ -159,6 +172,7 @@ def _read(
     dedup: bool,
     ties: bool,
     keep_out: frozenset[str],
+    leave_out: frozenset[str],
     max_bad_rows: float,
     tally: Tally,
     said: list[str],
@@ -182,6 +196,9 @@ def _read(
                 tally.counts["not_preferred"] += 1
                 continue
             judged = _judged(row, split_by, keep_out)
+            if judged.content_hash in leave_out:
+                tally.counts["contaminated"] += 1
+                continue
             digest = bytes.fromhex(judged.content_hash[:32])
             if dedup and digest in seen:
                 tally.counts["duplicate"] += 1
@@ -310,6 +327,7 @@ def _report(
         "bad": rows.bad,
         "duplicate": rows.duplicate,
         "ties": rows.not_preferred,
+        "contaminated": rows.contaminated,
         "too long": rows.cut_to_nothing,
     }
     parts = [f"{rows.train:,} {kind} to learn from", f"{rows.held_out:,} held out"]

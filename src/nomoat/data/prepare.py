@@ -54,6 +54,7 @@ def prepare(
     max_seq_len: int,
     context: int | None = None,
     format: str = "auto",
+    conversations: Sequence[str | Path] = (),
     held_out_share: float = 0.1,
     split_by: Literal["prompt", "content"] = "prompt",
     max_bad_rows: float = 0.02,
@@ -62,28 +63,30 @@ def prepare(
     train_on: TrainOn = "all",
     use_preferred: bool = False,
     keep_out: Collection[str] = (),
+    leave_out: Collection[str] = (),
     progress: Progress | None = None,
 ) -> DataReport:
     """Write `train/` and `held_out/` (token stores), `held_out.jsonl` (the held-out conversations, for answers
     to them), `asked.bin` (keys of what the rows to train on ask) and `report.json` to `out`. The same files give
-    the same bytes.
+    the same bytes. `conversations` are files of messages, whatever `format` says of the others.
 
     Conversations longer than `max_seq_len` tokens are cut at their end; text is split into pieces instead,
     each beginning with the last token of the one before, so that every token is predicted once. Advice to
     raise it stops at `context`, the longest row that the base can read. Rows are held out by a hash: of their
     prompt, so that no prompt is on both sides, or of their whole `content`; and always where they ask one of
-    `keep_out` (keys of `split.asked_keys`).
+    `keep_out` (keys of `split.asked_keys`). Rows whose content's hash is in `leave_out` are left out.
 
     Memory does not grow with the files, but for duplicates: about 100 bytes a row (16 of hash, the rest
     Python's) to know them again, 1 GB for ten million rows; none with dedup=False.
 
     Raises DataError where a file cannot be used, or the rows as a whole cannot make a night."""
     assert split_by in ("prompt", "content"), split_by
+    sources = [*((file, format) for file in files), *((file, "messages") for file in conversations)]
     out.mkdir(parents=True, exist_ok=True)
     tally, said = Tally(), list[str]()
     examples: list[list[Piece]] = []
-    read = _read(files, format, max_bad_rows, use_preferred, tally, said, progress)
-    kept = _kept(read, dedup, split_by, frozenset(keep_out), tally)
+    read = _read(sources, max_bad_rows, use_preferred, tally, said, progress)
+    kept = _kept(read, dedup, split_by, frozenset(keep_out), frozenset(leave_out), tally)
     to_tokens = _Tokeniser(tokenizer, template, train_on, max_seq_len, tally)
     with (
         TokenStoreWriter(out / "train") as train,
@@ -123,8 +126,7 @@ def prepare(
 
 
 def _read(
-    files: Sequence[str | Path],
-    format: str,
+    sources: Sequence[tuple[str | Path, str]],
     max_bad_rows: float,
     use_preferred: bool,
     tally: Tally,
@@ -132,8 +134,8 @@ def _read(
     progress: Progress | None,
 ) -> Iterator[ChatRow | TextRow]:
     """The rows to train on, of all files in order; the others are counted."""
-    sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for file in files]
-    for i, file in enumerate(files):
+    sizes = [Path(file).stat().st_size if Path(file).is_file() else 0 for file, _ in sources]
+    for i, (file, format) in enumerate(sources):
         on_bytes = None if progress is None else partial(onwards, progress, sum(sizes[:i]), sum(sizes))
         detected, rows = open_rows(file, format=format, on_bytes=on_bytes)
         said.append(detected.said)
@@ -179,12 +181,20 @@ def _untrained(message: Message) -> Message:
 
 
 def _kept(
-    rows: Iterable[ChatRow | TextRow], dedup: bool, split_by: str, keep_out: frozenset[str], tally: Tally
+    rows: Iterable[ChatRow | TextRow],
+    dedup: bool,
+    split_by: str,
+    keep_out: frozenset[str],
+    leave_out: frozenset[str],
+    tally: Tally,
 ) -> Iterator[_Kept]:
-    """The first of all rows that are the same, with where they belong in the split."""
+    """The first of all rows that are the same, with where they belong in the split; without those to leave out."""
     seen: set[bytes] = set()
     for row in rows:
         content_hash = row.content_hash()
+        if content_hash in leave_out:
+            tally.counts["contaminated"] += 1
+            continue
         if dedup:
             digest = bytes.fromhex(content_hash[:32])
             if digest in seen:
@@ -329,6 +339,7 @@ def _sentence(rows: RowCounts, train: TokenStoreWriter) -> str:
     left_out = {
         "bad": rows.bad,
         "duplicate": rows.duplicate,
+        "contaminated": rows.contaminated,
         "not preferred": rows.not_preferred,
         "without an answer": rows.without_answer,
         "too long": rows.cut_to_nothing,

@@ -25,6 +25,7 @@ class RowCounts:
     read: int = 0
     bad: int = 0
     duplicate: int = 0
+    contaminated: int = 0
     not_preferred: int = 0
     without_answer: int = 0
     cut_to_nothing: int = 0
@@ -135,8 +136,8 @@ def check_kept(
     if rows.train + rows.held_out == 0:
         raise DataError(
             f"No row is left to train on: of {rows.read} rows, {rows.bad} are bad, {rows.duplicate} duplicates, "
-            f"{rows.not_preferred} not preferred, {rows.without_answer} without an answer, and "
-            f"{rows.cut_to_nothing} too long for any of their answer to fit.",
+            f"{rows.contaminated} hold what is evaluated, {rows.not_preferred} not preferred, {rows.without_answer} "
+            f"without an answer, and {rows.cut_to_nothing} too long for any of their answer to fit.",
             hint="Expected conversations with answers of the assistant, or text."
             if rows.without_answer
             else None,

@@ -303,10 +303,14 @@ class LlamaServerEngine:
         if exact:
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.endpoint_metrics = True
         try:
-            return xllamacpp.Server(params)
+            server = xllamacpp.Server(params)
         except RuntimeError:
             raise load_failure(self._gguf) from None
+        # Its loop may not have begun, and one that is stopped before it begins never ends: wait for an answer of it.
+        server.handle_metrics()
+        return server
 
     def _open_server(self) -> Any:
         if self._server is None:

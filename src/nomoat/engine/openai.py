@@ -92,9 +92,15 @@ class OpenAIEngine:
         """Tokens and money so far, answers cut short not counted."""
         return self._spent
 
-    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        *,
+        schema: dict[str, Any] | None = None,
+    ) -> list[Completion]:
         """An answer to each conversation, in order; the i-th asks for seed + i. `Completion.tokens` is empty:
-        endpoints do not tell ids.
+        endpoints do not tell ids. With a JSON `schema` the endpoint is asked to hold the answers to it.
 
         Raises:
             EngineError: the endpoint cannot be reached, refuses, or answers something else.
@@ -102,6 +108,9 @@ class OpenAIEngine:
 
         def complete(index: int) -> Completion:
             body = self._body(conversations[index], sampling, index)
+            if schema is not None:
+                form = {"name": "answer", "strict": True, "schema": schema}
+                body["response_format"] = {"type": "json_schema", "json_schema": form}
             answer = self._post("chat/completions", body).json()
             try:
                 choice, usage = answer["choices"][0], answer.get("usage") or {}

@@ -55,7 +55,7 @@ def weigh_tokens(model: CModel, tokens: Sequence[int], top: int, *, n_threads: i
             wide_V = logits_V.astype(np.float64)
             logp_V = wide_V - wide_V.max()
             logp_V -= np.log(np.exp(logp_V).sum())
-            likeliest = np.argsort(-logp_V, kind="stable")[:top]
+            likeliest = np.argsort(-logp_V, kind="stable")[:top] if top > 1 else [logp_V.argmax()][:top]
             pairs = tuple((int(token), float(logp_V[token])) for token in likeliest)
             found.append(Weighed(float(logp_V[tokens[len(found)]]), pairs))
     return found

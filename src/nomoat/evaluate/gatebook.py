@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
+from nomoat.data.split import asked_keys
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
-from nomoat.ledger.rows import EvidenceRow, GenerationRow, Vote, VoteRow
+from nomoat.evaluate.prompts import HELD_OUT_ROWS
+from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
 _DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
+LEARNED = ("votes", "own_answers")
+"""Kinds of artifacts whose meta says what they ask: what people said and a night has learned from."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     rival = ledger.generation(rival_id) if rival_id is not None else None
     rival_model = rival.model if rival else base_model(ledger, generation)
     tallies = _measured(rows, settings.guard)
-    votes = count_votes(ledger.judgements.votes(), generation.model, rival_model)
+    learned = {key for one in (generation, rival) if one for key in learned_prompts(ledger, one)}
+    votes = count_votes(ledger.judgements.votes(), generation.model, rival_model, learned)
     if votes.wins + votes.losses + votes.ties:
         tallies.append(votes)
     return decide(
@@ -78,12 +84,45 @@ def base_model(ledger: Ledger, generation: GenerationRow) -> str | None:
     return None
 
 
-def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) -> Tally:
-    """Votes between two models. The same voter on the same two answers to the same prompt counts once."""
+def held_out_asked(ledger: Ledger) -> set[str]:
+    """What the nights so far have held out and had answered, suites and rows alike, as `asked_keys`."""
+    return sampled_keys(ledger, of_rows=False) | sampled_keys(ledger, of_rows=True)
+
+
+def sampled_keys(ledger: Ledger, *, of_rows: bool) -> set[str]:
+    """What the answers of all nights were given to: the owner's held-out rows, or else prompts of suites."""
+    return {
+        key
+        for night in ledger.nights()
+        for sample in ledger.samples(night.id)
+        if (sample.suite == HELD_OUT_ROWS) == of_rows
+        for key in asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
+    }
+
+
+def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
+    """What the votes and own answers that a generation has learned from ask, as `asked_keys`."""
+    found: set[str] = set()
+    nodes = [ledger.lineage(generation.gguf_artifact)] if generation.gguf_artifact else []
+    while nodes:
+        node = nodes.pop()
+        nodes += node.inputs
+        if node.kind in LEARNED:
+            found.update(ledger.artifact(node.id).meta["asked"])
+    return found
+
+
+def count_votes(
+    votes: Iterable[VoteRow], challenger: str, rival: str | None, learned: Collection[str] = ()
+) -> Tally:
+    """Votes between two models, but on prompts that one of them has `learned` (`asked_keys`) none. The same voter on
+    the same two answers to the same prompt counts once."""
     seen: set[object] = set()
     wins = losses = ties = 0
     for vote in votes:
         if {vote.left_model, vote.right_model} != {challenger, rival} or challenger == rival:
+            continue
+        if learned and not set(asked_keys(conversation_of(vote))[-1:]).isdisjoint(learned):
             continue
         answers = frozenset({(vote.left_model, vote.left_answer), (vote.right_model, vote.right_answer)})
         if (vote.voter, vote.prompt_hash, answers) in seen:
@@ -92,6 +131,14 @@ def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) ->
         score = score_of(vote, challenger)
         wins, losses, ties = wins + (score == 1), losses + (score == 0), ties + (score == 0.5)
     return Tally("votes", wins, losses, ties)
+
+
+def conversation_of(said: Vote | OwnAnswerRow) -> Conversation:
+    """What a vote or an own answer is about."""
+    where = f"what {said.voter} said"
+    return Conversation(
+        parse_messages(said.prompt["messages"], where), parse_tools(said.prompt.get("tools"), where)
+    )
 
 
 def score_of(vote: Vote, model: str) -> float:

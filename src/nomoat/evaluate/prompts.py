@@ -13,6 +13,9 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import Check, parse_checks
 
+HELD_OUT_ROWS = "held-out rows"
+"""The suite of those questions that are the owner's own held-out rows."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -86,6 +89,6 @@ def held_out_questions(
                 if messages[turn].role != "assistant":
                     continue
                 if len(template.encode(question, add_generation_prompt=True)) <= most_tokens:
-                    prompts.append(Prompt("held-out rows", str(number), question, ()))
+                    prompts.append(Prompt(HELD_OUT_ROWS, str(number), question, ()))
                     break
     return prompts

@@ -63,6 +63,18 @@ def standings(
     return sorted(found, key=lambda one: (one.points is None, -(one.points.value if one.points else 0.0)))
 
 
+def anchor_of(found: Sequence[Standing]) -> str | None:
+    """Who has 0 points by definition: the only one without an interval."""
+    return next(
+        (
+            one.name
+            for one in found
+            if one.points and one.points.low == one.points.high == one.points.value == 0
+        ),
+        None,
+    )
+
+
 def _points(
     votes: Sequence[Vote], models: Sequence[str], zero: str, confidence: float
 ) -> dict[str, Estimate]:

@@ -1,36 +1,53 @@
 """Votes as preference rows, out of a ledger and into one: what trainers read, with where each vote came from.
 
-A decided vote is {"chosen": [messages], "rejected": [messages], "vote": {...}}, the last holding all the ledger knows
-of it. Ties and "both bad" prefer nothing; they are {"vote": {...}} alone, where they are asked for.
+A decided vote is {"chosen": [messages], "rejected": [messages], "id": n, "vote": {...}}: its number in this ledger,
+and all that was said. Ties and "both bad" prefer nothing; they are {"id": n, "vote": {...}} alone, where asked for.
+A thumb is {"prompt": [messages], "completion": [messages], "label": true, "rating": {...}}.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from nomoat.chat.conversation import parse_messages, shown
 from nomoat.errors import DataError, nearest
-from nomoat.ledger.rows import PromptSource, Vote, VoteVerdict
+from nomoat.ledger.rows import PromptSource, RatingRow, Vote, VoteRow, VoteVerdict
 
 MAX_PROBLEMS = 20
+_MAY_BE_NULL = ("suite", "prompt_id", "note")
 _FIELDS = {field.name: field for field in fields(Vote)}
 _ONE_OF = {"verdict": list(get_args(VoteVerdict)), "source": list(get_args(PromptSource))}
 
 
-def preference_rows(votes: Iterable[Vote], *, undecided: bool) -> Iterator[dict[str, Any]]:
+def preference_rows(votes: Iterable[VoteRow], *, undecided: bool) -> Iterator[dict[str, Any]]:
     """One row a decided vote, in order; with `undecided` one of its provenance alone for each other."""
     for vote in votes:
         known = {name: getattr(vote, name) for name in _FIELDS}
         if vote.verdict in ("left", "right"):
-            sides = {"left": vote.left_answer, "right": vote.right_answer}
-            chosen, rejected = sides.pop(vote.verdict), sides.popitem()[1]
-            yield {"chosen": _talk(vote, chosen), "rejected": _talk(vote, rejected), "vote": known}
+            answers = {"left": vote.left_answer, "right": vote.right_answer}
+            chosen, rejected = answers.pop(vote.verdict), answers.popitem()[1]
+            sides = {"chosen": _talk(vote, chosen), "rejected": _talk(vote, rejected)}
+            yield {**sides, **_tools(vote), "id": vote.id, "vote": known}
         elif undecided:
-            yield {"vote": known}
+            yield {"id": vote.id, "vote": known}
+
+
+def rating_rows(ratings: Iterable[RatingRow]) -> Iterator[dict[str, Any]]:
+    """One row a thumb, in order."""
+    for rating in ratings:
+        yield {
+            "prompt": rating.prompt["messages"],
+            "completion": [{"role": "assistant", "content": rating.answer}],
+            "label": rating.verdict == "up",
+            **_tools(rating),
+            "rating": {
+                name: getattr(rating, name) for name in ("id", "made_at", "voter", "model", "model_name")
+            },
+        }
 
 
 def read_votes(path: Path) -> list[Vote]:
@@ -38,6 +55,11 @@ def read_votes(path: Path) -> list[Vote]:
 
     Raises DataError with up to 20 lines, each with file, line and field, where one of them is no such row.
     """
+    return read_lines(path, _vote)
+
+
+def read_lines(path: Path, parse: Callable[[str, str], Vote]) -> list[Vote]:
+    """A vote a line, by `parse(line, where)`. Raises DataError with what it raised of up to 20 lines."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
@@ -50,7 +72,7 @@ def read_votes(path: Path) -> list[Vote]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                votes.append(_vote(line, f"{path.name}:{number}"))
+                votes.append(parse(line, f"{path.name}:{number}"))
             except DataError as error:
                 problems.append(error.message)
         if len(problems) == MAX_PROBLEMS:
@@ -64,6 +86,10 @@ def read_votes(path: Path) -> list[Vote]:
 
 def _talk(vote: Vote, answer: str) -> list[dict[str, Any]]:
     return [*vote.prompt["messages"], {"role": "assistant", "content": answer}]
+
+
+def _tools(said: VoteRow | RatingRow) -> dict[str, Any]:
+    return {"tools": said.prompt["tools"]} if said.prompt.get("tools") else {}
 
 
 def _vote(line: str, where: str) -> Vote:
@@ -97,7 +123,7 @@ def _expected(name: str) -> str:
         return "an object"
     if name == "seconds":
         return "a number, 0 or more, or null"
-    return "text, or null" if name in ("suite", "prompt_id") else "text"
+    return "text, or null" if name in _MAY_BE_NULL else "text"
 
 
 def _is_valid(name: str, value: object) -> bool:
@@ -109,4 +135,4 @@ def _is_valid(name: str, value: object) -> bool:
         return value is None or (
             isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
         )
-    return isinstance(value, str) or (value is None and name in ("suite", "prompt_id"))
+    return isinstance(value, str) or (value is None and name in _MAY_BE_NULL)

@@ -61,6 +61,8 @@ def make_engine(url: URL, place: str, *, busy_timeout_s: float, foreign_keys: bo
         # FULL: a commit that returned survives a power cut. NORMAL may lose the last ones, and a night or a
         # vote that was acknowledged must not vanish; a night writes some hundred rows, so the price is small.
         connection.execute("PRAGMA synchronous = FULL")
+        # what a voter has erased must not stay behind in the file's unused space
+        connection.execute("PRAGMA secure_delete = ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

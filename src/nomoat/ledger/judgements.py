@@ -103,8 +103,9 @@ class Judgements:
     # ---- votes
 
     def add_votes(self, cast: Iterable[Vote], *, imported: bool = False) -> int:
-        """Keep votes that are not there yet, and give how many those were."""
-        values = [asdict(vote) | {"key": canonical_key(asdict(vote))} for vote in cast]
+        """Keep votes that are not there yet, and give how many those were. One that was taken back is there, and
+        stays taken back."""
+        values = [asdict(vote) | {"key": vote_key(vote)} for vote in cast]
         at = now_iso() if imported else None
         added = 0
         with self.write() as connection:
@@ -117,8 +118,16 @@ class Judgements:
         return added
 
     def votes(self) -> tuple[VoteRow, ...]:
-        """All votes, in the order in which they were cast."""
-        return self.read(VoteRow, select(votes).order_by(votes.c.cast_at, votes.c.id))
+        """All votes that nobody has taken back, in the order in which they were cast."""
+        standing = select(votes).where(votes.c.withdrawn_at.is_(None))
+        return self.read(VoteRow, standing.order_by(votes.c.cast_at, votes.c.id))
+
+
+def vote_key(vote: Vote) -> str:
+    """The hash of all a vote says. A note that is not there is no part of it: votes of before there were notes keep
+    their keys."""
+    said = {name: value for name, value in asdict(vote).items() if name != "note" or value is not None}
+    return canonical_key(said)
 
 
 def _standing(history: Iterable[ChampionRow]) -> list[int]:

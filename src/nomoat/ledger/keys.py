@@ -91,5 +91,12 @@ def scopes_of(ledger: Ledger, key: str) -> frozenset[str]:
     return frozenset(found[0]) if found else frozenset()
 
 
+def holder_of(ledger: Ledger, key: str) -> str | None:
+    """The name of a key; None where it is not known or revoked."""
+    with ledger.transaction(writes=False) as connection:
+        query = select(keys.c.name).where(keys.c.sha256 == _hash(key), keys.c.revoked_at.is_(None))
+        return connection.execute(query).scalar()
+
+
 def _hash(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -14,6 +14,7 @@ ChosenBy = Literal["gate", "owner", "rollback"]
 EvidenceKind = Literal["checks", "loss"]
 VoteVerdict = Literal["left", "right", "tie", "both bad"]
 PromptSource = Literal["pool", "typed"]
+Thumb = Literal["up", "down"]
 Json = dict[str, Any]
 
 
@@ -233,12 +234,51 @@ class Vote:
     suite: str | None = None
     prompt_id: str | None = None
     seconds: float | None = None
+    note: str | None = None
+    """Why, in the voter's own words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoteRow(Vote):
-    """A vote as kept. `imported_at` is None where it was cast in this workspace."""
+    """A vote as kept. `imported_at` is None where it was cast in this workspace, `withdrawn_at` while it stands."""
 
     id: int
     key: str
     imported_at: str | None
+    withdrawn_at: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """A thumb up or down for one answer to a prompt {"messages": [...]}; `model` and `prompt_hash` as in `Vote`."""
+
+    voter: str
+    verdict: Thumb
+    model: str
+    model_name: str
+    prompt_hash: str
+    prompt: Json
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingRow(Rating):
+    """A rating as kept. `withdrawn_at` is None while it stands."""
+
+    id: int
+    made_at: str
+    withdrawn_at: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnAnswerRow:
+    """What a person would have answered where the vote `vote_id` found both answers bad."""
+
+    id: int
+    made_at: str
+    voter: str
+    vote_id: int
+    prompt_hash: str
+    prompt: Json
+    answer: str
+    withdrawn_at: str | None

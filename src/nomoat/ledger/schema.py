@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -181,7 +181,8 @@ evidence = Table(
 )
 
 # A model is named by its file, '<artifact id>/<file>', which is the same in every workspace; *_name is what it was
-# called when the vote was cast. `key` is the hash of all a vote says, so that importing twice changes nothing.
+# called when the vote was cast. `key` is the hash of all a vote says, so that importing twice changes nothing. A vote
+# that was taken back stays, so that importing it again changes nothing either; its texts may have been erased.
 votes = Table(
     "votes",
     METADATA,
@@ -204,8 +205,41 @@ votes = Table(
     Column("sampling", _JSON, nullable=False),
     Column("seconds", Float),
     Column("imported_at", Text),
+    Column("note", Text),
+    Column("withdrawn_at", Text),
     CheckConstraint("verdict IN ('left', 'right', 'tie', 'both bad')", name="verdict"),
     CheckConstraint("source IN ('pool', 'typed')", name="source"),
+)
+
+# A thumb up or down for one answer. Rows are only added: of a voter's on the same answer the newest counts.
+ratings = Table(
+    "ratings",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("made_at", Text, nullable=False),
+    Column("voter", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("prompt_hash", Text, nullable=False),
+    Column("prompt", _JSON, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("withdrawn_at", Text),
+    CheckConstraint("verdict IN ('up', 'down')", name="verdict"),
+)
+
+# What a person would have answered where a vote found both answers bad.
+own_answers = Table(
+    "own_answers",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("made_at", Text, nullable=False),
+    Column("voter", Text, nullable=False),
+    Column("vote_id", Integer, ForeignKey("votes.id"), nullable=False),
+    Column("prompt_hash", Text, nullable=False),
+    Column("prompt", _JSON, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("withdrawn_at", Text),
 )
 
 # Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.

@@ -102,6 +102,7 @@ class Books:
             report_path=str(report_path.relative_to(self.workspace)),
             next_command="nomoat chat",
             warnings=list(warnings),
+            overlaps=dict(results.overlaps.meta) if results.overlaps else None,
         )
         report_path.parent.mkdir(parents=True, exist_ok=True)
         write_report(summary, report_path)

@@ -11,6 +11,7 @@ from typing import Any
 from nomoat.errors import RecipeError
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.model.load import resolve_base
+from nomoat.night.contamination import contaminated, run_overlaps
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders, Outcome
 from nomoat.night.recipes import comparison_keys, data_keys, judgement_keys
@@ -23,10 +24,11 @@ from nomoat.recipe_file import LoadedRecipe
 @dataclass(frozen=True)
 class CheckResult:
     """`reports` holds DataReport.to_dict() of each stage that reads rows, by the stage that trains on them; `base` is
-    the name of the base whose tokenizer rendered the rows."""
+    the name of the base whose tokenizer rendered the rows; `overlaps` as in `NightSummary`."""
 
     reports: dict[str, dict[str, Any]]
     base: str
+    overlaps: dict[str, Any] | None
 
 
 def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> CheckResult:
@@ -41,7 +43,9 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
         )
     sources = find_sources(recipe, loaded.folder)
     if recipe.sft is None and not sources.prefer:
-        raise RecipeError("check looks at rows to train on; this recipe has the model itself write them")
+        raise RecipeError(
+            "check looks at rows to train on; this recipe has the model itself write them, or takes votes"
+        )
     base = resolve_base(recipe.base, loaded.folder)
     stages: dict[str, tuple[Callable[..., Outcome], tuple[str, ...], dict[str, Any]]] = {}
     if recipe.sft is not None:
@@ -51,16 +55,29 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
         stages["prefer"] = run_judgements, sources.prefer, judgement_keys(recipe)
     if sources.compared:
         stages["reward"] = run_judgements, sources.compared, comparison_keys(recipe)
-    reports = {}
+    store, reports, overlaps, leave_out = ArtifactStore(workspace), {}, None, list[str]()
+    if sources.prompts:
+        with store.check_dir() as folder:
+            outcome = run_overlaps(
+                Folders(folder, folder),
+                partial(watcher.stage_progress, "data"),
+                train=sources.train,
+                format=recipe.data.format,
+                judged=tuple(dict.fromkeys((*sources.prefer, *sources.compared))),
+                suites=sources.prompts,
+            )
+            overlaps = {**outcome.meta, "said": outcome.said}
+            leave_out = contaminated(folder) if recipe.data.decontaminate == "remove" else []
     for trainer, (run, files, keys) in stages.items():
-        with ArtifactStore(workspace).check_dir() as folder:
+        with store.check_dir() as folder:
             outcome = run(
                 Folders(folder, folder),
                 partial(watcher.stage_progress, "data"),
                 base=base,
                 chat_template=sources.chat_template,
                 files=list(files),
+                leave_out=leave_out,
                 **keys,
             )
         reports[trainer] = outcome.meta
-    return CheckResult(reports, recipe.base)
+    return CheckResult(reports, recipe.base, overlaps)

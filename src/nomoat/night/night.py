@@ -20,10 +20,12 @@ from nomoat.model.load import choose_machine, make_deterministic, resolve_base, 
 from nomoat.night.base import Base
 from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
+from nomoat.night.contamination import contaminated
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
+from nomoat.night.feedback import Feedback, find_own_answers, find_votes, held_out_row_keys, with_votes_enough
 from nomoat.night.forecast import (
     Trained,
     budget_left,
@@ -33,7 +35,7 @@ from nomoat.night.forecast import (
     prices_of,
 )
 from nomoat.night.gate import find_rival
-from nomoat.night.jobs import Job
+from nomoat.night.jobs import Job, make
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import (
     adapter_keys,
@@ -78,6 +80,9 @@ def run_night(
     store = ArtifactStore(workspace)
     with store.lock(), Ledger.open(store.house / "ledger.db") as ledger:
         store.sweep(max_age_s=STALE_WORK_SECONDS)
+        votes = find_votes(recipe, sources, ledger)
+        recipe = with_votes_enough(recipe, votes, watcher.note)
+        feedback = (votes if recipe.prefer else None), find_own_answers(recipe, sources, ledger)
         profile = probe(machine, workspace, watts=recipe.budget.watts)
         opened = ledger.start_night(
             name=recipe.name,
@@ -101,7 +106,7 @@ def run_night(
             meter_of(profile),
         )
         orders = Orders(recipe, sources, machine, threads, stop_asked)
-        night = _Night(recipe, sources, stages, orders, profile, started)
+        night = _Night(recipe, sources, stages, orders, profile, started, *feedback)
         books = Books(ledger, opened.night, loaded, workspace, stages)
         with books.closed_on_failure():
             base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
@@ -120,6 +125,8 @@ class _Night:
     orders: Orders
     profile: MachineProfile
     started: datetime
+    votes: Feedback | None
+    own_answers: Feedback | None
     pretrained: Artifact | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -150,14 +157,15 @@ class _Night:
         refused while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and
         judged when it is its turn."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
-        data, judgements, compared = (
-            self._without(prompts, partial(order, base)) if files else None
-            for files, order in (
-                (self.sources.train, self.orders.data),
-                (self.sources.prefer, self.orders.judgements),
-                (self.sources.compared, self.orders.comparisons),
-            )
-        )
+        overlaps, leave_out = self._overlaps()
+        votes, own_answers = map(self._written, (self.votes, self.own_answers))
+        data = judgements = compared = None
+        if self.sources.train:
+            data = self._without(prompts, partial(self.orders.data, base, own_answers, leave_out))
+        if self.recipe.prefer and not self.sources.asked:
+            judgements = self._without(prompts, partial(self.orders.judgements, base, None, votes, leave_out))
+        if self.recipe.reward:
+            compared = self._without(prompts, partial(self.orders.comparisons, base, leave_out))
         rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked)
         learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded, compared)
@@ -211,7 +219,7 @@ class _Night:
         for kind in learner.reports():
             if kind == "prefer" and asked:
                 sampled = self._sampled(base, base_files, data, made.get("sft"))
-                judgements = self._without(prompts, partial(self.orders.judgements, base, sampled))
+                judgements = self._without(prompts, partial(self.orders.judgements, base, sampled, votes))
                 learner, drawn = replace(learner, judgements=judgements), 0
                 trained = trained | {kind: "begun"}
             # what the stages before have left of the time
@@ -232,6 +240,7 @@ class _Night:
             plan=plan.sentences,
             licences=licences_of(base.folder, self.sources),
             pretrain=self.pretrained,
+            overlaps=overlaps,
             data=data,
             judgements=judgements,
             compared=compared,
@@ -256,11 +265,33 @@ class _Night:
         files = self.stages.do(self.orders.quantize(model.path / MODEL, model.id, "sft", (serve,)))
         return self.stages.do(self.orders.sample(model.path / MODEL, files, files.path / f"sft-{serve}.gguf"))
 
+    def _written(self, found: Feedback | None) -> Artifact | None:
+        """Votes or own answers as rows."""
+        if found is None:
+            return None
+        self.stages.watcher.note(found.said)
+        return self.stages.do(found.job())
+
+    def _overlaps(self) -> tuple[Artifact | None, list[str]]:
+        """Which rows hold what the suites ask, and the hashes of those that are left out for it."""
+        if not self.sources.prompts or not (self.sources.train or self.sources.prefer):
+            return None, []
+        store, job = self.stages.store, self.orders.overlaps()
+        found = store.get(job.kind, job.key) or make(store, job, lambda share, seconds_left, note: None)
+        if not found.meta["rows"]:
+            return found, []
+        removes = self.recipe.data.decontaminate == "remove"
+        what = "they are left out" if removes else "data.decontaminate: remove leaves them out"
+        self.stages.watcher.note(f"{found.meta['said']}: {what}")
+        return found, contaminated(found.path) if removes else []
+
     def _without(self, prompts: Sequence[Prompt], order: Callable[..., Job]) -> Artifact:
         """The rows without those that ask what the gate asks. Only where there are such rows is anything done again:
         another prompt in the files must not mean another training."""
         made = self.stages.do(order())
         keys = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
+        if self.votes is not None:  # the arena may have drawn their prompts from rows that were held out
+            keys.update(held_out_row_keys(self.stages.ledger))
         found = asked_in_training(made.path, keys)
         if not found:
             return made

@@ -9,7 +9,9 @@ from typing import Any
 
 from nomoat.ledger.artifacts import Artifact
 from nomoat.night.base import Base, quantize_job, template_input
+from nomoat.night.contamination import run_overlaps
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
+from nomoat.night.feedback import ROWS
 from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
@@ -40,15 +42,41 @@ SMALL_FILE_BYTES = 100_000_000
 class Orders(TrainingOrders):
     """Makes the jobs of one recipe on one machine; in which order they run is the night's."""
 
-    def data(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
-        """Read, check, split and tokenise the owner's rows; those that ask one of `keep_out` are held out."""
-        keys = data_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
+    def overlaps(self) -> Job:
+        """Look for what the suites ask among the owner's rows."""
+        train, suites = self.sources.train, self.sources.prompts
+        judged = tuple(dict.fromkeys((*self.sources.prefer, *self.sources.compared)))
+        return Job(
+            kind="overlaps",
+            why=f"rows against {len(suites)} suite(s)",
+            inputs={
+                **self.sources.fingerprints(train),
+                **{f"judged {k}": v for k, v in self.sources.fingerprints(judged).items()},
+                **hashed("suite", suites),
+            },
+            params={"format": self.recipe.data.format, "suites": [path.stem for path in suites]},
+            run=partial(
+                run_overlaps, train=train, format=self.recipe.data.format, judged=judged, suites=suites
+            ),
+        )
+
+    def data(
+        self,
+        base: Base,
+        own_answers: Artifact | None = None,
+        leave_out: Sequence[str] = (),
+        keep_out: Sequence[str] = (),
+    ) -> Job:
+        """Read, check, split and tokenise the owner's rows, with what he would have answered himself, but for those to
+        leave out (hashes of their content); those that ask one of `keep_out` are held out."""
+        keys = data_keys(self.recipe) | _given(leave_out=leave_out, keep_out=keep_out)
         return Job(
             kind="data",
             why=f"{len(self.sources.train)} file(s) to read, check and tokenise",
             inputs={
                 "base": base.source,
                 **self.sources.fingerprints(self.sources.train),
+                **({} if own_answers is None else {"own answers": own_answers.id}),
                 **template_input(self.sources.chat_template),
             },
             params=keys,
@@ -57,6 +85,7 @@ class Orders(TrainingOrders):
                 base=base.folder,
                 chat_template=self.sources.chat_template,
                 files=list(self.sources.train),
+                conversations=[] if own_answers is None else [own_answers.path / ROWS],
                 **keys,
             ),
         )
@@ -89,14 +118,23 @@ class Orders(TrainingOrders):
             ),
         )
 
-    def judgements(self, base: Base, sampled: Artifact | None = None, keep_out: Sequence[str] = ()) -> Job:
-        """Read, check, split and tokenise the owner's judged answers, or those that were sampled; those to one of
-        `keep_out` are held out."""
-        keys = judgement_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
+    def judgements(
+        self,
+        base: Base,
+        sampled: Artifact | None = None,
+        votes: Artifact | None = None,
+        leave_out: Sequence[str] = (),
+        keep_out: Sequence[str] = (),
+    ) -> Job:
+        """Read, check, split and tokenise the owner's judged answers, or those that were sampled, and votes; as in
+        `data`, rows are left out, or held out."""
+        keys = judgement_keys(self.recipe) | _given(leave_out=leave_out, keep_out=keep_out)
         files = self.sources.prefer
         inputs = self.sources.fingerprints(files)
         if sampled is not None:
             files, inputs = (str(sampled.path / PAIRS),), {"pairs": sampled.id}
+        if votes is not None:
+            files, inputs = (*files, str(votes.path / ROWS)), inputs | {"votes": votes.id}
         return Job(
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
@@ -111,10 +149,10 @@ class Orders(TrainingOrders):
             ),
         )
 
-    def comparisons(self, base: Base, keep_out: Sequence[str] = ()) -> Job:
-        """Read, check, split and tokenise the judged answers that the reward model learns from; those to one of
-        `keep_out` are held out."""
-        keys = comparison_keys(self.recipe) | ({"keep_out": list(keep_out)} if keep_out else {})
+    def comparisons(self, base: Base, leave_out: Sequence[str] = (), keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the judged answers that the reward model learns from; as in `data`, rows are
+        left out, or held out."""
+        keys = comparison_keys(self.recipe) | _given(leave_out=leave_out, keep_out=keep_out)
         files = self.sources.compared
         return Job(
             kind="judgements",
@@ -304,6 +342,11 @@ class Orders(TrainingOrders):
             answers.append(self.recipe.prefer.max_new_tokens)
         wanted = longest + max(answers)
         return min(int(files.meta["files"][0]["context_length"]), wanted)
+
+
+def _given(**lists: Sequence[str]) -> dict[str, list[str]]:
+    """Those that hold something: an empty one changes nothing, and must not name another artifact."""
+    return {name: list(values) for name, values in lists.items() if values}
 
 
 def engine_threads(files: Artifact, threads: int) -> int:

@@ -77,6 +77,7 @@ _ROWS = {
     "held_out": "rows held out",
     "bad": "rows that could not be used",
     "duplicate": "duplicates left out",
+    "contaminated": "hold what a held-out prompt asks, left out",
     "not_preferred": "not preferred, left out",
     "without_answer": "without an answer, left out",
     "cut_to_nothing": "too long for any answer, left out",

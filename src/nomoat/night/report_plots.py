@@ -1,44 +1,16 @@
-"""The report's figures: inline SVG whose text and colours are the page's own.
-
-Colours are drawn as placeholders and become CSS variables, so that one figure serves light and dark; text stays
-text, in the page's font. The same numbers give the same bytes.
-"""
+"""The report's figures: inline SVG whose text and colours are the page's own."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nomoat.evaluate.comparison import Metric
-
-WIDTH_IN = 4.6  # 331 SVG units: on a phone one unit is about one CSS pixel, so 10-unit text stays readable
-
-_INK, _MUTED, _RULE, _TUNED, _BASE = "#010101", "#020202", "#030303", "#040404", "#050505"
-_CSS = {_INK: "--ink", _MUTED: "--muted", _RULE: "--rule", _TUNED: "--tuned", _BASE: "--base"}
-_STYLE = {
-    "svg.hashsalt": "nomoat",  # else ids are random, and the same night gives other bytes
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
+from nomoat.evaluate.svg import BASE, INK, TUNED, svg
 
 
 def loss_curve(
@@ -55,27 +27,25 @@ def loss_curve(
     def draw(axes: Axes) -> None:
         if train:
             steps, losses = zip(*train, strict=True)
-            axes.plot(steps, losses, color=_BASE, alpha=0.25, linewidth=0.7)
+            axes.plot(steps, losses, color=BASE, alpha=0.25, linewidth=0.7)
             axes.plot(
-                steps, smooth(losses), color=_BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
+                steps, smooth(losses), color=BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
             )
         if held_out:
             steps, losses = zip(*held_out, strict=True)
-            axes.plot(
-                steps, losses, color=_TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out"
-            )
+            axes.plot(steps, losses, color=TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out")
         best = [(step, loss) for step, loss in held_out if step == best_step]
         if best:
             step, loss = best[0]
             axes.plot(
-                [step], [loss], color=_INK, marker="D", markersize=6, linestyle="none", label="best, kept"
+                [step], [loss], color=INK, marker="D", markersize=6, linestyle="none", label="best, kept"
             )
         axes.set_xlabel("step")
         axes.set_ylabel(f"loss, nats per {per}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(loc="upper right", fontsize=10)
 
-    return _svg(f"curve{name}", "Loss by step, training and held-out", 2.6, draw)
+    return svg(f"curve{name}", "Loss by step, training and held-out", 2.6, draw)
 
 
 def metric_curve(curve: dict[str, Any], key: str, label: str, *, name: str) -> str | None:
@@ -88,19 +58,17 @@ def metric_curve(curve: dict[str, Any], key: str, label: str, *, name: str) -> s
         if train:
             steps, values = zip(*train, strict=True)
             axes.plot(
-                steps, smooth(values), color=_BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
+                steps, smooth(values), color=BASE, linewidth=1.4, linestyle="--", label="training, smoothed"
             )
         if held_out:
             steps, values = zip(*held_out, strict=True)
-            axes.plot(
-                steps, values, color=_TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out"
-            )
+            axes.plot(steps, values, color=TUNED, linewidth=1.6, marker="o", markersize=3.5, label="held-out")
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(loc="lower right", fontsize=10)
 
-    return _svg(f"{key}{name}", f"{label} by step, training and held-out", 2.0, draw)
+    return svg(f"{key}{name}", f"{label} by step, training and held-out", 2.0, draw)
 
 
 def reliability(bins: Sequence[dict[str, Any]], *, name: str) -> str | None:
@@ -110,11 +78,11 @@ def reliability(bins: Sequence[dict[str, Any]], *, name: str) -> str | None:
         return None
 
     def draw(axes: Axes) -> None:
-        axes.plot([50, 100], [50, 100], color=_INK, linewidth=1)
+        axes.plot([50, 100], [50, 100], color=INK, linewidth=1)
         axes.plot(
             [100 * each["confidence"] for each in bins],
             [100 * each["followed"] for each in bins],
-            color=_TUNED,
+            color=TUNED,
             marker="o",
             markersize=4,
             linestyle="none",
@@ -122,7 +90,7 @@ def reliability(bins: Sequence[dict[str, Any]], *, name: str) -> str | None:
         axes.set_xlabel("how sure the reward model was, % (a tenth of the held-out pairs a point)")
         axes.set_ylabel("judgements followed, %")
 
-    return _svg(f"reliability{name}", "Reliability of the reward model", 2.4, draw)
+    return svg(f"reliability{name}", "Reliability of the reward model", 2.4, draw)
 
 
 def intervals(metrics: Sequence[Metric]) -> str | None:
@@ -133,15 +101,15 @@ def intervals(metrics: Sequence[Metric]) -> str | None:
     scale = 100 if is_share else 1
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0, color=_INK, linewidth=1)
+        axes.axvline(0, color=INK, linewidth=1)
         for row, metric in enumerate(metrics):
             low, value, high = (
                 scale * x for x in (metric.difference.low, metric.difference.value, metric.difference.high)
             )
-            axes.plot([low, high], [row, row], color=_TUNED, linewidth=2.2, solid_capstyle="butt")
-            axes.plot([value], [row], color=_TUNED, marker="o", markersize=5)
+            axes.plot([low, high], [row, row], color=TUNED, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([value], [row], color=TUNED, marker="o", markersize=5)
         axes.set_yticks(range(len(metrics)), [_shorten(metric.name, 26) for metric in metrics])
-        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(metrics) - 0.4, -0.6)
         unit = "points" if is_share else metrics[0].unit
@@ -149,7 +117,7 @@ def intervals(metrics: Sequence[Metric]) -> str | None:
         axes.set_xlabel(f"{label}; better →" if metrics[0].higher_is_better else f"← better; {label}")
 
     height_in = 0.6 + 0.26 * len(metrics)
-    return _svg(
+    return svg(
         f"intervals-{'rates' if is_share else 'loss'}", "Difference of tuned and base", height_in, draw
     )
 
@@ -161,9 +129,7 @@ def lengths(histogram: Sequence[Sequence[int]], *, name: str = "") -> str | None
         return None
 
     def draw(axes: Axes) -> None:
-        axes.bar(
-            range(len(histogram)), [rows for _, rows in histogram], width=0.9, align="edge", color=_TUNED
-        )
+        axes.bar(range(len(histogram)), [rows for _, rows in histogram], width=0.9, align="edge", color=TUNED)
         axes.set_xticks(
             [bar + 0.95 for bar in range(-1, len(histogram))], ["0", *(f"{most:,}" for most, _ in histogram)]
         )
@@ -171,7 +137,7 @@ def lengths(histogram: Sequence[Sequence[int]], *, name: str = "") -> str | None
         axes.set_ylabel("rows")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
-    return _svg(f"lengths{name}", "Rows by their length in tokens", 1.9, draw)
+    return svg(f"lengths{name}", "Rows by their length in tokens", 1.9, draw)
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -191,23 +157,3 @@ def _points(curve: Sequence[dict[str, Any]], key: str = "loss") -> list[tuple[in
 def _shorten(text: str, most: int) -> str:
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"
-
-
-def _svg(name: str, title: str, height_in: float, draw: Callable[[Axes], None]) -> str:
-    """A figure as an <svg> element; `name` keeps its ids apart from those of the page's other figures."""
-    with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(WIDTH_IN, height_in))
-        draw(figure.subplots())
-        file = io.StringIO()
-        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    for placeholder, variable in _CSS.items():
-        svg = svg.replace(placeholder, f"var({variable})")
-    return re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{title}">', svg, count=1
-    )

@@ -21,6 +21,7 @@ class Results:
     plan: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
     pretrain: Artifact | None = None
+    overlaps: Artifact | None = None
     data: Artifact | None = None
     judgements: Artifact | None = None
     compared: Artifact | None = None
@@ -98,3 +99,6 @@ class NightSummary:
     report_path: str
     next_command: str
     warnings: list[str]
+    overlaps: dict[str, Any] | None = None
+    """{rows, prompts, of, found, said}: rows that hold what the suites ask, the first as {where, suite, prompt, how};
+    None where there was no suite to look for."""

@@ -55,7 +55,7 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
     """
     starter = not recipe.data.train
     prompts = [_existing(folder, name, "evaluate.prompts") for name in recipe.evaluate.prompts]
-    if starter and not prompts and (recipe.sft is not None or _asks(recipe)):
+    if starter and not prompts and (recipe.sft is not None or _asks(recipe) or _votes_only(recipe)):
         prompts = [STARTER / "heldout.jsonl"]
     template = recipe.data.chat_template
     return Sources(
@@ -83,7 +83,7 @@ def _train(recipe: Recipe, folder: Path) -> tuple[str, ...]:
 
 def _judged(recipe: Recipe, folder: Path) -> tuple[str, ...]:
     """The files of `prefer`, which are those of `data` where it names none."""
-    if recipe.prefer is None or _asks(recipe):
+    if recipe.prefer is None or _asks(recipe) or _votes_only(recipe):
         return ()
     key = "prefer.train" if recipe.prefer.train else "data.train"
     return _files(folder, recipe.prefer.train or recipe.data.train, key)
@@ -109,7 +109,13 @@ def _asks(recipe: Recipe) -> bool:
     """Whether `prefer` learns from answers that the model is yet to write: to given prompts, or where no file at all is
     named, to those of the starter data."""
     prefer = recipe.prefer
-    return prefer is not None and (bool(prefer.prompts) or not (prefer.train or recipe.data.train))
+    if prefer is None or _votes_only(recipe):
+        return False
+    return bool(prefer.prompts) or not (prefer.train or recipe.data.train)
+
+
+def _votes_only(recipe: Recipe) -> bool:
+    return recipe.prefer is not None and recipe.prefer.votes == "only"
 
 
 def _asked(recipe: Recipe, folder: Path) -> tuple[Path, ...]:

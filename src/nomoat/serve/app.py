@@ -27,8 +27,10 @@ from nomoat.serve.metrics import Counted, Metrics
 from nomoat.serve.pool import Pool
 from nomoat.serve.responses import responses
 from nomoat.serve.turns import Desk
+from nomoat.serve.web.arena import Arena, Votes
 from nomoat.serve.web.chats import Chats
-from nomoat.serve.web.mount import mount_web_app
+from nomoat.serve.web.login import Sessioned, Sessions, mount_login
+from nomoat.serve.web.mount import mount_arena, mount_web_app
 from nomoat.serve.web.writing import Writer
 
 _SWEEP_S = 5.0
@@ -41,12 +43,19 @@ _KINDS: dict[str, type[schemas.Request]] = {
 
 
 def create_app(
-    pool: Pool, metrics: Metrics, rules: Rules, *, most_waiting: int, chats_folder: Path | None = None
+    pool: Pool,
+    metrics: Metrics,
+    rules: Rules,
+    *,
+    most_waiting: int,
+    chats_folder: Path | None = None,
+    votes: Votes | None = None,
 ) -> FastAPI:
-    """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations,
-    the web app as well."""
+    """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations, the web
+    app as well, and with a place for votes, its arena."""
     desk = Desk(pool, metrics, most_waiting=most_waiting)
     writer: Writer | None = None
+    arena = Arena(desk, votes) if votes else None
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
@@ -55,6 +64,8 @@ def create_app(
             yield
         finally:
             sweeping.cancel()
+            if arena is not None:
+                await arena.close()
             if writer is not None:
                 await writer.close()
             await pool.close()
@@ -62,10 +73,16 @@ def create_app(
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
     if chats_folder is not None:
-        writer = mount_web_app(app, desk, Chats(chats_folder))
+        writer = mount_web_app(app, desk, Chats(chats_folder), demands_key=rules.scopes_of is not None)
+        if votes is not None and arena is not None:
+            mount_arena(app, arena, votes.ledger_path)
 
     app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules)
+    if chats_folder is not None and rules.scopes_of is not None:
+        sessions = Sessions()
+        mount_login(app, sessions, rules.scopes_of)
+        app.add_middleware(Sessioned, sessions=sessions)
     app.add_middleware(Counted, metrics=metrics)  # the outermost: what the guard refuses counts too
 
     @app.post("/v1/chat/completions", response_class=Response)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import final
 
@@ -12,11 +13,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.serve.errors import ApiError
+from nomoat.serve.limits import UNLIMITED, Limits, Ration
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_OPEN_PATHS = frozenset({"/health"})
-_ADMIN_PATHS = frozenset({"/metrics"})
-CHAT, ADMIN = "chat", "admin"
+_OPEN_PATHS = frozenset({"/health", "/login", "/logout"})  # without a key
+_LIMITED = "/v1/"
+CHAT, VOTE, ADMIN = "chat", "vote", "admin"
+_SCOPES = {"/metrics": ADMIN, "/arena": VOTE}
+"""What a key needs for a path and what lies below it; elsewhere CHAT."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Rules:
             point here (DNS rebinding) is found out by that name.
         most_bytes: of a request's body.
         scopes_of: the scopes of a key, none for a key that is not known; None where no key is demanded.
+        limits: what each key may ask of the API.
     """
 
     hosts: frozenset[str]
     most_bytes: int
     scopes_of: Callable[[str], frozenset[str]] | None
+    limits: Limits = UNLIMITED
 
 
 @final
@@ -42,20 +48,24 @@ class Guard:
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
+        self._ration = Ration(rules.limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        try:
-            self._check_names(headers)
-            await self._check_key(scope["path"], headers)
-            body = await self._body(headers, receive)
-        except ApiError as refused:
-            await refused.response()(scope, receive, send)
-            return
-        await self._app(scope, _replayed(body, receive), send)
+        with ExitStack() as held:
+            try:
+                self._check_names(headers)
+                key = await self._check_key(scope["path"], headers)
+                if key is not None and scope["method"] == "POST" and scope["path"].startswith(_LIMITED):
+                    held.enter_context(self._ration.request(key))
+                body = await self._body(headers, receive)
+            except ApiError as refused:
+                await refused.response()(scope, receive, send)
+                return
+            await self._app(scope, _replayed(body, receive), send)
 
     def _check_names(self, headers: Headers) -> None:
         if headers.getlist("host") and not self._is_ours(headers["host"]):
@@ -84,22 +94,24 @@ class Guard:
             return False
         return True
 
-    async def _check_key(self, path: str, headers: Headers) -> None:
+    async def _check_key(self, path: str, headers: Headers) -> str | None:
+        """The key, None where none is demanded."""
         if self._rules.scopes_of is None or path in _OPEN_PATHS:
-            return
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+            return None
+        key = key_of(headers)
+        if not key:
             raise ApiError(
                 401, "This server demands a key: Authorization: Bearer KEY.", code="missing_api_key"
             )
-        scopes = await run_in_threadpool(self._rules.scopes_of, key.strip())
+        scopes = await run_in_threadpool(self._rules.scopes_of, key)
         if not scopes:
             raise ApiError(401, "This key is not known here, or was revoked.", code="invalid_api_key")
-        wanted = ADMIN if path in _ADMIN_PATHS else CHAT
+        wanted = _SCOPES.get("/" + path.split("/")[1], CHAT)
         if wanted not in scopes and ADMIN not in scopes:
             raise ApiError(
                 403, f"This key lacks the scope {wanted}.", kind="permission_error", code="missing_scope"
             )
+        return key
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, read here so that one too large is never kept."""
@@ -125,6 +137,12 @@ class Guard:
             f"The request is larger than {self._rules.most_bytes} bytes, the most that this server reads.",
             code="request_too_large",
         )
+
+
+def key_of(headers: Mapping[str, str]) -> str:
+    """The key that a request came with; '' for none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

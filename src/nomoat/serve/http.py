@@ -15,8 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.serve.errors import told
+from nomoat.serve.metrics import HUNG_UP
 
-HUNG_UP = 499  # nginx's word for it; nobody reads it
 _LOG = logging.getLogger("nomoat.serve")
 
 

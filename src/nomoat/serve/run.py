@@ -18,9 +18,11 @@ from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
 from nomoat.errors import ServeError
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
+from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Catalogue, ServedModel
 from nomoat.serve.pool import Pool
+from nomoat.serve.web.arena import Votes
 
 # Answers that are being written when the server is told to stop have so long to end.
 _GRACE_S = 120
@@ -38,7 +40,9 @@ class Settings:
         idle_s: a model that nobody used for so long is closed.
         most_waiting: requests that may wait; the next one is sent away.
         hosts: names besides localhost and numbers by which the server may be asked for.
+        limits: what each key may ask for.
         chats_folder: where the web app keeps conversations; None serves no web app.
+        votes: where votes of the web app's arena go; None serves no arena.
     """
 
     most_context: int
@@ -48,7 +52,9 @@ class Settings:
     idle_s: float
     most_waiting: int
     hosts: frozenset[str] = frozenset()
+    limits: Limits = UNLIMITED
     chats_folder: Path | None = None
+    votes: Votes | None = None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -140,9 +146,14 @@ def make_app(
         idle_s=settings.idle_s,
         metrics=metrics,
     )
-    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of)
+    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of, settings.limits)
     return create_app(
-        pool, metrics, rules, most_waiting=settings.most_waiting, chats_folder=settings.chats_folder
+        pool,
+        metrics,
+        rules,
+        most_waiting=settings.most_waiting,
+        chats_folder=settings.chats_folder,
+        votes=settings.votes,
     )
 
 

@@ -103,11 +103,14 @@ class Desk:
         slot = Slot(self.pool, loaded)
         reader = Reader(prepared.form, prepared.names)
         started, first = time.monotonic(), None
+        outcome = "failed"
         self._metrics.running.inc()
+        self._metrics.answers_begun.inc()
         try:
             async for event in slot.pieces(prepared.request):
                 now = time.monotonic()
                 if isinstance(event, Ending):
+                    outcome = event.finish_reason
                     self._count(event, now - started, now - (first or now))
                     for last in reader.finish(event):
                         yield last
@@ -119,10 +122,11 @@ class Desk:
                 if words.text or words.tokens:
                     yield words
         except (GeneratorExit, asyncio.CancelledError):
-            self._metrics.cancelled.inc()
+            outcome = "cancelled"
             raise
         finally:
             self._metrics.running.dec()
+            self._metrics.answers_ended.labels(outcome).inc()
             slot.leave()
 
     def _refuse_crowd(self) -> None:

@@ -26,11 +26,15 @@ footer { display: none !important; }
 #picker { flex: 1 1 auto; width: auto; min-width: 0 !important; }
 #compare { flex: 0 0 auto; width: auto; min-width: 0 !important; border: 0; padding: 0 .75rem; background: none; }
 #theme { flex: 0 0 auto; min-width: 2.75rem !important; }
+#pages nav { display: flex; gap: 1rem; }
+#pages a { color: inherit; text-decoration: none; opacity: .75; }
+#pages a[aria-current] { opacity: 1; font-weight: 600; }
 #columns { height: calc(100dvh - 11.5rem); flex-wrap: nowrap; }
 #columns > * { height: 100% !important; min-width: 0 !important; }
 #talk .top-panel, #beside .top-panel { display: none; }
 #pace { min-height: 1.4rem; opacity: .75; font-size: .85rem; }
 #entry button { flex: 0 0 auto; min-width: 5.5rem !important; }
+#entry #attach { min-width: 2.75rem !important; }
 #past .wrap { display: flex; flex-direction: column; flex-wrap: nowrap; gap: .15rem;
   max-height: 40vh; overflow-y: auto; }
 #past label { width: 100%; border: 0; box-shadow: none; background: none; }
@@ -42,6 +46,7 @@ footer { display: none !important; }
   .gradio-container main.fillable { padding: .5rem .5rem .25rem 2.5rem !important; }
   #columns { flex-direction: column; }
   #entry button { min-width: 3.5rem !important; }
+  #entry button:disabled { display: none; }
 }
 """
 
@@ -56,6 +61,7 @@ HEAD = """
   new MutationObserver((_, watching) => {
     if (!document.getElementById("theme")) return;
     watching.disconnect();
+    document.getElementById("attach").title = "Attach text files";
     if (window.innerWidth <= 640) document.querySelector(".sidebar.open .toggle-button")?.click();
     if (localStorage.getItem("nomoat-theme")) set(localStorage.getItem("nomoat-theme") === "dark");
   }).observe(document.documentElement, { childList: true, subtree: true });
@@ -75,6 +81,16 @@ HEAD = """
 })();
 </script>
 """
+
+
+def nav(here: str) -> str:
+    """Links to all pages."""
+    pages = {"Chat": "/app/", "Arena": "/arena/", "Generations": "/generations/"}
+    links = (
+        f"<a href='{path}'{' aria-current=page' if name == here else ''}>{name}</a>"
+        for name, path in pages.items()
+    )
+    return f"<nav>{''.join(links)}</nav>"
 
 
 def theme() -> Any:

@@ -1,4 +1,4 @@
-"""Puts the web app on the server, and lets through to Gradio only what its page needs."""
+"""Puts the web app's pages on the server, and lets through to Gradio only what they need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -16,11 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.serve.errors import ApiError
 from nomoat.serve.turns import Desk
+from nomoat.serve.web import arena_look
+from nomoat.serve.web.arena import Arena
 from nomoat.serve.web.chats import Chats
 from nomoat.serve.web.look import CSS, HEAD, POLICY, theme
 from nomoat.serve.web.writing import Writer
 
-PATH = "/app"
+PATH, ARENA, GENERATIONS = "/app", "/arena", "/generations"
+_PAGES = (PATH, ARENA, GENERATIONS)
 # Gradio also has endpoints for uploads, files, proxies, recordings and its own editor: none is reachable.
 _OPEN: Sequence[tuple[str, str]] = (
     ("GET", r"/?"),
@@ -30,18 +34,23 @@ _OPEN: Sequence[tuple[str, str]] = (
 )
 
 
-def mount_web_app(app: FastAPI, desk: Desk, chats: Chats) -> Writer:
-    """Serve the pages under /app. The writer is to be closed before the pool is."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+def mount_arena(app: FastAPI, arena: Arena, ledger_path: Path) -> None:
+    """Serve the arena's page and the generations'. The arena is to be closed before the pool is."""
+    from nomoat.serve.web.arena_page import arena_page
+    from nomoat.serve.web.generations import generations_page
+
+    css = CSS + arena_look.CSS
+    _mount(app, arena_page(arena), ARENA, css=css, head=HEAD + arena_look.HEAD)
+    _mount(app, generations_page(ledger_path), GENERATIONS, css=css)
+
+
+def _mount(app: FastAPI, page: Any, path: str, *, css: str = CSS, head: str = HEAD) -> None:
     import gradio as gr
 
-    from nomoat.serve.web.page import chat_page
-
-    writer = Writer(desk, chats)
     gr.mount_gradio_app(
         app,
-        chat_page(desk.pool.catalogue, writer, chats),
-        PATH,
+        page,
+        path,
         footer_links=[],
         run_history=False,
         allowed_paths=[],
@@ -52,9 +61,19 @@ def mount_web_app(app: FastAPI, desk: Desk, chats: Chats) -> Writer:
         pwa=False,
         mcp_server=False,
         theme=theme(),
-        css=CSS,
-        head=HEAD,
+        css=css,
+        head=head,
     )
+
+
+def mount_web_app(app: FastAPI, desk: Desk, chats: Chats, *, demands_key: bool) -> Writer:
+    """Serve the chat page, with a way to log out where keys are demanded. The writer is to be closed before the pool
+    is."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from nomoat.serve.web.page import chat_page
+
+    writer = Writer(desk, chats)
+    _mount(app, chat_page(desk.pool.catalogue, writer, chats, demands_key=demands_key), PATH)
     app.add_middleware(Fence)
 
     @app.get("/", include_in_schema=False)
@@ -80,17 +99,18 @@ def mount_web_app(app: FastAPI, desk: Desk, chats: Chats) -> Writer:
 
 @final
 class Fence:
-    """ASGI middleware: of what lies under /app, the paths in `_OPEN` and no others."""
+    """ASGI middleware: of what lies under a page's path, the paths in `_OPEN` and no others."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
-        if scope["type"] not in ("http", "websocket") or not (path + "/").startswith(f"{PATH}/"):
+        page = next((page for page in _PAGES if f"{path}/".startswith(f"{page}/")), None)
+        if scope["type"] not in ("http", "websocket") or page is None:
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "websocket" or not _is_open(scope["method"], path.removeprefix(PATH)):
+        if scope["type"] == "websocket" or not _is_open(scope["method"], path.removeprefix(page)):
             await ApiError(404, "There is nothing at this address.").response()(scope, receive, send)
             return
 

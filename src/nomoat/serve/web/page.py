@@ -9,33 +9,37 @@ import gradio as gr
 
 from nomoat.serve.models import Catalogue
 from nomoat.serve.web.acts import Acts
+from nomoat.serve.web.attach import ATTACH
 from nomoat.serve.web.chats import Chats, Manner
+from nomoat.serve.web.look import nav
 from nomoat.serve.web.parts import Parts
 from nomoat.serve.web.writing import Writer
 
 # Export is the browser's own download. It asks for the conversation that the page has told it of.
 _EXPORT = "(id) => { if (id) window.location.assign(`/chats/${id}`); }"
+_LEAVE = "() => fetch('/logout', { method: 'POST' }).then(() => window.location.assign('/login'))"
 _SURE = "(id, words) => [id && confirm('Delete this conversation?') ? id : '', words]"
-_LATEX = [
+LATEX = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": r"\[", "right": r"\]", "display": True},
     {"left": r"\(", "right": r"\)", "display": False},
 ]
 
 
-def chat_page(catalogue: Catalogue, writer: Writer, chats: Chats) -> gr.Blocks:
+def chat_page(catalogue: Catalogue, writer: Writer, chats: Chats, *, demands_key: bool) -> gr.Blocks:
     """The page over the server's models and the workspace's conversations."""
     with gr.Blocks(title="nomoat", analytics_enabled=False, fill_height=True) as page:
-        parts = _lay_out()
+        parts = _lay_out(demands_key=demands_key)
         _wire(page, parts, Acts(catalogue, writer, chats, parts))
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 
 
-def _lay_out() -> Parts:
+def _lay_out(*, demands_key: bool) -> Parts:
     default = Manner()
     chat_id = gr.BrowserState("", storage_key="nomoat-chat", secret="nomoat")  # no secret: it is a name
     with gr.Sidebar(width=280):
+        gr.HTML(nav("Chat"), elem_id="pages")
         new = gr.Button("New chat", elem_id="new", variant="secondary")
         search = gr.Textbox(
             "", elem_id="search", show_label=False, placeholder="Search", max_length=200, container=False
@@ -53,6 +57,8 @@ def _lay_out() -> Parts:
             top_p = gr.Slider(0.05, 1, default.top_p, step=0.05, label="Top p", elem_id="top-p")
             max_tokens = gr.Slider(16, 4096, default.max_tokens, step=16, label="Tokens at most")
             seed = gr.Number(None, label="Seed (empty: a new one each time)", precision=0, minimum=0)
+        leave = gr.Button("Log out", elem_id="leave", size="sm", visible=demands_key)
+        leave.click(None, js=_LEAVE, api_visibility="private")
     with gr.Row(elem_id="top"):
         model = gr.Dropdown(
             elem_id="picker", label="Model", show_label=False, container=False, filterable=False
@@ -64,6 +70,7 @@ def _lay_out() -> Parts:
         beside = _chatbot("beside", "The base", visible=False)
     pace = gr.Markdown(elem_id="pace")
     with gr.Row(elem_id="entry"):
+        attach = gr.Button("+", elem_id="attach", variant="secondary", min_width=44)
         box = gr.Textbox(
             "",
             elem_id="box",
@@ -78,8 +85,8 @@ def _lay_out() -> Parts:
         send = gr.Button("Send", elem_id="send", variant="primary")
         stop = gr.Button("Stop", elem_id="stop", variant="stop", interactive=False)
     return Parts(
-        chat_id, new, search, past, title, delete, export, model, beside_base, talk, beside, pace, box, send,
-        stop, system, temperature, top_p, max_tokens, seed,
+        chat_id, new, search, past, title, delete, export, model, beside_base, talk, beside, pace, box,
+        attach, send, stop, system, temperature, top_p, max_tokens, seed,
     )  # fmt: skip
 
 
@@ -92,7 +99,7 @@ def _chatbot(name: str, label: str, **more: Any) -> gr.Chatbot:
         sanitize_html=True,
         allow_tags=False,
         allow_file_downloads=False,
-        latex_delimiters=_LATEX,
+        latex_delimiters=LATEX,
         layout="bubble",
         buttons=["copy"],
         **more,
@@ -114,6 +121,7 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
     here = parts.chat_id
     asked = [here, parts.box, *parts.choices()]
     on(page.load, acts.open_page, [here])
+    parts.attach.click(None, [parts.box], [parts.box], js=ATTACH, api_visibility="private")
     for event in (parts.send.click, parts.box.submit):
         on(event, acts.send, asked)
     on(parts.stop.click, acts.stop, [here])

@@ -23,6 +23,7 @@ class Parts:
     beside: Any
     pace: Any
     box: Any
+    attach: Any
     send: Any
     stop: Any
     system: Any
@@ -43,5 +44,5 @@ class Parts:
         ]
 
     def shown(self) -> list[Any]:
-        silent = {"new", "search", "delete", "export"}
+        silent = {"new", "search", "delete", "export", "attach"}
         return [getattr(self, field.name) for field in fields(self) if field.name not in silent]

@@ -1,0 +1,189 @@
+"""`nomoat evaluate`: lm-eval's tasks against a model that would be served."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, table
+from nomoat.cli.quiet import quiet_libraries
+from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.errors import ModelError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nomoat.evaluate.harness import TaskRun
+    from nomoat.serve.models import ServedModel
+
+EPILOG = """
+\b
+Examples:
+  nomoat evaluate --tasks arc_easy,hellaswag --limit 200
+  nomoat evaluate gen-0003 --against base --tasks mine --task-files ./tasks
+
+\b
+Tasks are lm-eval's (lm-eval ls tasks), or YAML files in its form in --task-files, which work without a network when
+their data files are here. Both models of --against answer the same documents, and their difference is paired. Needs the
+extra eval: pip install "nomoat[eval]"
+"""
+
+KEYS = {
+    "model": "the model asked for",
+    "against": "null, or the model it was compared with",
+    "confidence": "confidence of every interval, 0 to 1",
+    "scores": "list of {task, metric, filter, higher_is_better, score, against, difference}; the last three are "
+    "{value, low, high, n}; the last two null without --against, difference also where it cannot "
+    "be told; low and high are null where lm-eval tells no error, as of a perplexity",
+    "asked": "requests answered, by both",
+    "cut": "requests whose context was cut at its beginning to fit",
+}
+"""Keys of `nomoat evaluate --json`, for docs/cli.md."""
+
+CONFIDENCE = 0.95
+N_PARALLEL = 4
+
+
+def evaluate(
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="NAMES", help="Names of tasks, with commas between.")
+    ],
+    one: Annotated[
+        str,
+        typer.Argument(
+            metavar="GEN", help="A generation, or base.", show_default="the champion, or the newest"
+        ),
+    ] = CHAMPION,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="GEN", help="Compare with a generation, or base.", show_default=False
+        ),
+    ] = None,
+    task_files: Annotated[
+        Path | None,
+        typer.Option("--task-files", metavar="DIR", help="A folder of task files.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=2, help="Documents of each task.", show_default="all"),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(
+            "--num-fewshot", metavar="N", min=0, help="Examples in a prompt.", show_default="as the task says"
+        ),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask as it is served, with the chat template.")
+    ] = False,
+    context: Annotated[
+        int, typer.Option("--context", metavar="N", min=16, help="Most tokens of a prompt with its answer.")
+    ] = 4096,
+    workspace: WorkspaceOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model on lm-eval's tasks, alone or beside another."""
+    if find_spec("lm_eval") is None:
+        raise ModelError(
+            "nomoat evaluate --tasks needs lm-eval, which is not installed",
+            hint='Install it: pip install "nomoat[eval]"',
+        )
+    served = [_find(workspace, which) for which in (one, against) if which is not None]
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    quiet_libraries()
+    from nomoat.evaluate.harness import run_tasks
+
+    runs = []
+    for model in served:
+        with (
+            console(stderr=True).status(f"{model.name}: loading …") as status,
+            closing(_engine(model, context)) as engine,
+        ):
+            runs.append(
+                run_tasks(
+                    engine,
+                    names,
+                    task_files=task_files,
+                    limit=limit,
+                    num_fewshot=num_fewshot,
+                    chat=chat,
+                    confidence=CONFIDENCE,
+                    progress=lambda done, model=model, status=status: status.update(  # type: ignore[misc]
+                        f"{model.name}: {done:,} requests answered …"
+                    ),
+                )
+            )
+    result = _result(served, runs)
+    if as_json:
+        print_json(result)
+    else:
+        _print(result, console())
+
+
+def _find(workspace: Path, which: str) -> ServedModel:
+    return find_base(workspace, LATEST) if which == BASE else find_generation(workspace, which)
+
+
+def _engine(model: ServedModel, most_context: int) -> Any:
+    from nomoat.cli.talkers import cores
+    from nomoat.engine.llamaserver import LlamaServerEngine
+
+    return LlamaServerEngine(
+        model.gguf,
+        tokenizer_dir=model.tokenizer_dir,
+        n_ctx=min(most_context, model.context_length),
+        n_parallel=N_PARALLEL,
+        n_threads=cores(),
+    )
+
+
+def _result(served: list[ServedModel], runs: list[TaskRun]) -> dict[str, Any]:
+    """What was found, under `KEYS`."""
+    from nomoat.evaluate.harness import paired_difference
+
+    theirs = {(s.task, s.metric, s.filter): s for s in runs[1].scores} if len(runs) > 1 else {}
+    scores = []
+    for score in runs[0].scores:
+        other = theirs.get((score.task, score.metric, score.filter))
+        difference = paired_difference(score, other, CONFIDENCE) if other else None
+        row = asdict(score) | {"against": asdict(other.score) if other else None}
+        row["difference"] = asdict(difference) if difference else None
+        del row["by_item"]
+        scores.append(row)
+    return {
+        "model": served[0].name,
+        "against": served[1].name if len(served) > 1 else None,
+        "confidence": CONFIDENCE,
+        "scores": scores,
+        "asked": sum(run.asked for run in runs),
+        "cut": sum(run.cut for run in runs),
+    }
+
+
+def _print(result: dict[str, Any], to: Console) -> None:
+    """The same for people."""
+    others = [result["against"], "difference"] if result["against"] else []
+    made = table("task", "metric", result["model"], *others, "documents", right=("documents",))
+    for row in result["scores"]:
+        metric = row["metric"] if row["filter"] == "none" else f"{row['metric']} ({row['filter']})"
+        found = [row["score"], *([row["against"], row["difference"]] if others else [])]
+        made.add_row(row["task"], metric, *map(_interval, found), f"{row['score']['n']:,}")
+    to.print(made)
+    if result["cut"]:
+        said = f"{result['cut']:,} of {result['asked']:,} requests were cut at their beginning to fit (--context)"
+        to.print(said, style="yellow")
+
+
+def _interval(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not known"
+    if math.isnan(found["low"]):
+        return f"{found['value']:.3f} (interval not known)"
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"

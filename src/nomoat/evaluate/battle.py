@@ -1,0 +1,127 @@
+"""One blind battle: a prompt, two answers to it on sides drawn by chance, and the vote. The terminal and the web page
+share it.
+
+Both answers are whole before either is shown, so that neither speed nor length of waiting tells who is who, and names
+are told with the vote. Now and then a model meets itself (A/A), which measures the voter: their noise and the side they
+lean to.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from nomoat.chat.conversation import Conversation, Message, parse_messages
+from nomoat.engine.base import Sampling
+from nomoat.evaluate.prompts import read_prompts
+from nomoat.ledger.canonical import canonical_key
+from nomoat.ledger.clock import now_iso
+from nomoat.ledger.rows import GenerationRow, Vote, VoteVerdict
+from nomoat.ledger.store import Ledger
+
+SELF_SHARE = 0.05
+"""How often a model meets itself: one in twenty costs little, and a month of votes has some thirty."""
+_SEEDS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model in the arena: how it is called, and how votes name it."""
+
+    name: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt to both: drawn from the pool, with its suite and id, or typed."""
+
+    conversation: Conversation
+    suite: str | None = None
+    prompt_id: str | None = None
+
+    @staticmethod
+    def typed(text: str) -> Question:
+        """What the owner typed."""
+        return Question(Conversation((Message("user", text),)))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance decided before anybody answers: the sides and the seeds. Both sides sample alike and with the same
+    seed, except that a model against itself would then say the same twice: its right side has the next one."""
+
+    left: Contestant
+    right: Contestant
+    left_sampling: Sampling
+    right_sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Battle:
+    """Two answers, ready to be shown: left and right, and what made them. `shown_at_s` is of the caller's clock."""
+
+    question: Question
+    draw: Draw
+    left_answer: str
+    right_answer: str
+    shown_at_s: float
+
+    @property
+    def has_choice(self) -> bool:
+        """Two answers that are the same word for word leave nothing to vote on."""
+        return self.left_answer != self.right_answer
+
+    def vote(self, verdict: VoteVerdict, voter: str, now_s: float, *, note: str | None = None) -> Vote:
+        """The vote on it. `now_s` is of the clock that `shown_at_s` was taken from."""
+        prompt, sampling = self.question.conversation.to_dict(), self.draw.left_sampling
+        return Vote(
+            cast_at=now_iso(),
+            voter=voter,
+            verdict=verdict,
+            left_model=self.draw.left.model,
+            right_model=self.draw.right.model,
+            left_name=self.draw.left.name,
+            right_name=self.draw.right.name,
+            source="typed" if self.question.suite is None else "pool",
+            suite=self.question.suite,
+            prompt_id=self.question.prompt_id,
+            prompt_hash=canonical_key(prompt),
+            prompt=prompt,
+            left_answer=self.left_answer,
+            right_answer=self.right_answer,
+            sampling={**asdict(sampling), "stop": list(sampling.stop)},
+            seconds=round(now_s - self.shown_at_s, 3),
+            note=note,
+        )
+
+
+def draw_sides(one: Contestant, other: Contestant, sampling: Sampling, chance: random.Random) -> Draw:
+    """Sides by chance, and a new seed. `one` and `other` may be the same model."""
+    left, right = chance.sample((one, other), 2)
+    seed = chance.randrange(_SEEDS)
+    right_seed = seed + 1 if one.model == other.model else seed
+    return Draw(left, right, replace(sampling, seed=seed), replace(sampling, seed=right_seed))
+
+
+def draw_question(pool: Sequence[Question], chance: random.Random) -> Question | None:
+    """A prompt of the pool, each as likely as any other, whatever came before: so every vote speaks for the pool.
+    None where the pool is empty."""
+    return chance.choice(pool) if pool else None
+
+
+def held_out_pool(ledger: Ledger, generation: GenerationRow) -> list[Question]:
+    """The held-out prompts that a generation's night has answered, which no training has seen."""
+    return [
+        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
+        for s in ledger.samples(generation.night_id)
+    ]
+
+
+def pool_of_files(files: Sequence[Path]) -> list[Question]:
+    """The prompts of JSONL files. Raises DataError with file, line and field."""
+    found = [prompt for file in files for prompt in read_prompts(file, most=sys.maxsize)]
+    return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]

@@ -1,0 +1,107 @@
+"""What votes say of each pair of models, and of those who cast them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from nomoat.evaluate.comparison import Estimate
+from nomoat.evaluate.gatebook import count_votes
+from nomoat.evaluate.stats.intervals import wilson
+from nomoat.evaluate.stats.power import votes_still_needed
+from nomoat.evaluate.stats.sequential import log_e_value
+from nomoat.ledger.rows import Vote, VoteRow
+
+_FEWEST = 10
+"""Votes of a person below which nothing is said of their habits."""
+_LETTERS_A_SECOND = 50.0
+"""Nobody reads faster: 600 words a minute; Brysbaert (2019), Journal of Memory and Language 109:104047, finds 238 on
+average and none above 400 in silent reading with comprehension."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Votes between two models. `better` is the one that the votes have shown to be better, at an error rate that holds
+    whenever one looks; None while it is open. Then `needed` are further decided votes, if they come as they came so
+    far; None where they would never tell."""
+
+    one: str
+    other: str
+    wins: int
+    losses: int
+    ties: int
+    better: str | None
+    needed: int | None
+
+
+@dataclass(frozen=True)
+class Voter:
+    """One person's votes. `left` is the share of decided votes that went to the left side, with its interval, None for
+    none; `selves` are votes on a model against itself, `self_ties` those of them that preferred no side. `flags` say
+    what speaks against counting on them; their votes count all the same."""
+
+    name: str
+    votes: int
+    left: Estimate | None
+    selves: int
+    self_ties: int
+    flags: tuple[str, ...]
+
+
+def head_to_head(votes: Sequence[VoteRow], names: Mapping[str, str], *, alpha: float) -> list[Pairing]:
+    """Every pair that was voted on, the most voted first. `alpha` is a pair's error rate, of both directions together;
+    `names` are as in `standings`."""
+    called = {m: n for v in votes for m, n in ((v.left_model, v.left_name), (v.right_model, v.right_name))}
+    met = {frozenset((vote.left_model, vote.right_model)) for vote in votes}
+    found = []
+    for one, other in combinations(sorted(called), 2):
+        if {one, other} in met:
+            tally = count_votes(votes, one, other)
+            sides = names.get(one, called[one]), names.get(other, called[other])
+            found.append(_pairing(sides, tally.wins, tally.losses, tally.ties, alpha))
+    return sorted(found, key=lambda pair: -(pair.wins + pair.losses + pair.ties))
+
+
+def voters(votes: Sequence[Vote], *, confidence: float) -> list[Voter]:
+    """Everybody who voted, the most diligent first."""
+    of_name: dict[str, list[Vote]] = {}
+    for vote in votes:
+        of_name.setdefault(vote.voter, []).append(vote)
+    found = [_voter(name, cast, confidence) for name, cast in of_name.items()]
+    return sorted(found, key=lambda voter: (-voter.votes, voter.name))
+
+
+def _pairing(sides: tuple[str, str], wins: int, losses: int, ties: int, alpha: float) -> Pairing:
+    ahead, behind = max(wins, losses), min(wins, losses)
+    leader = sides[0] if wins >= losses else sides[1]
+    is_shown = bool(log_e_value(ahead, behind) >= math.log(2 / alpha))
+    needed = None if is_shown else votes_still_needed(ahead, behind, alpha=alpha / 2)
+    return Pairing(*sides, wins, losses, ties, leader if is_shown else None, needed)
+
+
+def _voter(name: str, cast: Sequence[Vote], confidence: float) -> Voter:
+    lefts = sum(vote.verdict == "left" for vote in cast)
+    decided = lefts + sum(vote.verdict == "right" for vote in cast)
+    selves = [vote for vote in cast if vote.left_model == vote.right_model]
+    self_ties = sum(vote.verdict in ("tie", "both bad") for vote in selves)
+    left = wilson(lefts, decided, confidence) if decided else None
+    return Voter(name, len(cast), left, len(selves), self_ties, tuple(_flags(cast, lefts, decided)))
+
+
+def _flags(cast: Sequence[Vote], lefts: int, decided: int) -> list[str]:
+    """Sides come by chance, so that an honest voter prefers each about as often; ten of ten on one side have a chance
+    of 1 in 512."""
+    flags = []
+    if decided >= _FEWEST and lefts in (0, decided):
+        flags.append(f"always {'left' if lefts else 'right'}")
+    paces = [_letters(vote) / max(vote.seconds, 1e-3) for vote in cast if vote.seconds is not None]
+    if len(paces) >= _FEWEST and statistics.median(paces) > _LETTERS_A_SECOND:
+        flags.append("faster than reading")
+    return flags
+
+
+def _letters(vote: Vote) -> int:
+    return len(vote.left_answer) + len(vote.right_answer)

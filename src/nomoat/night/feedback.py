@@ -1,0 +1,221 @@
+"""What a night learns from the ledger: votes as judged answers, own answers as conversations.
+
+Each becomes an artifact that its rows alone name: a night with new votes trains anew, one without is done at once. Its
+meta says which votes they are, whose, and what they ask, so that the gate never counts a vote on such a prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from nomoat.chat.conversation import Message
+from nomoat.data.prepare import answered
+from nomoat.data.readers import open_rows
+from nomoat.data.rows import ChatRow, PreferenceRow, RatingRow, Where
+from nomoat.data.split import asked_keys, place
+from nomoat.errors import DataError
+from nomoat.evaluate.gatebook import LEARNED, conversation_of, sampled_keys
+from nomoat.ledger.feedback import standing_own_answers
+from nomoat.ledger.rows import OwnAnswerRow, VoteRow
+from nomoat.ledger.store import Ledger
+from nomoat.night.evaluation import owners_prompts
+from nomoat.night.jobs import Folders, Job, Outcome, Report
+from nomoat.night.sampling import ALL
+from nomoat.night.sources import Sources
+from nomoat.night.stages import LEAST_HELD_OUT
+from nomoat.recipe import Recipe
+
+ROWS = "rows.jsonl"
+_HELD_OUT = "on held-out prompts"
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Rows to learn from as JSON, what the ledger knows of them, and where each stands in the split."""
+
+    kind: str
+    said: str
+    rows: tuple[dict[str, Any], ...] = field(repr=False)
+    places: tuple[float, ...] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+
+    def job(self) -> Job:
+        """The stage that writes them."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        return Job(
+            kind=self.kind,
+            why=self.said,
+            inputs={},
+            params={"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()},
+            run=partial(_write, text=text, meta=self.meta, said=self.said),
+        )
+
+    def suffices(self, held_out_share: float) -> bool:
+        """Whether enough of them are held out for a training on them alone to be measured."""
+        return sum(where < held_out_share for where in self.places) >= LEAST_HELD_OUT
+
+
+def _write(folders: Folders, _report: Report, *, text: str, meta: dict[str, Any], said: str) -> Outcome:
+    (folders.out / ROWS).write_text(text, encoding="utf-8")
+    return Outcome(meta, said)
+
+
+def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | None:
+    """The votes that `prefer` learns from: those that its loss can use, on prompts that no suite holds out. None where
+    the recipe wants none, or there are none.
+
+    They are pairs; to `kto`, where its files hold no pairs, two rated answers each, and "both bad" is two bad ones.
+    Whoever voted twice on the same two answers is heard once, with what was said last.
+    """
+    section, cast = recipe.prefer, ledger.judgements.votes()
+    if section is None or not section.votes or not cast:
+        return None
+    rated = section.loss_type == "kto" and not sources.asked and not _hold_pairs(sources.prefer)
+    never, left_out = _held_out_keys(sources, ledger), Counter[str]()
+    used: dict[object, VoteRow] = {}
+    for vote in cast:
+        reason = _unusable(vote, never, rated=rated)
+        if reason:
+            left_out[reason] += 1
+            continue
+        again = vote.voter, vote.prompt_hash, frozenset((vote.left_answer, vote.right_answer))
+        left_out["cast again"] += again in used
+        used[again] = vote
+    if not used:
+        return None
+    by_prompt = recipe.data.split_by == "prompt"
+    found = [(vote, row) for vote in used.values() for row in _judged(vote, rated=rated)]
+    return _feedback(
+        LEARNED[0],
+        [_vote_json(row) | {"vote": vote.id, "voter": vote.voter} for vote, row in found],
+        [place(_answered(row).prompt_hash() if by_prompt else row.content_hash()) for _, row in found],
+        list(used.values()),
+        left_out,
+    )
+
+
+def find_own_answers(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | None:
+    """The own answers that `sft` learns from, on prompts that no suite holds out; of one person's to the same prompt
+    the newest. None where there are none."""
+    written = standing_own_answers(ledger)
+    if recipe.sft is None or not written:
+        return None
+    never, left_out = _held_out_keys(sources, ledger), Counter[str]()
+    used: dict[object, OwnAnswerRow] = {}
+    for own in written:
+        if never.isdisjoint(asked_keys(conversation_of(own))):
+            used[own.voter, own.prompt_hash] = own
+        else:
+            left_out[_HELD_OUT] += 1
+    rows = [
+        own.prompt
+        | {"messages": [*map(_unlearned, own.prompt["messages"]), _says(own.answer).to_dict()]}
+        | {"own_answer": own.id, "vote": own.vote_id, "voter": own.voter}
+        for own in used.values()
+    ]
+    return _feedback(LEARNED[1], rows, [], list(used.values()), left_out) if used else None
+
+
+def with_votes_enough(recipe: Recipe, votes: Feedback | None, note: Callable[[str], None]) -> Recipe:
+    """The recipe without `prefer` where that learns from votes alone and there are too few. DataError where nothing
+    else would be left to train."""
+    if recipe.prefer is None or recipe.prefer.votes != "only":
+        return recipe
+    if votes is not None and votes.suffices(recipe.data.held_out):
+        return recipe
+    few = "prefer.votes: only, and there are " + (
+        f"too few yet: {votes.said}" if votes else "none to learn from"
+    )
+    if recipe.sft is None:
+        raise DataError(few, hint="Cast some on prompts of your own, which are not held out: nomoat arena")
+    note(f"{few}; tonight nothing is preferred")
+    return recipe.model_copy(update={"prefer": None})
+
+
+def held_out_row_keys(ledger: Ledger) -> list[str]:
+    """Keys of the held-out rows that earlier nights had answered. Most are held out tonight by their hash alone."""
+    return sorted(sampled_keys(ledger, of_rows=True))
+
+
+def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
+    """Keys of all that the suites ask, tonight's and those of every night before."""
+    prompts = owners_prompts(sources.prompts, ALL)
+    return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]} | sampled_keys(
+        ledger, of_rows=False
+    )
+
+
+def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | None:
+    """Why a vote teaches nothing."""
+    if not set(never).isdisjoint(asked_keys(conversation_of(vote))):
+        return _HELD_OUT
+    if vote.verdict == "tie" or (vote.verdict == "both bad" and not rated):
+        return "undecided"
+    if not vote.left_answer.strip() or not vote.right_answer.strip():
+        return "on an empty answer"
+    return None
+
+
+def _judged(vote: VoteRow, *, rated: bool) -> list[PreferenceRow | RatingRow]:
+    where, prompt = Where("votes", vote.id), conversation_of(vote)
+    sides = {"left": (_says(vote.left_answer),), "right": (_says(vote.right_answer),)}
+    if rated:
+        return [RatingRow(where, prompt, answer, side == vote.verdict) for side, answer in sides.items()]
+    other = "right" if vote.verdict == "left" else "left"
+    return [PreferenceRow(where, prompt, sides[vote.verdict], sides[other])]
+
+
+def _vote_json(row: PreferenceRow | RatingRow) -> dict[str, Any]:
+    asked = row.prompt.to_dict()
+    asked["prompt"] = asked.pop("messages")
+    if isinstance(row, RatingRow):
+        return asked | {"completion": [m.to_dict() for m in row.completion], "label": row.label}
+    return asked | {
+        "chosen": [m.to_dict() for m in row.chosen],
+        "rejected": [m.to_dict() for m in row.rejected],
+    }
+
+
+def _answered(row: PreferenceRow | RatingRow) -> ChatRow:
+    talk = answered(row)
+    assert isinstance(talk, ChatRow), row
+    return talk
+
+
+def _unlearned(message: dict[str, Any]) -> dict[str, Any]:
+    """What a model said before is not what the owner would have said."""
+    return message | {"loss": False} if message["role"] == "assistant" else message
+
+
+def _says(answer: str) -> Message:
+    return Message("assistant", answer)
+
+
+def _hold_pairs(files: Sequence[str]) -> bool:
+    return any(open_rows(file)[0].format == "preference" for file in files)
+
+
+def _feedback(
+    kind: str,
+    rows: list[dict[str, Any]],
+    places: list[float],
+    used: Sequence[VoteRow | OwnAnswerRow],
+    left_out: Counter[str],
+) -> Feedback:
+    voters, what = Counter(one.voter for one in used), kind.replace("_", " ").removesuffix("s")
+    shown = ", ".join(f"{count:,} {name}'s" for name, count in sorted(voters.items()))
+    said = f"{len(used):,} {what}{'' if len(used) == 1 else 's'} to learn from ({shown})"
+    rest = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count)
+    meta = {
+        kind: [one.id for one in used],
+        "voters": dict(sorted(voters.items())),
+        "asked": sorted({key for one in used for key in asked_keys(conversation_of(one))}),
+        "left_out": {reason: count for reason, count in sorted(left_out.items()) if count},
+    }
+    return Feedback(kind, said + (f"; left out: {rest}" if rest else ""), tuple(rows), tuple(places), meta)

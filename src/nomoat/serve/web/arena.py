@@ -1,0 +1,315 @@
+"""The arena's battles on the server: answered ahead, shown without names, each voted on once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from nomoat.engine.base import Sampling
+from nomoat.errors import NomoatError, ServeError
+from nomoat.evaluate.battle import (
+    SELF_SHARE,
+    Battle,
+    Contestant,
+    Draw,
+    Question,
+    draw_question,
+    draw_sides,
+    held_out_pool,
+)
+from nomoat.evaluate.gatebook import score_of
+from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
+from nomoat.ledger.rows import Vote, VoteRow, VoteVerdict
+from nomoat.ledger.store import Ledger
+from nomoat.serve.http import log_fault
+from nomoat.serve.prepare import Asked, Settings, prepare_chat
+from nomoat.serve.turns import Desk, Done
+
+CHAMPION, BASE = "champion", "base"
+SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
+_AHEAD = 2
+_MOST_GENERATIONS = 3  # more would spread the votes of one person too thin
+_MOST_OPEN = 1000
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Where votes go, and whose they are.
+
+    Attributes:
+        ledger_path: the workspace's ledger; it may not be there yet.
+        voter_of: who holds a key; '' is asked for where no key is demanded.
+        self_share: how often a model meets itself.
+    """
+
+    ledger_path: Path
+    voter_of: Callable[[str], str]
+    self_share: float = SELF_SHARE
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the ledger says: the contestants' votes and the names of generations by their model."""
+
+    votes: tuple[VoteRow, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+    pool: tuple[Question, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A battle that a voter has before them. Its id is all that the browser knows it by."""
+
+    id: str
+    voter: str
+    battle: Battle
+
+
+@final
+class Arena:
+    """All methods are for the event loop's thread."""
+
+    def __init__(self, desk: Desk, votes: Votes) -> None:
+        self.voter_of = votes.voter_of
+        self._desk = desk
+        self._ledger_path = votes.ledger_path
+        self._self_share = votes.self_share
+        self._chance = random.SystemRandom()
+        self._resolved: dict[str, Contestant] = {}
+        self._ahead: list[Battle] = []
+        self._filling: asyncio.Task[None] | None = None
+        self._shown: dict[str, Shown] = {}
+
+    # ---- what the page does
+
+    async def draw(self, voter: str) -> Shown:
+        """A held-out prompt with both answers: whole already, unless nobody was here for a while.
+
+        Raises:
+            ServeError: there are no two models, or no prompts, or they say the same.
+            ApiError: a model cannot answer.
+        """
+        here = {one.model for one in await asyncio.to_thread(self._contestants)}
+        self._ahead = [battle for battle in self._ahead if _models(battle) <= here]
+        while not self._ahead:
+            await asyncio.shield(self._fill())
+        battle = self._ahead.pop(0)
+        self._fill()
+        return self._show(battle, voter)
+
+    async def ask(self, text: str, voter: str) -> Shown:
+        """Both answers to what the voter typed. Raises as `draw`."""
+        return self._show(await self._battle(Question.typed(text)), voter)
+
+    def find(self, shown_id: str, voter: str) -> Shown | None:
+        """The battle that this voter has before them; None where they have voted on it, or it was never theirs."""
+        shown = self._shown.get(shown_id)
+        return shown if shown is not None and shown.voter == voter else None
+
+    async def vote(self, shown_id: str, voter: str, verdict: VoteVerdict, note: str) -> Vote | None:
+        """Keep the vote and tell who was who. None where there is nothing to vote on any more.
+
+        Raises:
+            LedgerError: it cannot be kept; the voter may try again.
+        """
+        shown = self.find(shown_id, voter)
+        if shown is None:
+            return None
+        del self._shown[shown_id]  # before anything is waited for: a second click finds nothing
+        vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
+        try:
+            await asyncio.to_thread(self._keep, vote)
+        except BaseException:
+            self._shown[shown_id] = shown
+            raise
+        return vote
+
+    async def champion(self) -> Contestant | None:
+        """Whom the others are measured against; None where there is no model."""
+        return next(iter(await asyncio.to_thread(self._contestants)), None)
+
+    async def seen(self) -> Seen:
+        """The ledger as it is now."""
+        return await asyncio.to_thread(self._read)
+
+    async def close(self) -> None:
+        """End what is being answered ahead."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.wait({self._filling})
+
+    # ---- answering ahead
+
+    def _fill(self) -> asyncio.Task[None]:
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._answer_ahead())
+            self._filling.add_done_callback(_log_failure)
+        return self._filling
+
+    async def _answer_ahead(self) -> None:
+        while len(self._ahead) < _AHEAD:
+            question = draw_question((await self.seen()).pool, self._chance)
+            if question is None:
+                raise ServeError("there is no held-out prompt to draw: type one")
+            self._ahead.append(await self._battle(question, tries=_TRIES))
+
+    async def _battle(self, question: Question, tries: int = 1) -> Battle:
+        """Two answers that differ; of a drawn prompt they are asked for a few times."""
+        for _ in range(tries):
+            one, other = await asyncio.to_thread(self._pair, self._unvoted())
+            draw = draw_sides(one, other, SAMPLING, self._chance)
+            battle = await self._answered(question, draw)
+            if battle.has_choice:
+                return battle
+        raise ServeError("both answer this word for word: there is nothing to choose, and no vote")
+
+    async def _answered(self, question: Question, draw: Draw) -> Battle:
+        """One side after the other, in an order that tells nothing: a budget may have room for one model only."""
+        longest = min([await self._room(name, question) for name in {draw.left.name, draw.right.name}])
+        cap = min(SAMPLING.max_new_tokens, longest)  # the same for both
+        draw = replace(
+            draw,
+            left_sampling=replace(draw.left_sampling, max_new_tokens=cap),
+            right_sampling=replace(draw.right_sampling, max_new_tokens=cap),
+        )
+        left = await self._answer(draw.left, question, draw.left_sampling)
+        right = await self._answer(draw.right, question, draw.right_sampling)
+        return Battle(question, draw, left, right, time.monotonic())
+
+    async def _room(self, name: str, question: Question) -> int:
+        """Tokens that an answer may have at most."""
+        async with self._desk.model(self._served_name(name)) as loaded:
+            settings = _settings(replace(SAMPLING, max_new_tokens=loaded.engine.n_ctx))
+            prepared = await asyncio.to_thread(prepare_chat, loaded.engine, _asked(question), settings)
+            return prepared.request.sampling.max_new_tokens
+
+    async def _answer(self, side: Contestant, question: Question, sampling: Sampling) -> str:
+        parts = []
+        async with self._desk.model(self._served_name(side.name)) as loaded:
+            prepared = await asyncio.to_thread(
+                prepare_chat, loaded.engine, _asked(question), _settings(sampling)
+            )
+            async with aclosing(self._desk.choices(loaded, prepared, 1, time.monotonic())) as choices:
+                async for _, event in choices:
+                    if not isinstance(event, Done):
+                        parts.append(event.text)
+        return "".join(parts)
+
+    # ---- who meets whom; in threads
+
+    def _contestants(self) -> list[Contestant]:
+        """The champion first, then the newest generations, then the base."""
+        catalogue = self._desk.pool.catalogue
+        names = [one.name for one in catalogue.names()]
+        generations = [name for name in names if name not in (CHAMPION, BASE)][:_MOST_GENERATIONS]
+        found: dict[str, Contestant] = {}
+        for name in (CHAMPION, *generations, BASE):
+            resolved = catalogue.resolve(name)
+            if resolved is None:
+                continue
+            if resolved not in self._resolved:
+                try:
+                    served = catalogue.find(resolved)
+                except NomoatError:  # trained from scratch, without a base; or its files are gone
+                    continue
+                self._resolved[resolved] = Contestant(served.name, served.model)
+            found.setdefault(self._resolved[resolved].model, self._resolved[resolved])
+        return list(found.values())
+
+    def _unvoted(self) -> list[Battle]:
+        return [*self._ahead, *(shown.battle for shown in self._shown.values())]
+
+    def _pair(self, unvoted: Sequence[Battle]) -> tuple[Contestant, Contestant]:
+        contestants = self._contestants()
+        if len(contestants) < 2:
+            raise ServeError("there are no two models to compare yet", hint="Make one: nomoat run")
+        one, other = self._best_pair(contestants, unvoted)
+        return (one, one) if self._chance.random() < self._self_share else (one, other)
+
+    def _best_pair(
+        self, contestants: Sequence[Contestant], unvoted: Sequence[Battle]
+    ) -> tuple[Contestant, Contestant]:
+        """The pair whose vote narrows most what is known of all against the champion."""
+        at = {one.model: number for number, one in enumerate(contestants)}
+        won_MM = np.zeros((len(at), len(at)))
+        for vote in self._read().votes:
+            if vote.left_model in at and vote.right_model in at:
+                left, right, score = (
+                    at[vote.left_model],
+                    at[vote.right_model],
+                    score_of(vote, vote.left_model),
+                )
+                won_MM[left, right] += score
+                won_MM[right, left] += 1 - score
+        np.fill_diagonal(won_MM, 0)
+        pending_MM = np.zeros_like(won_MM)
+        for battle in unvoted:
+            if len(_models(battle)) == 2 and _models(battle) <= at.keys():
+                left, right = (at[model] for model in _models(battle))
+                pending_MM[left, right] += 1
+                pending_MM[right, left] += 1
+        gain_MM = narrowing(won_MM, planned_ratings(won_MM), 0, pending_MM)
+        equally_good = np.argwhere(np.triu(gain_MM >= gain_MM.max() * (1 - 1e-9), 1))
+        first, second = equally_good[self._chance.randrange(len(equally_good))]
+        return contestants[first], contestants[second]
+
+    def _served_name(self, name: str) -> str:
+        return next(resolved for resolved, one in self._resolved.items() if one.name == name)
+
+    # ---- what is kept
+
+    def _show(self, battle: Battle, voter: str) -> Shown:
+        while len(self._shown) >= _MOST_OPEN:
+            del self._shown[next(iter(self._shown))]  # who left the oldest will not come back
+        shown = Shown(secrets.token_urlsafe(16), voter, replace(battle, shown_at_s=time.monotonic()))
+        self._shown[shown.id] = shown
+        return shown
+
+    def _read(self) -> Seen:
+        if not self._ledger_path.is_file():
+            return Seen()
+        with Ledger.open(self._ledger_path) as ledger:
+            generations = [one for one in ledger.generations() if one.served_file]
+            pool = next((found for one in generations if (found := held_out_pool(ledger, one))), [])
+            names = tuple((one.model, one.name) for one in generations)
+            return Seen(ledger.judgements.votes(), names, tuple(pool))
+
+    def _keep(self, vote: Vote) -> None:
+        with Ledger.open(self._ledger_path) as ledger:
+            ledger.judgements.add_votes([vote])
+
+
+def _asked(question: Question) -> Asked:
+    known = question.conversation.to_dict()
+    return Asked(known["messages"], known.get("tools", ()))
+
+
+def _settings(sampling: Sampling) -> Settings:
+    return Settings(
+        max_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=0.0,
+        seed=sampling.seed,
+    )
+
+
+def _models(battle: Battle) -> set[str]:
+    return {battle.draw.left.model, battle.draw.right.model}
+
+
+def _log_failure(filling: asyncio.Task[None]) -> None:
+    error = None if filling.cancelled() else filling.exception()
+    if isinstance(error, Exception):
+        log_fault(error)

@@ -1,0 +1,221 @@
+"""The arena's page: two answers side by side, a vote, and only then the names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+import gradio as gr
+
+from nomoat.errors import NomoatError
+from nomoat.evaluate.head_to_head import head_to_head, voters
+from nomoat.evaluate.standings import standings
+from nomoat.ledger.rows import VoteVerdict
+from nomoat.serve.errors import ApiError
+from nomoat.serve.guard import key_of
+from nomoat.serve.http import log_fault
+from nomoat.serve.web.arena import Arena, Shown
+from nomoat.serve.web.arena_view import CONFIDENCE, diligence, leaderboard, pairings, question, told
+from nomoat.serve.web.look import nav
+from nomoat.serve.web.page import LATEX
+from nomoat.serve.web.view import cut
+
+Changes = dict[Any, Any]
+_NOTHING = "*(no text)*"
+_VERDICTS: dict[str, tuple[VoteVerdict, str]] = {
+    "vote-left": ("left", "← Left is better"),
+    "vote-tie": ("tie", "Tie"),
+    "vote-bad": ("both bad", "Both are bad"),
+    "vote-right": ("right", "Right is better →"),
+}
+
+
+def arena_page(arena: Arena) -> gr.Blocks:
+    """The page over the server's battles."""
+    with gr.Blocks(title="nomoat arena", analytics_enabled=False) as page:
+        parts = _lay_out()
+        _wire(page, parts, Acts(arena, parts))
+    page.queue(default_concurrency_limit=None, api_open=False)
+    return page
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The page's components by name."""
+
+    shown_id: Any
+    question: Any
+    left: Any
+    right: Any
+    ballot: tuple[Any, ...]
+    note: Any
+    told: Any
+    box: Any
+    ask: Any
+    next: Any
+    standing: Any
+    standings: Any
+
+    def changing(self) -> list[Any]:
+        """What an act on the first tab may change."""
+        names = {field.name for field in fields(self)} - {"ballot", "standing", "standings", "ask"}
+        return [*self.ballot, *(getattr(self, name) for name in sorted(names))]
+
+
+def _lay_out() -> Parts:
+    shown_id = gr.BrowserState("", storage_key="nomoat-arena", secret="nomoat")  # no secret: it is a number
+    with gr.Row(elem_id="top"):
+        gr.HTML(nav("Arena"), elem_id="pages")
+        gr.Button("◐", elem_id="theme", size="sm", min_width=44)
+    with gr.Tab("Vote", elem_id="voting"):
+        asked = gr.Markdown(elem_id="question", latex_delimiters=LATEX)
+        with gr.Row(elem_id="answers"):
+            left, right = (
+                gr.Markdown(elem_id=side, label=side, show_label=True, container=True, latex_delimiters=LATEX)
+                for side in ("left", "right")
+            )
+        with gr.Row(elem_id="ballot"):
+            ballot = tuple(
+                gr.Button(said, elem_id=name, interactive=False, min_width=80)
+                for name, (_, said) in _VERDICTS.items()
+            )
+        note = gr.Textbox(
+            "",
+            elem_id="note",
+            show_label=False,
+            container=False,
+            placeholder="Why? (as you like; goes with the vote)",
+            max_length=2000,
+            max_lines=4,
+        )
+        said = gr.Markdown(elem_id="told")
+        with gr.Row(elem_id="entry"):
+            box = gr.Textbox(
+                "",
+                elem_id="box",
+                show_label=False,
+                container=False,
+                placeholder="Ask both something of your own",
+                max_lines=10,
+                scale=1,
+            )
+            ask = gr.Button("Ask", elem_id="ask")
+            following = gr.Button("Next", elem_id="next", variant="primary")
+        gr.Markdown(
+            "Keys: ← or a, → or b, t tie, x both bad, n next. Names are told with the vote.", elem_id="keys"
+        )
+    with gr.Tab("Standings", elem_id="standing") as standing:
+        table = gr.HTML(elem_id="standings")
+    return Parts(shown_id, asked, left, right, ballot, note, said, box, ask, following, standing, table)
+
+
+def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
+    def on(event: Callable[..., Any], act: Callable[..., Any], inputs: Any, outputs: Any = None) -> None:
+        event(
+            act,
+            inputs,
+            outputs or parts.changing(),
+            api_visibility="private",
+            show_progress="hidden",
+            concurrency_limit=None,
+        )
+
+    on(page.load, acts.open, [parts.shown_id])
+    on(parts.next.click, acts.next, None)
+    for event in (parts.ask.click, parts.box.submit):
+        on(event, acts.ask, [parts.box])
+    for button, (verdict, _) in zip(parts.ballot, _VERDICTS.values(), strict=True):
+        on(button.click, acts.voting(verdict), [parts.shown_id, parts.note])
+    on(parts.standing.select, acts.standings, None, [parts.standings])
+
+
+@final
+class Acts:
+    """What the buttons do. Holds nothing of its own: what may be voted on is the arena's to know."""
+
+    def __init__(self, arena: Arena, parts: Parts) -> None:
+        self._arena = arena
+        self._parts = parts
+
+    async def open(self, shown_id: str, request: gr.Request) -> AsyncGenerator[Changes]:
+        """What a browser sees that comes (back): the battle it had and has not voted on, or a new one."""
+        shown = self._arena.find(shown_id or "", self._voter(request))
+        if shown is not None:
+            yield self._battle(shown)
+            return
+        async for changes in self.next(request):
+            yield changes
+
+    async def next(self, request: gr.Request) -> AsyncGenerator[Changes]:
+        """A held-out prompt."""
+        yield self._waiting("")
+        try:
+            yield self._battle(await self._arena.draw(self._voter(request)))
+        except (NomoatError, ApiError) as error:
+            yield self._failed(error)
+
+    async def ask(self, text: str, request: gr.Request) -> AsyncGenerator[Changes]:
+        """A prompt of the voter's own."""
+        if not text.strip():
+            return
+        yield self._waiting(text)
+        try:
+            yield self._battle(await self._arena.ask(text, self._voter(request))) | {self._parts.box: ""}
+        except (NomoatError, ApiError) as error:
+            yield self._failed(error)
+
+    def voting(self, verdict: VoteVerdict) -> Callable[..., Any]:
+        """What the button of a verdict does."""
+
+        async def vote(shown_id: str, note: str, request: gr.Request) -> Changes:
+            try:
+                cast = await self._arena.vote(shown_id or "", self._voter(request), verdict, note)
+            except NomoatError as error:
+                log_fault(error)
+                gr.Warning(str(error), title="The vote could not be kept")
+                unchanged: Changes = gr.skip()
+                return unchanged
+            said = told(cast) if cast else "This one was voted on already: the first vote counts."
+            return self._ballot(False) | {self._parts.told: said, self._parts.note: ""}
+
+        return vote
+
+    async def standings(self) -> str:
+        """The leaderboard and the voters, as they are now."""
+        seen = await self._arena.seen()
+        names, anchor = dict(seen.names), await self._arena.champion()
+        found = standings(seen.votes, names, anchor=anchor.model if anchor else None, confidence=CONFIDENCE)
+        pairs = head_to_head(seen.votes, names, alpha=1 - CONFIDENCE)
+        return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+
+    # ---- what they share
+
+    def _voter(self, request: gr.Request) -> str:
+        return self._arena.voter_of(key_of(request.headers))
+
+    def _battle(self, shown: Shown) -> Changes:
+        parts, battle = self._parts, shown.battle
+        return self._ballot(True) | {
+            parts.shown_id: shown.id,
+            parts.question: cut(question(battle.question.conversation)),
+            parts.left: cut(battle.left_answer) or _NOTHING,
+            parts.right: cut(battle.right_answer) or _NOTHING,
+            parts.told: "",
+            parts.note: "",
+        }
+
+    def _waiting(self, text: str) -> Changes:
+        parts = self._parts
+        emptied = dict.fromkeys((parts.shown_id, parts.left, parts.right), "")
+        return self._ballot(False) | emptied | {
+            parts.question: cut(text),
+            parts.told: "Both are answering …",
+        }  # fmt: skip
+
+    def _failed(self, error: Exception) -> Changes:
+        log_fault(error)
+        return self._ballot(False) | {self._parts.told: f"No battle: {error}"}
+
+    def _ballot(self, is_open: bool) -> Changes:
+        return {button: gr.update(interactive=is_open) for button in self._parts.ballot}

@@ -1,0 +1,112 @@
+"""What the arena's page shows: pure functions from battles and votes to markdown and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from nomoat.chat.conversation import Conversation
+from nomoat.evaluate.comparison import Estimate
+from nomoat.evaluate.head_to_head import Pairing, Voter
+from nomoat.evaluate.standings import Standing, anchor_of
+from nomoat.ledger.rows import Vote
+
+CONFIDENCE = 0.95
+_SAID = {"left": "the left one", "right": "the right one", "tie": "a tie", "both bad": "both bad"}
+
+
+def question(conversation: Conversation) -> str:
+    """The prompt as markdown; who said what where there is more than one turn."""
+    messages = conversation.messages
+    if len(messages) == 1:
+        return messages[0].content
+    return "\n\n".join(f"**{message.role}**: {message.content}" for message in messages)
+
+
+def told(vote: Vote) -> str:
+    """Who was who, once that may be known."""
+    if vote.left_model == vote.right_model:
+        return f"Kept: {_SAID[vote.verdict]}. Both were **{vote.left_name}**, to measure the voter."
+    return f"Kept: {_SAID[vote.verdict]}. Left was **{vote.left_name}**, right **{vote.right_name}**."
+
+
+def leaderboard(found: Sequence[Standing]) -> str:
+    """Who stands where, with intervals."""
+    if not found:
+        return "<p>No votes yet.</p>"
+    rows = [
+        (one.name, _points(one.points), _rate(one.rate), f"{one.wins:,}", f"{one.losses:,}", f"{one.ties:,}")
+        for one in found
+    ]
+    heads = ("Model", "Points", "Win rate", "Won", "Lost", "Tied")
+    above = f" above {anchor}" if (anchor := anchor_of(found)) else ""
+    note = f"Points{above}, 400 being odds of 10 to 1; {100 * CONFIDENCE:g}% intervals."
+    return html_table("Leaderboard", heads, rows, note)
+
+
+def pairings(found: Sequence[Pairing]) -> str:
+    """Each pair, and what it still takes."""
+    if not found:
+        return ""
+    rows = [
+        (f"{p.one} : {p.other}", f"{p.wins:,} : {p.losses:,}", f"{p.ties:,}", _what_it_takes(p))
+        for p in found
+    ]
+    note = "A verdict may be looked at after every vote: it is wrong about a pair at most once in twenty."
+    return html_table("Head to head", ("Pair", "Won", "Tied", "Verdict"), rows, note)
+
+
+def diligence(found: Sequence[Voter]) -> str:
+    """Who voted, and whether they can be counted on."""
+    if not found:
+        return ""
+    rows = [
+        (
+            one.name,
+            f"{one.votes:,}",
+            _rate(one.left),
+            f"{one.self_ties:,} of {one.selves:,}" if one.selves else "none yet",
+            ", ".join(one.flags) or "nothing found",
+        )
+        for one in found
+    ]
+    note = (
+        "Sides come by chance: an interval of the left side's share that leaves out 50% is a lean. Now and then a "
+        "model meets itself: every tie there is right, the rest is the voter's noise."
+    )
+    heads = ("Voter", "Votes", "Prefers left", "Even with itself", "Doubts")
+    return html_table("Voters", heads, rows, note)
+
+
+def _what_it_takes(pair: Pairing) -> str:
+    if pair.better is not None:
+        return f"{pair.better} is better"
+    if pair.needed is None:
+        return "open: even so far"
+    return f"open: about {pair.needed:,} more decided votes"
+
+
+def _points(found: Estimate | None) -> str:
+    if found is None:
+        return "not comparable yet"
+    if found.low == found.high:
+        return "0"
+    return f"{found.value:+.0f} ({found.low:+.0f} to {found.high:+.0f})"
+
+
+def _rate(found: Estimate | None) -> str:
+    if found is None:
+        return "not known"
+    return f"{100 * found.value:.0f}% ({100 * found.low:.0f} to {100 * found.high:.0f})"
+
+
+def html_table(
+    title: str, heads: Iterable[str], rows: Iterable[Sequence[str]], note: str, *, above: str = ""
+) -> str:
+    """A table whose cells are text, with HTML `above` it; on a narrow screen it scrolls by itself."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f"<h3>{escape(title)}</h3>{above}<div class='scrolls'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div><p class='note'>{escape(note)}</p>"
+    )

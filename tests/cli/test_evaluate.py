@@ -1,0 +1,86 @@
+"""`nomoat evaluate` with lm-eval's part told by a test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nomoat.cli import evaluate
+from nomoat.cli.main import app
+from nomoat.evaluate.comparison import Estimate
+from nomoat.serve.models import ServedModel
+
+
+@dataclass
+class Score:
+    """As the harness has it."""
+
+    task: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    score: Estimate
+    by_item: dict[int, float]
+
+
+def ask(*words: str) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *words])
+
+
+def test_without_lm_eval_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: None)
+    result = ask("--tasks", "arc_easy")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: nomoat evaluate --tasks needs lm-eval, which is not installed\n"
+        '  Install it: pip install "nomoat[eval]"\n'
+    )
+
+
+def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of the harness, and what is shown of its scores."""
+    asked: list[dict[str, Any]] = []
+
+    def score(metric: str, value: float, low: float) -> Any:
+        found = Estimate(value, low, value + 0.1, 20)
+        return Score(
+            task="mine", metric=metric, filter="none", higher_is_better=True, score=found, by_item={}
+        )
+
+    def run_tasks(engine: Any, tasks: list[str], **keys: Any) -> Any:
+        asked.append({"tasks": tasks, **keys})
+        value = {"gen-0002": 0.5, "base": 0.25}[engine.name]
+        scores = [score("acc", value, value - 0.1), score("word_perplexity", 9.5, float("nan"))]
+        return SimpleNamespace(scores=scores, cut=1, asked=20)
+
+    harness = SimpleNamespace(
+        run_tasks=run_tasks, paired_difference=lambda one, other, confidence: Estimate(0.25, 0.05, 0.45, 20)
+    )
+    monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: object())
+    monkeypatch.setattr(evaluate, "_find", lambda _, which: ServedModel(which, tmp_path, tmp_path, 64))
+    monkeypatch.setattr(
+        evaluate, "_engine", lambda model, context: SimpleNamespace(name=model.name, close=lambda: None)
+    )
+    words = ("gen-0002", "--tasks", "mine, arc_easy", "--against", "base", "--limit", "20", "--chat")
+    found = json.loads(ask(*words, "--json").stdout)
+    assert found.keys() == evaluate.KEYS.keys()
+    assert (found["model"], found["against"], found["cut"], found["asked"]) == ("gen-0002", "base", 2, 40)
+    acc, perplexity = found["scores"]
+    assert (acc["score"]["value"], acc["against"]["value"], acc["difference"]["low"]) == (0.5, 0.25, 0.05)
+    assert (perplexity["score"]["value"], perplexity["score"]["low"]) == (9.5, None)
+    assert [(one["tasks"], one["limit"], one["chat"]) for one in asked] == [
+        (["mine", "arc_easy"], 20, True)
+    ] * 2
+    lines = [" ".join(line.split()) for line in ask(*words).stdout.splitlines()]
+    assert lines[0] == "task metric gen-0002 base difference documents"
+    assert lines[2] == "mine acc 0.500 (0.400 to 0.600) 0.250 (0.150 to 0.350) 0.250 (0.050 to 0.450) 20"
+    assert "9.500 (interval not known)" in lines[3]
+    assert lines[4] == "2 of 40 requests were cut at their beginning to fit (--context)"

@@ -1,0 +1,183 @@
+"""`nomoat votes`: thumbs and battles as files, taking back, own answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from helpers.votes import VOTE, vote_on
+from helpers.workspaces import ledger_path, start_night
+from nomoat.cli.main import app
+from nomoat.cli.output import console
+from nomoat.cli.own_answers import ask_all
+from nomoat.data.readers import read_rows
+from nomoat.data.rows import RatingRow
+from nomoat.ledger.artifacts import ArtifactStore
+from nomoat.ledger.feedback import add_rating, standing_own_answers
+from nomoat.ledger.rows import Rating, Sample, VoteRow
+from nomoat.ledger.store import Ledger
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four votes on prompts of one's own, and one both bad on a held-out prompt."""
+    monkeypatch.chdir(tmp_path)
+    held_out = [{"role": "user", "content": "Held out?"}]
+    with Ledger.open(ledger_path(tmp_path)) as ledger:
+        night = start_night(ledger)
+        ledger.add_generation(
+            night, base="base:x", served_file=".nomoat/artifacts/quantize-aaaa/night-Q8_0.gguf"
+        )
+        ledger.add_samples(
+            night, [Sample(suite="s", prompt_id="1", prompt=held_out, base_answer="", tuned_answer="")]
+        )
+        bad = vote_on("Why?", "So.", "Thus.", verdict="both bad")
+        more = [
+            bad,
+            vote_on("Tie?", "A.", "B.", verdict="tie"),
+            vote_on("Held out?", "A.", "B.", verdict="both bad"),
+        ]
+        ledger.judgements.add_votes([VOTE, replace(VOTE, voter="bob", verdict="right"), *more])
+    return tmp_path
+
+
+def nomoat(*words: str, typed: str = "") -> Result:
+    return CliRunner().invoke(app, [*words], input=typed)
+
+
+def as_json(*words: str, typed: str = "") -> dict[str, Any]:
+    result = nomoat(*words, "--json", typed=typed)
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout[result.stdout.index("{") :])
+    return found
+
+
+def kept(workspace: Path) -> tuple[VoteRow, ...]:
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        return ledger.judgements.votes()
+
+
+def test_battles_go_out_in_lmarenas_shape_and_come_in_again(workspace: Path) -> None:
+    assert as_json("votes", "export", "b.jsonl", "--format", "lmarena")["decided"] == 2
+    rows = [json.loads(line) for line in Path("b.jsonl").read_text().splitlines()]
+    assert [row["winner"] for row in rows] == ["model_a", "model_b", "tie (bothbad)", "tie", "tie (bothbad)"]
+    first = rows[0]
+    assert (first["model_a"], first["model_b"], first["judge"]) == ("gen-0001", "base", "ada")
+    assert (first["turn"], first["anony"], first["tstamp"]) == (1, True, 1795503600.0)
+    assert first["conversation_b"] == [
+        {"role": "user", "content": "Tell me a story."},
+        {"role": "assistant", "content": "Twice."},
+    ]
+    other = workspace / "other"
+    other.mkdir()
+    with Ledger.open(ledger_path(other)) as ledger:
+        night = start_night(ledger)
+        ledger.add_generation(
+            night, base="base:x", served_file=".nomoat/artifacts/quantize-cccc/night-Q8_0.gguf"
+        )
+    found = as_json("votes", "import", "b.jsonl", "--format", "lmarena", "--workspace", "other")
+    assert (found["votes"], found["added"]) == (5, 5)
+    told = ("cast_at", "voter", "verdict", "left_answer", "right_answer", "prompt", "left_name", "right_name")
+    assert [[getattr(v, name) for name in told] for v in kept(other)] == [
+        [getattr(v, name) for name in told] for v in kept(workspace)
+    ]
+    assert {(v.left_model, v.right_model) for v in kept(other)} == {("quantize-cccc/night-Q8_0.gguf", "base")}
+
+
+def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> None:
+    as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    good = json.loads(Path("b.jsonl").read_text().splitlines()[0])
+    other = [{"role": "user", "content": "Else?"}, {"role": "assistant", "content": "No."}]
+    changes = [
+        {"winner": "a"},
+        {"tstamp": None},
+        {"model_b": 3},
+        {"conversation_b": other},
+        {"conversation_a": other[:1]},
+    ]
+    Path("bad.jsonl").write_text("".join(json.dumps(good | change) + "\n" for change in changes))
+    result = nomoat("votes", "import", "bad.jsonl", "--format", "lmarena")
+    assert result.exit_code == 2
+    told = [line.strip().removeprefix("Error: ") for line in result.stderr.splitlines()]
+    assert told == [
+        'bad.jsonl:1: winner: got "a"; expected model_a, model_b, tie or "tie (bothbad)"',
+        "bad.jsonl:2: tstamp: got nothing (null); expected seconds since 1970",
+        "bad.jsonl:3: model_b: got 3; expected a model's name",
+        "bad.jsonl:4: conversation_b: asks another thing than conversation_a before its last answer; expected the same",
+        "bad.jsonl:5: conversation_a: ends in no answer; expected an assistant turn last",
+        "Nothing was imported.",
+    ]
+
+
+def test_thumbs_go_out_as_rated_answers(workspace: Path) -> None:
+    assert "there are no thumbs yet" in nomoat("votes", "export", "t.jsonl", "--kind", "ratings").stderr
+    prompt = {"messages": [{"role": "user", "content": "Why?"}]}
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        for answer, verdict in (("So.", "up"), ("Thus.", "down")):
+            said = {"voter": "ada", "verdict": verdict, "model": "m", "model_name": "gen-0001"}
+            add_rating(ledger, Rating(**said, prompt_hash="ab", prompt=prompt, answer=answer))  # type: ignore[arg-type]
+    assert as_json("votes", "export", "t.jsonl", "--kind", "ratings")["decided"] == 1
+    rows = [row for row in read_rows("t.jsonl") if isinstance(row, RatingRow)]
+    assert [(row.completion[0].content, row.label) for row in rows] == [("So.", True), ("Thus.", False)]
+
+
+def test_votes_are_taken_back_and_what_remains_of_them_is_told(workspace: Path) -> None:
+    as_json("votes", "export", "all.jsonl", "--all")
+    store = ArtifactStore(workspace)
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        work = store.work_dir("votes", "ab" * 32)
+        (work / "rows.jsonl").write_text("{}\n")
+        made = store.commit("votes", "ab" * 32, inputs={}, meta={"votes": [2]})
+        ledger.add_artifact(made)
+    number = next(vote.id for vote in kept(workspace) if vote.voter == "bob")
+    assert number == 2
+    assert json.loads(Path("all.jsonl").read_text().splitlines()[1])["id"] == number
+    assert as_json("votes", "withdraw", "--id", "3")["remains"] == []
+    text = nomoat("votes", "withdraw", "--voter", "bob", "--erase").stdout
+    assert text == (
+        "Taken back and erased: 1 vote, 0 thumbs, 0 own answers. The next night goes without them.\n"
+        "Nights before have learned from such, and keep what they made of them until you delete it:\n"
+        f"  {made.relative_path}\n"
+    )
+    assert as_json("votes", "import", "all.jsonl")["added"] == 0
+    assert {vote.id for vote in kept(workspace)} == {1, 4, 5}
+    for words, said in (
+        ((), "expected either --voter NAME or --id N"),
+        (("--voter", "bo"), 'there are none of "bo". Did you mean "bob"?'),
+        (("--id", "99"), "there is no vote 99; nothing was taken back"),
+    ):
+        result = nomoat("votes", "withdraw", *words)
+        assert result.exit_code == 2
+        assert said in result.stderr
+    assert "expected nomoat votes export FILE" in nomoat("votes", "export").stderr
+
+
+def test_own_answers_are_asked_for_where_both_were_bad(workspace: Path) -> None:
+    found = as_json("votes", "answer", "--voter", "ada", typed="Because\nof this.\n\n")
+    assert (found["added"], found["left_out"]) == (1, 1)
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        (own,) = standing_own_answers(ledger)
+    assert (own.voter, own.vote_id, own.answer) == ("ada", 3, "Because\nof this.")
+    again = nomoat("votes", "answer", "--voter", "ada")
+    assert "There is no other prompt whose answers were voted both bad." in again.stdout
+    assert "Prompt 1 of 1" in nomoat("votes", "answer", "--voter", "bob", typed="\n").stdout
+
+
+def test_an_own_answer_is_written_in_the_editor_at_a_terminal(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = workspace / "seen.md"
+    monkeypatch.setenv(
+        "EDITOR", f"sh -c 'cp $0 {seen}; printf Mine.; printf \"Mine.\\n\" | cat - {seen} > $0'"
+    )
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        assert ask_all(ledger, "ada", console()) == (1, 1)
+        assert [own.answer for own in standing_own_answers(ledger)] == ["Mine."]
+    assert "# Why?\n#\n# So.\n" in seen.read_text().replace("# \n", "#\n")

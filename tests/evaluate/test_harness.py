@@ -1,0 +1,177 @@
+"""lm-eval's tasks from local files against a GGUF file, beside lm-eval's own transformers model on the same weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import tiny_models
+from nomoat.engine.llamaserver import LlamaServerEngine
+from nomoat.errors import DataError
+from nomoat.quantize.convert import to_gguf
+
+lm_eval = pytest.importorskip("lm_eval", reason="the extra eval is not installed")
+pytestmark = pytest.mark.slow
+
+WORDS = ("cat", "dog", "old tree", "small boat", "red ball", "moon")
+CHOICE = """\
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Where is the {{{{word}}}}? It is"
+doc_to_choice: [" on the hill", " in the house", " under the old red roof"]
+doc_to_target: target
+metric_list:
+  - metric: acc
+  - metric: acc_norm
+"""
+TEXT = """\
+task: tiny_text
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{text}}}}"
+metric_list:
+  - metric: word_perplexity
+"""
+ANSWER = """\
+task: tiny_answer
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "The {{{{word}}}}"
+doc_to_target: "{{{{word}}}}"
+generation_kwargs: {{until: ["e"], max_gen_toks: 12}}
+metric_list:
+  - metric: exact_match
+"""
+NAMES = ["tiny_choice", "tiny_text", "tiny_answer"]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = [
+        {"word": f"{w} {n}", "target": n % 3, "text": f"The {w} saw {n} birds. " * 9}
+        for n in range(4)
+        for w in WORDS
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, text in zip(NAMES, (CHOICE, TEXT, ANSWER), strict=True):
+        (folder / f"{name}.yaml").write_text(text.format(file=folder / "rows.jsonl"))
+    one = folder / "one.jsonl"
+    one.write_text(json.dumps(rows[0]) + "\n")
+    (folder / "one.yaml").write_text(CHOICE.format(file=one).replace("tiny_choice", "tiny_one"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny_models.build(tmp_path_factory.mktemp("model"), "llama")
+    to_gguf(folder, folder / "model.gguf", type="F32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[LlamaServerEngine]:
+    with LlamaServerEngine(folder / "model.gguf", tokenizer_dir=folder, exact=True, n_parallel=2) as engine:
+        yield engine
+
+
+def run(engine: LlamaServerEngine, tasks: Path, names: list[str], **keys: Any) -> Any:
+    from nomoat.evaluate.harness import run_tasks
+
+    settings = {
+        "limit": None,
+        "num_fewshot": None,
+        "chat": False,
+        "confidence": 0.95,
+        "progress": lambda n: None,
+    }
+    return run_tasks(engine, names, task_files=tasks, **(settings | keys))
+
+
+def test_every_kind_of_task_gives_what_lm_evals_own_model_gives(
+    engine: LlamaServerEngine, folder: Path, tasks: Path
+) -> None:
+    found = run(engine, tasks, NAMES)
+    peer = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(folder), "dtype": "float32", "max_length": engine.n_ctx},
+        device="cpu",
+        tasks=NAMES,
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(tasks), include_defaults=False),
+        bootstrap_iters=10,
+    )
+    assert peer is not None
+    scores = {(score.task, score.metric): score for score in found.scores}
+    assert scores.keys() == {
+        ("tiny_choice", "acc"), ("tiny_choice", "acc_norm"),
+        ("tiny_text", "word_perplexity"), ("tiny_answer", "exact_match"),
+    }  # fmt: skip
+    for (task, metric), score in scores.items():
+        # float32 on both sides; a perplexity is an exponential of sums of some hundred logarithms
+        assert score.score.value == pytest.approx(peer["results"][task][f"{metric},none"], rel=1e-4), task
+        is_known = score.score.low <= score.score.value <= score.score.high
+        assert is_known or (metric == "word_perplexity" and math.isnan(score.score.low)), (
+            "lm-eval tells no error"
+        )
+    choice = scores["tiny_choice", "acc"]
+    assert choice.by_item == {item["doc_id"]: item["acc"] for item in peer["samples"]["tiny_choice"]}
+    assert (choice.score.n, choice.higher_is_better) == (24, True)
+    assert (found.cut, found.asked) == (0, 24 * 3 + 24 + 24)
+
+
+def test_answers_are_cut_at_until_and_the_chat_template_is_the_served_one(
+    engine: LlamaServerEngine, tasks: Path
+) -> None:
+    from nomoat.evaluate.harness import EngineModel
+
+    model = EngineModel(engine, chat=True, progress=lambda n: None)
+    text = model.apply_chat_template([{"role": "user", "content": "Hello"}])
+    assert model.tok_encode(text) == engine.tokenize(text)
+    plain = EngineModel(engine, chat=False, progress=lambda n: None)
+    assert plain.tok_encode("Hello") == engine.tokenize("Hello", begins=True)
+    assert run(engine, tasks, ["tiny_answer"], chat=True, limit=3).asked == 3
+
+
+def test_long_contexts_are_counted(engine: LlamaServerEngine) -> None:
+    from nomoat.evaluate.harness import EngineModel
+
+    model = EngineModel(engine, chat=False, progress=lambda n: None)
+    long = engine.tokenize("birds " * 2 * engine.n_ctx)
+    model._loglikelihood_tokens([(None, long, [5, 6]), (None, long[:3], [5, 6])])
+    assert (model.cut, model.asked) == (1, 2)
+
+
+def test_differences_are_paired(engine: LlamaServerEngine, tasks: Path) -> None:
+    from nomoat.evaluate.harness import paired_difference
+
+    one = next(s for s in run(engine, tasks, ["tiny_choice"]).scores if s.metric == "acc")
+    other = type(one)(**{**vars(one), "by_item": {k: 1 - v if k < 12 else v for k, v in one.by_item.items()}})
+    found = paired_difference(one, other, 0.95)
+    assert found is not None
+    assert found.value == pytest.approx(sum(2 * v - 1 for k, v in one.by_item.items() if k < 12) / 24)
+    assert paired_difference(one, one, 0.95) is None, "alike everywhere: no spread"
+
+
+def test_what_cannot_be_evaluated_is_refused(engine: LlamaServerEngine, tasks: Path) -> None:
+    with pytest.raises(DataError, match="lm-eval knows no task tiny_chioce"):
+        run(engine, tasks, ["tiny_chioce"])
+    with pytest.raises(DataError, match="tiny_one has 1 document; expected at least 2"):
+        run(engine, tasks, ["tiny_one"])
+    (tasks / "gone.yaml").write_text(
+        CHOICE.format(file=tasks / "nothing.jsonl").replace("tiny_choice", "gone")
+    )
+    with pytest.raises(DataError, match="--tasks gone: lm-eval cannot load or score them"):
+        run(engine, tasks, ["gone"])

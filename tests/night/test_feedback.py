@@ -1,0 +1,165 @@
+"""Nights that learn from votes and from the owner's own answers, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.families import save_tiny
+from helpers.nights import Watched, ledger_of, run, write_rows
+from helpers.votes import vote_on
+from nomoat.chat.conversation import Conversation, Message
+from nomoat.data.split import asked_keys
+from nomoat.errors import DataError
+from nomoat.evaluate.gatebook import learned_prompts
+from nomoat.ledger.artifacts import HOUSE
+from nomoat.ledger.feedback import add_own_answer, withdraw_voter
+from nomoat.ledger.rows import Vote
+from nomoat.night.feedback import ROWS
+
+KEYS = ("prefer.max_seq_len=96", "prefer.tokens_per_step=512", "prefer.max_steps=4", "sft.max_steps=2")
+FRUITS = ("fig", "plum", "pear", "lime")
+HELD_OUT = "Which fruit is it, at last?"
+
+
+def fruit_votes(count: int, voter: str = "ada") -> list[Vote]:
+    """Votes on prompts of one's own; the better answer always ends in the same word."""
+    return [
+        vote_on(
+            f"Which fruit, and where is the cat? ({n})",
+            f"The {FRUITS[n % 4]} is on the mat now.",
+            f"The {FRUITS[n % 4]} is on the mat or not, who knows?",
+            left=n % 3 == 0,
+            voter=voter,
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("base") / "base")
+
+
+@pytest.fixture
+def words(base: Path, tmp_path: Path) -> tuple[str, ...]:
+    """A recipe with a suite, whose one prompt has a check."""
+    suite = {"messages": [{"role": "user", "content": HELD_OUT}], "checks": [{"kind": "words", "max": 9}]}
+    (tmp_path / "suite.jsonl").write_text(json.dumps(suite) + "\n")
+    rows = write_rows(tmp_path / "rows.jsonl")
+    return (f"base={base}", f"data.train={rows}", f"evaluate.prompts={tmp_path / 'suite.jsonl'}", *KEYS)
+
+
+def rows_of(workspace: Path, kind: str) -> list[list[dict[str, Any]]]:
+    """The rows of every artifact of a kind, oldest first."""
+    folders = sorted(
+        workspace.glob(f"{HOUSE}/artifacts/{kind}-*"), key=lambda folder: folder.stat().st_mtime_ns
+    )
+    return [[json.loads(line) for line in (f / ROWS).read_text().splitlines()] for f in folders]
+
+
+def test_votes_are_learned_from_with_where_they_came_from(words: tuple[str, ...], tmp_path: Path) -> None:
+    words = (*words, "prefer.votes=only", "evaluate.max_new_tokens=4")
+    first = Watched()
+    run(tmp_path, *words, watcher=first)
+    assert "prefer.votes: only, and there are none to learn from; tonight nothing is preferred" in first.notes
+    assert "prefer" not in dict(first.stages)
+
+    tie = vote_on("A tie?", "One.", "Two.", verdict="tie")
+    in_pool = vote_on(HELD_OUT.upper(), "A fig.", "A plum.", source="pool", suite="suite")
+    in_talk = vote_on("And now?", "A fig.", "A plum.")
+    in_talk.prompt["messages"][:0] = [
+        {"role": "user", "content": HELD_OUT},
+        {"role": "assistant", "content": "Wait."},
+    ]
+    with ledger_of(tmp_path) as ledger:
+        ledger.judgements.add_votes([*fruit_votes(60), *fruit_votes(3, "bob"), tie, in_pool, in_talk])
+    second = Watched()
+    night = run(tmp_path, *words, watcher=second)
+    said = "63 votes to learn from (60 ada's, 3 bob's); left out: 2 on held-out prompts, 1 undecided"
+    assert said in second.notes
+    assert dict(second.stages)["prefer"] == "done"
+    assert night.trainings[-1].facts["best_accuracy"] > 0.5
+    (rows,) = rows_of(tmp_path, "votes")
+    assert len(rows) == 63
+    assert all(row["chosen"][0]["content"].endswith("now.") for row in rows)
+    assert not any("at last" in json.dumps(row).lower() for row in rows)
+    with ledger_of(tmp_path) as ledger:
+        newest, *_ = ledger.generations()
+        assert newest.gguf_artifact is not None
+        node = ledger.lineage(newest.gguf_artifact)
+        kinds = [node.kind]
+        while node.inputs and node.kind != "votes":
+            node = next(below for below in node.inputs if below.kind in PATH)
+            kinds.append(node.kind)
+        assert kinds == ["quantize", "merge", "prefer", "judgements", "votes"]
+        meta = ledger.artifact(node.id).meta
+        assert meta["votes"] == [
+            vote.id for vote in ledger.judgements.votes() if "fruit, and" in str(vote.prompt)
+        ]
+        assert meta["voters"] == {"ada": 60, "bob": 3}
+        typed = Conversation((Message("user", "Which fruit, and where is the cat? (7)"),))
+        assert asked_keys(typed)[0] in learned_prompts(ledger, newest)
+        assert learned_prompts(ledger, ledger.generation(1)) == set()
+
+    again = Watched()
+    run(tmp_path, *words, watcher=again)
+    assert {how for _, how in again.stages} == {"reused"}, "no new vote, nothing to do"
+    with ledger_of(tmp_path) as ledger:
+        withdraw_voter(ledger, "bob", erase=False)
+    third = Watched()
+    run(tmp_path, *words, watcher=third)
+    assert dict(third.stages)["prefer"] == "done"
+    assert {row["voter"] for row in rows_of(tmp_path, "votes")[-1]} == {"ada"}
+
+
+PATH = ("merge", "prefer", "judgements", "votes")
+
+
+def test_votes_join_the_owners_pairs_and_without_sft_too_few_are_told(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    row = {"prompt": "Which?", "chosen": "This one.", "rejected": "That one."}
+    pairs.write_text("".join(json.dumps(row | {"prompt": f"Which? ({n})"}) + "\n" for n in range(40)))
+    words = (*words, "sft=null")
+    run(tmp_path, *words, f"prefer.train={pairs}")
+    with pytest.raises(DataError, match="prefer.votes: only, and there are none to learn from\n  Cast some"):
+        run(tmp_path, *words, "prefer.votes=only")
+    both_bad = vote_on("Bad?", "One.", "Two.", verdict="both bad")
+    with ledger_of(tmp_path) as ledger:
+        ledger.judgements.add_votes([*fruit_votes(3), both_bad])
+    night = run(tmp_path, *words, f"prefer.train={pairs}")
+    assert night.data_reports[0]["rows"]["read"] == 43
+    run(tmp_path, *words, f"prefer.train={pairs}", "prefer.votes=false")
+    with pytest.raises(DataError, match="there are too few yet: 3 votes to learn from"):
+        run(tmp_path, *words, "prefer.votes=only")
+    with ledger_of(tmp_path) as ledger:
+        ledger.judgements.add_votes(fruit_votes(60))
+    run(tmp_path, *words, "prefer.votes=only", "prefer.loss_type=kto")
+    rated = rows_of(tmp_path, "votes")[-1]
+    assert len(rated) == 2 * 61
+    assert [row["label"] for row in rated if "Bad?" in str(row["prompt"])] == [False, False]
+
+
+def test_an_own_answer_becomes_a_row_of_sft(words: tuple[str, ...], tmp_path: Path) -> None:
+    words = (*words, "prefer.votes=only")
+    run(tmp_path, *words)
+    with ledger_of(tmp_path) as ledger:
+        asked = vote_on("Where is the hen?", "One.", "Two.", verdict="both bad")
+        ledger.judgements.add_votes([asked, vote_on(HELD_OUT, "A fig.", "A plum.", verdict="both bad")])
+        for vote in ledger.judgements.votes():
+            add_own_answer(ledger, vote, "ada", "The hen sat on the wall.")
+    watcher = Watched()
+    night = run(tmp_path, *words, watcher=watcher)
+    assert "1 own answer to learn from (1 ada's); left out: 1 on held-out prompts" in watcher.notes
+    assert night.data_reports[0]["rows"]["read"] == 61
+    ((row,),) = rows_of(tmp_path, "own_answers")
+    assert row["messages"][-1] == {"role": "assistant", "content": "The hen sat on the wall."}
+    assert (row["voter"], row["vote"]) == ("ada", 1)
+    with ledger_of(tmp_path) as ledger:
+        (key,) = asked_keys(Conversation((Message("user", "Where is the hen?"),)))
+        assert learned_prompts(ledger, ledger.generations()[0]) == {key}

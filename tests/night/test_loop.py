@@ -1,0 +1,123 @@
+"""The whole loop on the embedded base: a night, votes of known taste, a night that learns from them, and the gate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import nomoat
+from helpers.nights import Watched, ledger_of
+from helpers.votes import vote_on
+from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.cli.match import Contestant, Match, Question
+from nomoat.cli.served import find_generation
+from nomoat.cli.talkers import GgufTalker
+from nomoat.engine.base import Sampling
+from nomoat.engine.llamacpp import LlamaCppEngine
+from nomoat.evaluate.gatebook import verdict_on
+from nomoat.evaluate.prompts import read_prompts
+from nomoat.ledger.rows import GenerationRow, Vote, VoteVerdict
+from nomoat.ledger.store import Ledger
+from nomoat.night.night import run_night
+from nomoat.night.result import NightSummary
+from nomoat.recipe_file import load_recipe
+
+ASSETS = Path(nomoat.__file__).parent / "assets"
+WORDS = (
+    "threads=1",
+    "sft.max_steps=4",
+    "sft.tokens_per_step=1024",
+    "prefer.votes=only",
+    "prefer.max_seq_len=96",
+    "prefer.tokens_per_step=1024",
+    "prefer.num_train_epochs=2",
+    "prefer.learning_rate=5e-4",
+    "quantize.types=[Q8_0]",
+    "quantize.serve=Q8_0",
+    "evaluate.max_prompts=24",
+    "evaluate.max_new_tokens=16",
+    "evaluate.max_held_out_rows=20",
+    "evaluate.bootstrap_samples=200",
+)
+VOTES, LONGEST = 200, 12
+
+
+def likes(answer: str) -> bool:
+    """The taste: stories that open as stories do. Under a third of the base's do."""
+    return answer.startswith(("Once", "One day"))
+
+
+def night(workspace: Path) -> NightSummary:
+    return run_night(load_recipe(None, WORDS), workspace, watcher=Watched(), stop_asked=lambda: False)
+
+
+def votes_to_learn_from(workspace: Path, generation: GenerationRow) -> list[Vote]:
+    """Votes on pairs of a generation's own answers to prompts that nothing holds out."""
+    asked = [prompt.conversation for prompt in read_prompts(ASSETS / "starter" / "prompts.jsonl", most=240)]
+    sampling = Sampling(max_new_tokens=LONGEST, temperature=1.0, seed=1)
+    assert generation.served_file is not None
+    with LlamaCppEngine(
+        workspace / generation.served_file, tokenizer_dir=ASSETS / "base", n_ctx=256, n_threads=1
+    ) as engine:
+        answers = [
+            found.text for found in engine.generate([talk for talk in asked for _ in range(4)], sampling)
+        ]
+    cast = []
+    for number, (one, other) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
+        if likes(one) != likes(other):
+            better, worse = (one, other) if likes(one) else (other, one)
+            text = asked[number // 2].messages[-1].content
+            made_by = {"left_model": generation.model, "right_model": generation.model}
+            cast.append(vote_on(text, better, worse, left=number % 2 == 0, **made_by))
+    return cast[:VOTES]
+
+
+def blind_votes(workspace: Path, ledger: Ledger, pair: Sequence[str], rounds: int) -> list[Vote]:
+    """Votes of the same taste in the arena, on held-out prompts."""
+    served = [find_generation(workspace, name) for name in pair]
+    talkers = [GgufTalker.open(one, 256) for one in served]
+    contestants = [Contestant(s.name, s.model, talker) for s, talker in zip(served, talkers, strict=True)]
+    pool = [
+        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
+        for s in ledger.samples(ledger.generation(pair[0]).night_id)
+    ]
+    sampling = Sampling(max_new_tokens=LONGEST, temperature=0.7, top_p=0.95)
+    match = Match(contestants[0], contestants[1], pool, sampling, chance=random.Random(7))
+    cast = []
+    for _ in range(rounds):
+        question = match.draw()
+        assert question is not None
+        found = match.ask(question)
+        left, right = likes(found.left_answer), likes(found.right_answer)
+        verdict: VoteVerdict = "tie" if left == right else "left" if left else "right"
+        cast.append(found.vote(verdict, "critic", match.now_s()))
+    for talker in talkers:
+        talker.close()
+    return cast
+
+
+@pytest.mark.slow
+def test_a_night_that_learns_from_votes_is_promoted_by_further_votes_of_the_same_taste(
+    tmp_path: Path,
+) -> None:
+    night(tmp_path)
+    with ledger_of(tmp_path) as ledger:
+        first = ledger.generation("gen-0001")
+        ledger.judgements.crown(first.id, by="owner", said="the first")
+        assert ledger.judgements.add_votes(votes_to_learn_from(tmp_path, first)) == VOTES
+    second = night(tmp_path)
+    prefer = second.trainings[-1]
+    assert (prefer.kind, second.generation) == ("prefer", "gen-0002")
+    assert prefer.facts["best_accuracy"] > 0.7
+    assert second.gate is not None
+    assert (second.gate.rival, second.gate.verdict) == ("gen-0001", "not yet"), (
+        "what it has learned from is no evidence"
+    )
+    with ledger_of(tmp_path) as ledger:
+        challenger = ledger.generation("gen-0002")
+        ledger.judgements.add_votes(blind_votes(tmp_path, ledger, ("gen-0002", "gen-0001"), 60))
+        verdict = verdict_on(ledger, challenger)
+        assert verdict.verdict == "promote", verdict.said
