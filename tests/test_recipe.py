@@ -17,7 +17,7 @@ from nomoat.recipe import Recipe
 from nomoat.recipe_file import LoadedRecipe, load_recipe
 from nomoat.recipe_schema import FOREIGN, PATTERN_WORDS, alternatives, dotted, keys_of, schema_at, sections
 
-TOP = "name, base, seed, threads, data, sft, prefer, reinforce, pretrain, quantize, evaluate, gate, budget"
+TOP = "name, base, seed, threads, data, sft, reward, prefer, reinforce, pretrain, quantize, evaluate, gate, budget"
 GGUF = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M or Q4_K_M"
 FORMATS = "auto, alpaca, sharegpt, messages, prompt-completion, preference, rating or text"
 
@@ -156,9 +156,10 @@ def test_a_wrong_value_says_where_what_and_what_was_expected(text: str, message:
         ("sft:\n  Max-Seq-Len: 64",
          'nomoat.yaml:2: sft.Max-Seq-Len: unknown key. Did you mean "max_seq_len"?'),
         ("max_seq_len: 64",
-         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or prefer or reinforce or "
-         "pretrain"),
-        ("data:\n  lora_r: 8", "nomoat.yaml:2: data.lora_r: unknown key here. lora_r belongs under sft or prefer"),
+         "nomoat.yaml:1: max_seq_len: unknown key here. max_seq_len belongs under sft or reward or prefer or reinforce "
+         "or pretrain"),
+        ("data:\n  lora_r: 8",
+         "nomoat.yaml:2: data.lora_r: unknown key here. lora_r belongs under sft or reward or prefer"),
         ("sft:\n  base: x",
          "nomoat.yaml:2: sft.base: unknown key here. base belongs at the left margin, under no other key"),
         ("zzz: 1", f"nomoat.yaml:1: zzz: unknown key. Keys here: {TOP}"),

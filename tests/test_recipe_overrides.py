@@ -10,7 +10,7 @@ from nomoat.errors import RecipeError
 from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
 
-TOP = "name, base, seed, threads, data, sft, prefer, reinforce, pretrain, quantize, evaluate, gate, budget"
+TOP = "name, base, seed, threads, data, sft, reward, prefer, reinforce, pretrain, quantize, evaluate, gate, budget"
 GGUF = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M or Q4_K_M"
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nomoat.recipe_part import Count, Part, Positive, Share
-from nomoat.recipe_training import ADAPTER_KEYS, Prefer, Pretrain, Reinforce, Sft
+from nomoat.recipe_training import ADAPTER_KEYS, Prefer, Pretrain, Reinforce, RewardModel, Sft
 
 GgufType = Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 DataFormat = Literal[
@@ -129,6 +129,8 @@ class Recipe(Part):
     data: Data = Data()
     sft: Sft | None = Sft()
     """Set to null for a night without it."""
+    reward: RewardModel | None = None
+    """Without it, no reward model is made."""
     prefer: Prefer | None = None
     """Without it, nothing is learned from judgements."""
     reinforce: Reinforce | None = None
@@ -153,6 +155,24 @@ class Recipe(Part):
             raise ValueError(
                 "reinforce goes on from what sft or prefer has made, and this recipe has neither"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_night_ends_with_a_model(self) -> Recipe:
+        if self.reward is not None and self.sft is None and self.prefer is None:
+            raise ValueError(
+                "reward makes a reward model beside what sft or prefer makes, and this recipe has neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reward_models_are_there(self) -> Recipe:
+        for reward in self.reinforce.rewards if self.reinforce else ():
+            if reward.kind == "reward_model" and reward.path is None and self.reward is None:
+                raise ValueError(
+                    "reinforce.rewards: kind reward_model needs the path of a reward model, or a stage reward that "
+                    "makes one"
+                )
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 20  # a recipe has a few kB; a larger file is a data file given
 INIT_HINT = "`nomoat init DATA` writes one"
 FILE_KEYS: tuple[KeyPath, ...] = (
     ("base",), ("data", "train"), ("data", "chat_template"), ("prefer", "train"), ("prefer", "prompts"),
-    ("reinforce", "prompts"), ("pretrain", "train"), ("evaluate", "prompts"),
+    ("reward", "train"), ("reinforce", "prompts"), ("pretrain", "train"), ("evaluate", "prompts"),
 )  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def unknown_key(path: KeyPath) -> str:
         home, _, last = key.rpartition(".")
         if (
             home == "sft"
-            and section in (("pretrain",), ("prefer",), ("reinforce",))
+            and section in (("pretrain",), ("prefer",), ("reward",), ("reinforce",))
             and last in keys_of(section)
         ):
             key = f"{section[0]}.{last}"

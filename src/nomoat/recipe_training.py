@@ -1,4 +1,4 @@
-"""The sections of nomoat.yaml that train: `sft`, `prefer`, `reinforce` and `pretrain`."""
+"""The sections of nomoat.yaml that train: `sft`, `reward`, `prefer`, `reinforce` and `pretrain`."""
 
 from __future__ import annotations
 
@@ -176,13 +176,39 @@ class Prefer(Optimiser):
         return self
 
 
+class RewardModel(Optimiser):
+    """A reward model: the base with a scalar head, taught on pairs of answers to score what people prefer. It does not
+    change the model of the night; `reinforce` can learn from it, and other tools can open its folder."""
+
+    train: list[str] = []
+    """Files of preference rows {prompt, chosen, rejected}, each with a `margin` or `tie: true` where that is known.
+    Empty: those of `prefer.train`, or else of `data.train`. Split, checked and rendered as `data` says."""
+    learning_rate: Positive | None = None
+    """Peak learning rate of AdamW. Default: as in `sft` by default. The plan says the number."""
+    num_train_epochs: Positive = 1.0
+    """Passes over the judged rows; may be a fraction."""
+    max_seq_len: Annotated[int, Field(ge=8)] = 512
+    """Longest prompt with an answer, in tokens; a longer answer is cut at its end."""
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains an adapter and the head, and folds the adapter in; `full` every weight."""
+    lora_r: Count = 16
+    """Rank of the adapter."""
+    lora_alpha: Positive = 32.0
+    """Scale of the adapter; the update is multiplied by lora_alpha / lora_r."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapter."""
+    lora_target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter: `all-linear` or a list of names such as [q_proj, v_proj]."""
+
+
 class Reward(Part):
     """One source of rewards; those of an answer add up."""
 
-    kind: Literal["checks", "function", "regex", "json_schema", "answer", "judge"]
+    kind: Literal["checks", "function", "regex", "json_schema", "answer", "judge", "reward_model"]
     """`checks`: the share of the prompt's own checks that the answer passes. `function`: a Python function. `regex`: 1
     where the pattern is found. `json_schema`: 1 for JSON that is valid. `answer`: 1 where the final answer is the
-    prompt's field `answer`. `judge`: the grade of a model behind an OpenAI endpoint, from 0 to 1."""
+    prompt's field `answer`. `judge`: the grade of a model behind an OpenAI endpoint, from 0 to 1. `reward_model`: the
+    score of a reward model, in logits."""
     weight: float = 1.0
     """What the source's number is multiplied by; below 0 for what should not be."""
     function: str | None = None
@@ -192,6 +218,9 @@ class Reward(Part):
     """Of `regex`: what is searched for in the answer."""
     schema_file: str | None = None
     """Of `json_schema`: a file with the JSON schema. Default: each prompt's own field `schema`."""
+    path: str | None = None
+    """Of `reward_model`: its folder, transformers' sequence classification with one label. Default: what this night's
+    stage `reward` makes."""
     url: str | None = None
     """Of `judge`: where the endpoint is, such as http://127.0.0.1:8000/v1."""
     model: str | None = None
@@ -206,11 +235,16 @@ class Reward(Part):
     @model_validator(mode="after")
     def _belongs_together(self) -> Reward:
         needs = {"function": ("function",), "regex": ("pattern",), "judge": ("url", "model")}
-        may = {"json_schema": ("schema_file",), "judge": ("api_key_env", "instructions")}
+        may = {
+            "json_schema": ("schema_file",),
+            "judge": ("api_key_env", "instructions"),
+            "reward_model": ("path",),
+        }
         for key in needs.get(self.kind, ()):
             if getattr(self, key) is None:
                 raise ValueError(f"kind ({self.kind}) needs {key}")
-        for key in ("function", "pattern", "schema_file", "url", "model", "api_key_env", "instructions"):
+        own = ("function", "pattern", "schema_file", "path", "url", "model", "api_key_env", "instructions")
+        for key in own:
             if (
                 key not in (*needs.get(self.kind, ()), *may.get(self.kind, ()))
                 and getattr(self, key) is not None

@@ -203,3 +203,24 @@ def test_a_store_that_is_not_whole_is_named(tmp_path: Path) -> None:
     (tmp_path / "store" / "good.bin").write_bytes(b"\1")
     with pytest.raises(ArtifactError, match="different numbers of answers"):
         JudgedStore(tmp_path / "store")
+
+
+def test_ties_and_margins_are_of_comparisons(tmp_path: Path) -> None:
+    rows = [pair(i) | ({"tie": True} if i % 4 == 0 else {"margin": i / 2}) for i in range(40)]
+    report = run(tmp_path, rows, wanted="comparisons", section="reward")
+    assert report.rows.train + report.rows.held_out == 40
+    store = JudgedStore(tmp_path / "out" / "judged" / "train")
+    packed = JudgedRows(store).pack(range(len(store)), "cpu")
+    assert packed.judged is not None
+    found = zip(texts(store), packed.judged.good_N.view(-1, 2).tolist(), packed.judged.margin_P, strict=True)
+    for (prompt, _), good, margin in found:
+        number = int(prompt.split("Question ")[1].split("?")[0])
+        assert good == [True, number % 4 == 0]
+        assert margin == (number / 2 if number % 4 else 0.0)
+    pairs = run(tmp_path, rows)
+    assert pairs.rows.not_preferred == 10
+    assert "10 ties" in pairs.said
+    assert pairs.rows.train + pairs.rows.held_out == 30
+    said = refused(tmp_path, [pair(0) | {"margin": -1}, pair(1) | {"tie": "so so"}, *rows]).hint or ""
+    assert "rows.jsonl:1: margin: got -1; expected a number, 0 or more." in said
+    assert 'rows.jsonl:2: tie: got "so so"; expected true or false.' in said

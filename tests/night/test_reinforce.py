@@ -126,7 +126,7 @@ def test_killed_in_reinforcement_it_ends_in_the_same_bytes(words: tuple[str, ...
     killed.mkdir()
     for step in (4, 9):
         with running(killed, *longer) as process:
-            _wait(process, killed, step)
+            wait_for_step(process, killed, step, "reinforce")
             process.kill()
             assert process.wait() == -signal.SIGKILL
         assert not list(killed.glob(f"{HOUSE}/artifacts/reinforce-*"))
@@ -140,11 +140,12 @@ def test_killed_in_reinforcement_it_ends_in_the_same_bytes(words: tuple[str, ...
     assert curves[0] == curves[1]
 
 
-def _wait(process: Any, workspace: Path, step: int) -> None:
+def wait_for_step(process: Any, workspace: Path, step: int, kind: str) -> None:
+    """Until a checkpoint of the step, or of a later one, is there."""
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         assert process.poll() is None, process.communicate()
-        states = workspace.glob(f"{HOUSE}/work/reinforce-*.scratch/step-*/state.json")
+        states = workspace.glob(f"{HOUSE}/work/{kind}-*.scratch/step-*/state.json")
         if any(int(state.parent.name.removeprefix("step-")) >= step for state in states):
             return
         time.sleep(0.002)

@@ -11,6 +11,7 @@ from nomoat.plan.planner import Capacity, Limits, Training, Work, plan_night
 
 SFT = Training(
     kind="sft",
+    frozen=True,
     train_tokens=3_000_000,
     below_tokens=3_000_000,
     read_tokens=0,
@@ -29,7 +30,6 @@ SFT = Training(
 DONE = replace(SFT, train_tokens=0, below_tokens=0)
 WORK = Work(
     parameters=100_000_000,
-    frozen=True,
     trainings=(SFT,),
     held_out_tokens=100_000,
     prompts=100,

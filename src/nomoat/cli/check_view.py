@@ -43,7 +43,7 @@ _OPEN, _CLOSE = "⟦", "⟧"
 _REMARKS = {
     "duplicate": "left out: the same as an earlier row (data.dedup)",
     "contaminated": "left out: hold what a held-out prompt asks (data.decontaminate)",
-    "not_preferred": "left out: not the preferred answer",
+    "not_preferred": "left out: not the preferred answer, or a tie",
     "without_answer": "left out: nothing in it to train on",
     "cut_to_nothing": "left out: too long for any of its answer to fit",
     "truncated": "cut at the end to {trainer}.max_seq_len",

@@ -2,6 +2,7 @@
 
 rows/        a token store: every answer behind its prompt, as it is rendered, one after the other
 prompts.bin  uint32  tokens of the prompt of each group        good.bin  uint8  1 for a good answer
+margins.bin  float32 by how much the preferred answer should win; there only where a row says so
 judged.json  how many answers a group has: two in pairs, the preferred one first, or one that was rated
 """
 
@@ -21,16 +22,18 @@ from nomoat.data.pack import Judged, Packed, Tokens, Trained, only, pack_groups
 from nomoat.data.store import TokenStore, TokenStoreWriter
 from nomoat.errors import ArtifactError
 
-_META = "judged.json"
+_META, _MARGINS = "judged.json", "margins.bin"
 
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and its answers: tokens of each with those that are trained, and which were found good."""
+    """A prompt and its answers: tokens of each with those that are trained, which were found good (of a tie both), and
+    by how much the first should win."""
 
     prompt: Tokens
     answers: tuple[tuple[Tokens, Trained], ...]
     good: tuple[bool, ...]
+    margin: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -57,7 +60,7 @@ class JudgedWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._answers = folder, answers
         self._rows = TokenStoreWriter(folder / "rows")
-        self._prompts, self._good = list[int](), list[bool]()
+        self._prompts, self._good, self._margins = list[int](), list[bool](), list[float]()
         self.tokens = self.supervised_tokens = 0
 
     @property
@@ -74,6 +77,7 @@ class JudgedWriter:
             self.supervised_tokens += int(trained.sum())
         self._prompts.append(len(group.prompt))
         self._good += group.good
+        self._margins.append(group.margin)
         self.tokens += group.tokens
 
     def close(self) -> None:
@@ -81,6 +85,8 @@ class JudgedWriter:
         self._rows.close()
         (self._folder / "prompts.bin").write_bytes(np.asarray(self._prompts, dtype="<u4").tobytes())
         (self._folder / "good.bin").write_bytes(np.asarray(self._good, dtype=np.uint8).tobytes())
+        if any(self._margins):
+            (self._folder / _MARGINS).write_bytes(np.asarray(self._margins, dtype="<f4").tobytes())
         (self._folder / _META).write_text(json.dumps({"answers": self._answers}) + "\n", encoding="utf-8")
 
 
@@ -98,10 +104,13 @@ class JudgedStore:
         self._prompts = np.fromfile(folder / "prompts.bin", dtype="<u4").astype(np.int64)
         self._good = np.fromfile(folder / "good.bin", dtype=np.uint8).astype(np.bool_)
         groups = len(self._rows) // self.answers
-        if (len(self._rows), len(self._prompts), len(self._good)) != (
+        margins = folder / _MARGINS
+        self._margins = np.fromfile(margins, dtype="<f4") if margins.is_file() else np.zeros(groups)
+        if (len(self._rows), len(self._prompts), len(self._good), len(self._margins)) != (
             groups * self.answers,
             groups,
             groups * self.answers,
+            groups,
         ):
             raise ArtifactError(f"{folder}: its files hold different numbers of answers: it is damaged.")
         whole = self._rows.lengths.reshape(groups, self.answers).sum(1)
@@ -119,6 +128,7 @@ class JudgedStore:
             rows[0][0][:start],
             tuple((tokens[start:], trained[start:]) for tokens, trained in rows),
             tuple(self._good[first : first + self.answers].tolist()),
+            float(self._margins[index]),
         )
 
 
@@ -156,7 +166,7 @@ class JudgedRows:
 
     def first(self, most: int) -> JudgedRows:
         """The first `most` groups."""
-        return JudgedRows(_First(self.groups, most), self._reference[: most * self.groups.answers])
+        return JudgedRows(Some(self.groups, 0, most), self._reference[: most * self.groups.answers])
 
     def pack(self, which: Sequence[int], device: torch.device | str) -> Packed:
         """Some of the groups, every prompt once."""
@@ -165,16 +175,20 @@ class JudgedRows:
         packed = only(packed, np.concatenate([trained for g in chosen for _, trained in g.answers]))
         good_N = torch.tensor([good for g in chosen for good in g.good], device=device)
         reference_N = self._reference.reshape(-1, self.groups.answers)[list(which)].reshape(-1)
-        return replace(packed, judged=Judged(good_N, torch.from_numpy(reference_N).to(device)))
+        margin_P = torch.tensor([group.margin for group in chosen], dtype=torch.float32, device=device)
+        return replace(packed, judged=Judged(good_N, torch.from_numpy(reference_N).to(device), margin_P))
 
 
 @final
-class _First:
-    def __init__(self, groups: Groups, most: int) -> None:
-        self._groups, self.answers, self.lengths = groups, groups.answers, groups.lengths[:most]
+class Some:
+    """The groups from `start` on, before `end`."""
+
+    def __init__(self, groups: Groups, start: int, end: int) -> None:
+        self._groups, self._start, self.answers = groups, start, groups.answers
+        self.lengths = groups.lengths[start:end]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Group:
-        return self._groups[index]
+        return self._groups[self._start + index]

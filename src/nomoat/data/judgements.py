@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from nomoat.data.split import ASKED, asked_keys, place
 from nomoat.data.store import TokenStoreWriter
 from nomoat.errors import DataError
 
-Wanted = Literal["pairs", "any"]
+Wanted = Literal["pairs", "comparisons", "any"]
 _BATCH_ROWS = 128
 _EXAMPLES = 3
 _ANSWERS = {"preference": 2, "rating": 1}
@@ -59,13 +59,15 @@ def prepare_judgements(
     dedup: bool = True,
     keep_out: Collection[str] = (),
     leave_out: Collection[str] = (),
+    section: str = "prefer",
     progress: Progress | None = None,
 ) -> DataReport:
     """Write `judged/train` and `judged/held_out` (judged answers), and of the held-out rows what evaluation reads:
     `held_out/` (a token store of their good answers) and `held_out.jsonl`; `asked.bin` (keys of what the rows to train
     on ask) and `report.json` besides.
 
-    `wanted` "pairs" takes preference rows only, "any" rated ones too, but not both kinds in one night. A row is held
+    `wanted` "pairs" takes preference rows only, "comparisons" ties among them too, "any" rated ones but no ties; not
+    both kinds in one night. `section` is the recipe's that names the files. A row is held
     out by the same hash as in `prepare`, so that a prompt is on the same side of both, and always where it asks one of
     `keep_out` (keys of `split.asked_keys`); rows whose content's hash is in `leave_out` are left out. Prompt and
     answer together are cut to `max_seq_len` tokens. Rows whose answers are empty or the same are bad rows; so are those
@@ -75,17 +77,19 @@ def prepare_judgements(
     out.mkdir(parents=True, exist_ok=True)
     tally, said = Tally(), list[str]()
     examples: list[list[Piece]] = []
-    answers = _answers_of(files, wanted)
+    answers = _answers_of(files, wanted, section)
     train, held_out = (JudgedWriter(out / "judged" / side, answers) for side in ("train", "held_out"))
     with (
         TokenStoreWriter(out / "held_out") as good_rows,
         (out / "held_out.jsonl").open("w", encoding="utf-8", newline="\n") as talks,
         (out / ASKED).open("wb") as asked,
     ):
+        ties = wanted == "comparisons"
         rows = _read(
             files,
             split_by,
             dedup,
+            ties,
             frozenset(keep_out),
             frozenset(leave_out),
             max_bad_rows,
@@ -119,7 +123,7 @@ def prepare_judgements(
         max_seq_len=max_seq_len,
         max_truncated=max_truncated,
         context=context,
-        section="prefer",
+        section=section,
     )
     report = _report(said, template, max_seq_len, tally, train, held_out, examples, answers)
     (out / "report.json").write_text(
@@ -128,14 +132,14 @@ def prepare_judgements(
     return report
 
 
-def _answers_of(files: Sequence[str | Path], wanted: Wanted) -> int:
+def _answers_of(files: Sequence[str | Path], wanted: Wanted, section: str) -> int:
     """How many answers a group has: all files must be of one kind, and of the kind that is learned from."""
     kinds: dict[str, str] = {}
     for file in files:
         format = open_rows(file)[0].format
         if format not in _ANSWERS:
             raise DataError(
-                f"prefer.train: {file} holds {format} rows; expected judged answers: "
+                f"{section}.train: {file} holds {format} rows; expected judged answers: "
                 '{"prompt": "...", "chosen": "...", "rejected": "..."} or '
                 '{"prompt": "...", "completion": "...", "label": true}.',
                 hint="Answers that nobody has judged belong under data.train. "
@@ -144,7 +148,8 @@ def _answers_of(files: Sequence[str | Path], wanted: Wanted) -> int:
         kinds.setdefault(format, str(file))
     if len(kinds) > 1:
         raise DataError(
-            f"prefer.train: {kinds['preference']} holds pairs and {kinds['rating']} rated answers; expected one kind.",
+            f"{section}.train: {kinds['preference']} holds pairs and {kinds['rating']} rated answers; expected "
+            "one kind.",
             hint="Run two nights, or write the pairs as rated answers, two rows each.",
         )
     (format,) = kinds
@@ -153,6 +158,11 @@ def _answers_of(files: Sequence[str | Path], wanted: Wanted) -> int:
             f"prefer.train: {kinds[format]} holds rated answers, and prefer.loss_type learns from pairs.",
             hint="To learn from ratings: prefer.loss_type: kto",
         )
+    if format == "rating" and wanted == "comparisons":
+        raise DataError(
+            f"{section}.train: {kinds[format]} holds rated answers; expected pairs of answers to one prompt.",
+            hint='Expected rows such as {"prompt": "...", "chosen": "...", "rejected": "..."}.',
+        )
     return _ANSWERS[format]
 
 
@@ -160,6 +170,7 @@ def _read(
     files: Sequence[str | Path],
     split_by: str,
     dedup: bool,
+    ties: bool,
     keep_out: frozenset[str],
     leave_out: frozenset[str],
     max_bad_rows: float,
@@ -181,6 +192,9 @@ def _read(
                 check_bad(tally, max_bad_rows, so_far=True)
                 continue
             assert isinstance(row, PreferenceRow | RatingRow), row
+            if isinstance(row, PreferenceRow) and row.tie and not ties:
+                tally.counts["not_preferred"] += 1
+                continue
             judged = _judged(row, split_by, keep_out)
             if judged.content_hash in leave_out:
                 tally.counts["contaminated"] += 1
@@ -199,7 +213,7 @@ def _judged(row: PreferenceRow | RatingRow, split_by: str, keep_out: frozenset[s
     sides: tuple[tuple[Message, ...], ...]
     good: tuple[bool, ...]
     if isinstance(row, PreferenceRow):
-        sides, good = (row.chosen, row.rejected), (True, False)
+        sides, good = (row.chosen, row.rejected), (True, row.tie)
     else:
         sides, good = (row.completion,), (row.label,)
     asked = as_answer.conversation.messages[: len(row.prompt.messages)]
@@ -259,7 +273,8 @@ def _group(item: _Judged, found: Sequence[Rendered | DataError]) -> Group:
     )
     if len(answers) == 2 and np.array_equal(answers[0][0], answers[1][0]):
         raise DataError("rejected: is the same as the chosen answer, once both are rendered.")
-    return Group(tokens[0][:start], answers, item.good)
+    margin = item.row.margin if isinstance(item.row, PreferenceRow) else 0.0
+    return Group(tokens[0][:start], answers, item.good, margin)
 
 
 def _cut(group: Group, max_seq_len: int) -> Group | None:
@@ -269,7 +284,7 @@ def _cut(group: Group, max_seq_len: int) -> Group | None:
         return None
     answers = tuple((tokens[:room], on[:room]) for tokens, on in group.answers)
     same = len(answers) == 2 and np.array_equal(answers[0][0], answers[1][0])
-    return None if same else Group(group.prompt, answers, group.good)
+    return None if same else replace(group, answers=answers)
 
 
 def _keep_good(store: TokenStoreWriter, group: Group, item: _Judged) -> None:
@@ -311,6 +326,7 @@ def _report(
     left_out = {
         "bad": rows.bad,
         "duplicate": rows.duplicate,
+        "ties": rows.not_preferred,
         "contaminated": rows.contaminated,
         "too long": rows.cut_to_nothing,
     }

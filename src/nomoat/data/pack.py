@@ -77,11 +77,13 @@ class Segments:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of each of the N answers of `pack_groups`: whether it was found good (bool), and its log p under
-    the reference, summed over its trained tokens (float32; zeros where the objective needs none)."""
+    """What is known of each of the N answers of `pack_groups`: whether it was found good (bool; of a tie both were),
+    and its log p under the reference, summed over its trained tokens (float32; zeros where the objective needs none).
+    `margin_P` says of each group by how much its first answer should win (float32)."""
 
     good_N: torch.Tensor
     reference_N: torch.Tensor
+    margin_P: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,9 @@ def _read(
             if isinstance(row, BadRow):
                 tally.add_bad(row)
                 check_bad(tally, max_bad_rows, so_far=True)
-            elif isinstance(row, RatingRow) and not row.label:
+            elif (isinstance(row, RatingRow) and not row.label) or (
+                isinstance(row, PreferenceRow) and row.tie
+            ):
                 tally.counts["not_preferred"] += 1
             else:
                 yield answered(row)

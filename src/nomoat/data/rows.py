@@ -54,15 +54,20 @@ class TextRow:
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """Two answers to one prompt, of which the first was preferred."""
+    """Two answers to one prompt, of which the first was preferred, by `margin` where that is known; or a tie."""
 
     where: Where
     prompt: Conversation
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
+    margin: float = 0.0
+    tie: bool = False
 
     def content_hash(self) -> str:
-        return _sha256("preference", [_talk(self.prompt), _turns(self.chosen), _turns(self.rejected)])
+        judged = [[self.margin, self.tie]] if self.margin or self.tie else []
+        return _sha256(
+            "preference", [_talk(self.prompt), _turns(self.chosen), _turns(self.rejected), *judged]
+        )
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ def add_lora(
     target_modules: str | list[str],
     seed: int,
     lora_layers: int | None = None,
+    task_type: str = "CAUSAL_LM",
 ) -> Any:
-    """Freeze the model and inject LoRA (Hu et al. 2021, arXiv:2106.09685) into `target_modules`.
+    """Freeze the model and inject LoRA (Hu et al. 2021, arXiv:2106.09685) into `target_modules`. With `task_type`
+    "SEQ_CLS" its scalar head is trained too.
 
     "all-linear" means every linear layer but the output layer; `lora_layers` takes only that many blocks, from the
     top. Returns a PeftModel. Raises ModelError for modules or more blocks than there are.
@@ -41,7 +43,7 @@ def add_lora(
         lora_dropout=lora_dropout,
         target_modules=target_modules,
         layers_to_transform=None if lora_layers is None else _top(model, lora_layers),
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
     try:
         return get_peft_model(model, config)

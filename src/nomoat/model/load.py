@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,12 +217,12 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
-def _config(folder: Path) -> Any:
+def _config(folder: Path, **keys: Any) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **keys)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, StrictDataclassError) as error:
         raise ModelError(
             f"base: {folder}: its config.json does not open: {_gist(error)}",
@@ -315,15 +316,35 @@ def load_model(
     its linear layers in NF4 and computes in the machine's dtype. Raises ModelError where the folder does not open, or
     holds less than the model needs: transformers would make up the rest.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    config, place = _config(folder), {}
+    place = {}
     if four_bit:
         require_bitsandbytes("sft.load_in_4bit", machine.device)
         place = {"quantization_config": in_four_bits(machine.dtype), "device_map": {"": machine.device}}
+    return open_as(
+        AutoModelForCausalLM, "a causal language model", folder, machine, weights=weights, place=place
+    )
+
+
+def open_as(
+    auto: Any,
+    what: str,
+    folder: Path,
+    machine: Machine,
+    *,
+    weights: torch.dtype | None = None,
+    place: Mapping[str, Any] | None = None,
+    made_up: Collection[str] = (),
+    **config_keys: Any,
+) -> Any:
+    """`load_model` by another of transformers' auto classes, which makes `what` of a folder. Tensors that are `made_up`
+    may be lacking; `config_keys` replace keys of its config.json."""
+    from safetensors import SafetensorError
+
+    config, place = _config(folder, **config_keys), place or {}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = auto.from_pretrained(
             folder,
             config=config,
             output_loading_info=True,
@@ -334,7 +355,7 @@ def load_model(
             local_files_only=True,
             **place,
         )
-        if not four_bit:
+        if not place:
             model.to(machine.device)
     except (OSError, ValueError, KeyError, RuntimeError, ArithmeticError, SafetensorError) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
@@ -343,10 +364,10 @@ def load_model(
             ) from error
         architecture = json.loads((folder / "config.json").read_text()).get("architectures", ["unknown"])
         raise ModelError(
-            f"base: {folder} does not open as a causal language model ({architecture}): {_gist(error)}",
+            f"base: {folder} does not open as {what} ({architecture}): {_gist(error)}",
             hint="Custom code in a model folder is never run; use a model that transformers itself knows.",
         ) from error
-    if lacking := sorted(found["missing_keys"]):
+    if lacking := sorted(set(found["missing_keys"]) - set(made_up)):
         raise ModelError(
             f"base: {folder} lacks {len(lacking)} of its model's tensors, such as {lacking[0]}",
             hint="Copy or download it again, whole.",

@@ -81,7 +81,9 @@ class Books:
             machine=night.machine,
             plan=list(results.plan),
             recipe_yaml=self.loaded.resolved_yaml(),
-            data_reports=[dict(made.meta) for made in (results.data, results.judgements) if made],
+            data_reports=[
+                dict(made.meta) for made in (results.data, results.judgements, results.compared) if made
+            ],
             trainings=_trainings(results),
             comparison=comparison,
             gate=gate,

@@ -14,7 +14,7 @@ from nomoat.model.load import resolve_base
 from nomoat.night.contamination import contaminated, run_overlaps
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders, Outcome
-from nomoat.night.recipes import data_keys, judgement_keys
+from nomoat.night.recipes import comparison_keys, data_keys, judgement_keys
 from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import find_sources
 from nomoat.night.stages import run_data, run_judgements
@@ -53,6 +53,8 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
     prompts_with_checks(sources.asked)
     if sources.prefer:
         stages["prefer"] = run_judgements, sources.prefer, judgement_keys(recipe)
+    if sources.compared:
+        stages["reward"] = run_judgements, sources.compared, comparison_keys(recipe)
     store, reports, overlaps, leave_out = ArtifactStore(workspace), {}, None, list[str]()
     if sources.prompts:
         with store.check_dir() as folder:
@@ -61,7 +63,7 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
                 partial(watcher.stage_progress, "data"),
                 train=sources.train,
                 format=recipe.data.format,
-                judged=sources.prefer,
+                judged=tuple(dict.fromkeys((*sources.prefer, *sources.compared))),
                 suites=sources.prompts,
             )
             overlaps = {**outcome.meta, "said": outcome.said}

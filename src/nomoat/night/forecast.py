@@ -14,7 +14,7 @@ from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
-from nomoat.night.recipes import adapter_keys, micro_batch_tokens, preference_keys
+from nomoat.night.recipes import adapter_keys, micro_batch_tokens, preference_keys, reward_adapter
 from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
 from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
 from nomoat.plan.planner import Capacity, Limits, Plan, Training, Work, plan_night
@@ -115,41 +115,40 @@ def plan_finetuning(
     measured on the held-out rows where there are none. `pace` is how fast the base's own file answers, once it was
     measured; a guess refuses nothing. So many `drawn_answers` are yet to be written, for `prefer` to learn from.
     """
-    adapter, shape = adapter_keys(recipe), read_shape(base)
-    parameters = count_parameters(base)
-    is_adapter = adapter["method"] == "lora"
-    share = adapter_share(adapter["lora_r"], shape.width) if is_adapter else 1.0
-    evaluated = next(iter(data.values()))
+    adapters = {kind: reward_adapter(recipe) if kind == "reward" else adapter_keys(recipe) for kind in data}
+    shape, parameters = read_shape(base), count_parameters(base)
+    evaluated = next(report for kind, report in data.items() if kind != "reward")
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
-    top = min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
     measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
     are_checked = bool(recipe.evaluate.prompts) or not recipe.data.train
-    weights_bytes = _weights_bytes(adapter, base, parameters, shape.vocabulary, profile)
 
-    def step_of(section: Optimiser) -> StepSize:
-        return StepSize(
-            weights_bytes=weights_bytes,
-            trainable=round(parameters * share),
-            trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-            micro_batch_tokens=micro_batch_tokens(section, profile.device, adapter["method"]),
-            width=shape.width,
-            layers=math.ceil(top * shape.layers),
-            vocabulary=shape.vocabulary,
+    def training(kind: str, report: dict[str, Any]) -> Training:
+        section, adapter = getattr(recipe, kind), adapters[kind]
+        is_adapter = adapter["method"] == "lora"
+        share = adapter_share(adapter["lora_r"], shape.width) if is_adapter else 1.0
+        top = (
+            min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
+        )
+        return Training(
+            kind=kind,
+            frozen=is_adapter,
+            top=top,
+            step=StepSize(
+                weights_bytes=_weights_bytes(adapter, base, parameters, shape.vocabulary, profile),
+                trainable=round(parameters * share),
+                trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
+                micro_batch_tokens=micro_batch_tokens(section, profile.device, adapter["method"]),
+                width=shape.width,
+                layers=math.ceil(top * shape.layers),
+                vocabulary=shape.vocabulary,
+            ),
+            gradient_checkpointing=section.gradient_checkpointing,
+            **_tokens_read(section, report, is_done=trained[kind] == "done"),
         )
 
     work = Work(
         parameters=parameters,
-        frozen=is_adapter,
-        trainings=tuple(
-            Training(
-                kind=kind,
-                top=top,
-                step=step_of(getattr(recipe, kind)),
-                gradient_checkpointing=getattr(recipe, kind).gradient_checkpointing,
-                **_tokens_read(getattr(recipe, kind), report, is_done=trained[kind] == "done"),
-            )
-            for kind, report in data.items()
-        ),
+        trainings=tuple(training(kind, report) for kind, report in data.items()),
         held_out_tokens=measured_tokens,
         prompts=prompts,
         prompt_tokens=round(held_out_tokens / held_out_rows),

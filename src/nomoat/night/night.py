@@ -43,6 +43,7 @@ from nomoat.night.recipes import (
     resolve_learning_rate,
     resolve_preference_rate,
     resolve_reinforcement_rate,
+    resolve_reward_rate,
 )
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
@@ -150,14 +151,14 @@ class _Night:
         return Results(served=served, evaluate=evaluate, pretrain=self.pretrained)
 
     def finetune(self, base: Base) -> Results:
-        """data, judgements, prompts, sft, prefer, reinforce, merge, quantize, evaluate, gate: those that the recipe
-        has. The base is quantised before it is trained, so that what cannot be served, or not be asked, is refused
-        while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and judged when
-        it is its turn."""
+        """data, judgements, prompts, reward, sft, prefer, reinforce, merge, quantize, evaluate, gate: those that the
+        recipe has. The base is quantised before it is trained, so that what cannot be served, or not be asked, is
+        refused while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and
+        judged when it is its turn."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
         overlaps, leave_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
-        data = judgements = None
+        data = judgements = compared = None
         held_out = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
         if self.sources.train:
             data = self._without(held_out, partial(self.orders.data, base, own_answers, leave_out))
@@ -167,9 +168,11 @@ class _Night:
             judgements = self._without(
                 held_out, partial(self.orders.judgements, base, None, votes, leave_out)
             )
+        if self.recipe.reward:
+            compared = self._without(held_out, partial(self.orders.comparisons, base, leave_out))
         rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked)
-        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded)
+        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded, compared)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
         trained = self._trained(learner)
@@ -244,6 +247,7 @@ class _Night:
             overlaps=overlaps,
             data=data,
             judgements=judgements,
+            compared=compared,
             trained=made,
             merged=merged,
             evaluate=evaluate,
@@ -359,7 +363,8 @@ class _Night:
 @dataclass(frozen=True)
 class _Learner:
     """The stages that train, in order: each goes on from what the one before it has made. Where `judgements` are not
-    there yet, they will be made of answers to so many `asked` prompts."""
+    there yet, they will be made of answers to so many `asked` prompts. The reward model comes first and goes on from
+    the base alone."""
 
     recipe: Recipe
     orders: Orders
@@ -368,10 +373,13 @@ class _Learner:
     judgements: Artifact | None
     asked: int
     prompts: Artifact | None
+    compared: Artifact | None
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """The report on the rows that each of them learns from, or what it may say."""
         found = {}
+        if self.compared is not None:
+            found["reward"] = self.compared.meta
         if self.data is not None:
             found["sft"] = self.data.meta
         if self.judgements is not None:
@@ -399,6 +407,9 @@ class _Learner:
     ) -> Job:
         """The job of the stage `kind`, after those that are made."""
         rate, _ = self._rate(kind)
+        if kind == "reward":
+            assert self.compared is not None
+            return self.orders.reward(self.base, self.compared, rate, seconds_left, checkpointing)
         if kind == "sft":
             assert self.data is not None
             return self.orders.sft(self.base, self.data, rate, seconds_left, checkpointing)
@@ -408,14 +419,28 @@ class _Learner:
             assert evaluated is not None
             assert before is not None
             return self.orders.reinforce(
-                self.base, self.prompts, evaluated, before, rate, seconds_left, checkpointing
+                self.base,
+                self.prompts,
+                evaluated,
+                before,
+                made["reward"] if self._asks_reward_model() else None,
+                rate,
+                seconds_left,
+                checkpointing,
             )
         assert self.judgements is not None
         return self.orders.prefer(
             self.base, self.judgements, made.get("sft"), rate, seconds_left, checkpointing
         )
 
+    def _asks_reward_model(self) -> bool:
+        """Whether `reinforce` learns from this night's reward model."""
+        specs = self.orders.sources.rewards
+        return any(spec.kind == "reward_model" and spec.file is None for spec in specs)
+
     def _rate(self, kind: str) -> tuple[float, str]:
+        if kind == "reward":
+            return resolve_reward_rate(self.recipe, self.base.width)
         if kind == "sft":
             assert self.recipe.sft is not None
             return resolve_learning_rate(self.recipe.sft, self.base.width)

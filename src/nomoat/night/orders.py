@@ -16,6 +16,7 @@ from nomoat.night.gate import Rival, run_gate
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
     adapter_keys,
+    comparison_keys,
     data_keys,
     first_training,
     judgement_keys,
@@ -43,7 +44,8 @@ class Orders(TrainingOrders):
 
     def overlaps(self) -> Job:
         """Look for what the suites ask among the owner's rows."""
-        train, judged, suites = self.sources.train, self.sources.prefer, self.sources.prompts
+        train, suites = self.sources.train, self.sources.prompts
+        judged = tuple(dict.fromkeys((*self.sources.prefer, *self.sources.compared)))
         return Job(
             kind="overlaps",
             why=f"rows against {len(suites)} suite(s)",
@@ -137,6 +139,29 @@ class Orders(TrainingOrders):
             kind="judgements",
             why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
             inputs={"base": base.source, **inputs, **template_input(self.sources.chat_template)},
+            params=keys,
+            run=partial(
+                run_judgements,
+                base=base.folder,
+                chat_template=self.sources.chat_template,
+                files=list(files),
+                **keys,
+            ),
+        )
+
+    def comparisons(self, base: Base, leave_out: Sequence[str] = (), keep_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the judged answers that the reward model learns from; as in `data`, rows are
+        left out, or held out."""
+        keys = comparison_keys(self.recipe) | _given(leave_out=leave_out, keep_out=keep_out)
+        files = self.sources.compared
+        return Job(
+            kind="judgements",
+            why=f"{len(files)} file(s) of judged answers to read, check and tokenise for the reward model",
+            inputs={
+                "base": base.source,
+                **self.sources.fingerprints(files),
+                **template_input(self.sources.chat_template),
+            },
             params=keys,
             run=partial(
                 run_judgements,

@@ -64,6 +64,24 @@ def resolve_reinforcement_rate(recipe: Recipe, width: int) -> tuple[float, str]:
     return rate, f"reinforce: learning rate {rate:g}, a tenth of that of sft (reinforce.learning_rate)"
 
 
+def resolve_reward_rate(recipe: Recipe, width: int) -> tuple[float, str]:
+    """The learning rate of `reward` and a sentence that gives its reason: `sft`'s, since a head learns from nothing."""
+    section = recipe.reward
+    assert section is not None
+    if section.learning_rate is not None:
+        return section.learning_rate, f"reward: learning rate {section.learning_rate:g}, as the recipe says"
+    rate, _ = resolve_learning_rate(Sft(method=section.method), width)
+    return rate, f"reward: learning rate {rate:g}, that of sft by default (reward.learning_rate)"
+
+
+def reward_adapter(recipe: Recipe) -> dict[str, Any]:
+    """How the reward model's weights are adapted, under the names of `adapter_keys`."""
+    section = recipe.reward
+    assert section is not None
+    own = {key: getattr(section, key, None) for key in ADAPTER_KEYS}
+    return own | {"load_in_4bit": False}
+
+
 def policy_keys(section: Reinforce) -> PolicyKeys:
     """The keys of reinforcement."""
     return PolicyKeys(**{field.name: getattr(section, field.name) for field in fields(PolicyKeys)})
@@ -89,14 +107,26 @@ def preference_keys(section: Prefer) -> PreferenceKeys:
 
 
 def judgement_keys(recipe: Recipe) -> dict[str, Any]:
-    """The keys that the stage `judgements` depends on, as `prepare_judgements` takes them."""
-    section, prefer = recipe.data, recipe.prefer
+    """The keys that the stage `judgements` of `prefer` depends on, as `prepare_judgements` takes them."""
+    prefer = recipe.prefer
     assert prefer is not None
+    wanted = "any" if prefer.loss_type == "kto" else "pairs"
+    return {"wanted": wanted, "max_seq_len": prefer.max_seq_len, **_split_keys(recipe)}
+
+
+def comparison_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that the stage `judgements` of `reward` depends on."""
+    reward = recipe.reward
+    assert reward is not None
+    keys = {"wanted": "comparisons", "section": "reward", "max_seq_len": reward.max_seq_len}
+    return keys | _split_keys(recipe)
+
+
+def _split_keys(recipe: Recipe) -> dict[str, Any]:
+    section = recipe.data
     return {
-        "wanted": "any" if prefer.loss_type == "kto" else "pairs",
         "held_out_share": section.held_out,
         "split_by": section.split_by,
-        "max_seq_len": prefer.max_seq_len,
         "max_bad_rows": section.max_bad_rows,
         "max_truncated": section.max_truncated,
         "dedup": section.dedup,
@@ -121,7 +151,12 @@ def require_extras(recipe: Recipe, device: str) -> None:
     RecipeError where it asks for paging, and there is no GPU."""
     if adapter_keys(recipe)["load_in_4bit"]:
         require_bitsandbytes("sft.load_in_4bit" if recipe.sft else "prefer.load_in_4bit", device)
-    sections = {"sft": recipe.sft, "prefer": recipe.prefer, "pretrain": recipe.pretrain}
+    sections = {
+        "sft": recipe.sft,
+        "reward": recipe.reward,
+        "prefer": recipe.prefer,
+        "pretrain": recipe.pretrain,
+    }
     for name, section in sections.items():
         if section is None or section.optim == "adamw_torch":
             continue

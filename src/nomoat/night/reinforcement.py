@@ -139,7 +139,7 @@ def run_reinforce(
 ) -> Outcome:
     """Learn from rewards of the model's own answers: `adapter/` in PEFT's layout, or `model/` for full weights."""
     tokenizer, template = tokenizer_with_template(base, chat_template)
-    sources = build_rewards(rewards)
+    sources = build_rewards(rewards, machine)
     try:
         result = reinforce(
             base,

@@ -43,7 +43,13 @@ _TRAINING = {
     "first_loss": "held-out loss before",
     "best_loss": "held-out loss after",
     "best_accuracy": "held-out judgements followed, as a share",
-    "best_margin": "held-out margin of the preferred, nats × beta",
+    "best_margin": "held-out margin of the preferred, nats (of prefer: × beta)",
+    "held_out_accuracy": "other held-out judgements followed, as a share",
+    "accuracy_low": "lower end of its interval",
+    "accuracy_high": "upper end of its interval",
+    "temperature": "temperature of calibration",
+    "calibration_error": "calibration error, as a share",
+    "uncalibrated_error": "calibration error before calibration",
     "first_pass_rate": "held-out pass rate before, as a share",
     "best_pass_rate": "held-out pass rate after, as a share",
     "first_reward": "held-out reward before",
@@ -52,8 +58,9 @@ _TRAINING = {
     "supervised_tokens": "tokens trained on",
     "seconds": "time",
 }
-_LOSS_PER = {"prefer": "judgement"}
+_LOSS_PER = {"prefer": "judgement", "reward": "judgement"}
 """What the loss of a stage is a mean over, where that is not tokens."""
+_TIMES = {"prefer": " × beta"}
 _REWARDED = (
     ("reward", "reward"),
     ("pass_rate", "pass rate"),
@@ -286,7 +293,10 @@ def _training(training: TrainingSummary, name: str) -> dict[str, Any]:
         figures = [
             report_plots.loss_curve(curve, facts.get("best_step"), name=name, per=per),
             report_plots.metric_curve(curve, "accuracy", "judgements followed", name=name),
-            report_plots.metric_curve(curve, "margin", "margin of the preferred, nats × beta", name=name),
+            report_plots.metric_curve(
+                curve, "margin", "margin of the preferred, nats" + _TIMES.get(kind, ""), name=name
+            ),
+            report_plots.reliability(facts.get("bins", []), name=name),
         ]
     return {
         "kind": kind,

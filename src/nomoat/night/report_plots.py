@@ -71,6 +71,28 @@ def metric_curve(curve: dict[str, Any], key: str, label: str, *, name: str) -> s
     return svg(f"{key}{name}", f"{label} by step, training and held-out", 2.0, draw)
 
 
+def reliability(bins: Sequence[dict[str, Any]], *, name: str) -> str | None:
+    """How often judgements were followed against how sure the reward model was, a point a bin of held-out pairs;
+    what is calibrated lies on the diagonal. None where nothing was measured."""
+    if not bins:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([50, 100], [50, 100], color=INK, linewidth=1)
+        axes.plot(
+            [100 * each["confidence"] for each in bins],
+            [100 * each["followed"] for each in bins],
+            color=TUNED,
+            marker="o",
+            markersize=4,
+            linestyle="none",
+        )
+        axes.set_xlabel("how sure the reward model was, % (a tenth of the held-out pairs a point)")
+        axes.set_ylabel("judgements followed, %")
+
+    return svg(f"reliability{name}", "Reliability of the reward model", 2.4, draw)
+
+
 def intervals(metrics: Sequence[Metric]) -> str | None:
     """Tuned minus base with its interval, a line a metric, against zero. All of one unit; None for none."""
     if not metrics:

@@ -24,6 +24,7 @@ class Results:
     overlaps: Artifact | None = None
     data: Artifact | None = None
     judgements: Artifact | None = None
+    compared: Artifact | None = None
     trained: dict[str, Artifact] = field(default_factory=dict)
     merged: Artifact | None = None
     gate: Artifact | None = None
@@ -73,7 +74,7 @@ class NightSummary:
     """The planner's sentences: each number chosen, with its reason."""
     recipe_yaml: str
     data_reports: list[dict[str, Any]]
-    """DataReport.to_dict() of the stages `data` and `judgements`, where there were any."""
+    """DataReport.to_dict() of the stages `data` and `judgements` (of `prefer`, then `reward`), where there were any."""
     trainings: list[TrainingSummary]
     """In order; none where all was reused from elsewhere."""
     comparison: Comparison

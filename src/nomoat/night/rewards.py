@@ -11,10 +11,12 @@ from typing import Any
 
 from nomoat.errors import RecipeError
 from nomoat.evaluate.checks import Check, parse_checks, run_checks
+from nomoat.model.load import Machine
 from nomoat.night.sources import RewardSpec
 from nomoat.train.rewards import Asked, Failed, Question, Rewards, Source
 from nomoat.train.rewards.functions import PythonFunction
 from nomoat.train.rewards.judge import INSTRUCTIONS, Judge
+from nomoat.train.rewards.scorer import Scorer
 from nomoat.train.rewards.texts import exact_answer, json_schema
 
 
@@ -55,19 +57,20 @@ def passes(question: Question, text: str) -> bool | None:
     return all(result.passed for result in run_checks(text, checks)) if checks else None
 
 
-def build_rewards(specs: Sequence[RewardSpec]) -> Rewards:
-    """The sources, ready to judge. Raises RecipeError for a function, schema or key that is not usable."""
+def build_rewards(specs: Sequence[RewardSpec], machine: Machine) -> Rewards:
+    """The sources, ready to judge. Raises RecipeError for a function, schema or key that is not usable, ModelError for
+    a folder that is no reward model."""
     sources: list[tuple[Source, float]] = []
     try:
         for index, spec in enumerate(specs):
-            sources.append((_source(spec, f"reinforce.rewards[{index}]"), spec.weight))
+            sources.append((_source(spec, f"reinforce.rewards[{index}]", machine), spec.weight))
     except BaseException:
         Rewards(sources).close()
         raise
-    return Rewards(sources)
+    return Rewards(sources, unbounded=any(spec.kind == "reward_model" for spec in specs))
 
 
-def _source(spec: RewardSpec, key: str) -> Source:
+def _source(spec: RewardSpec, key: str, machine: Machine) -> Source:
     keys: dict[str, Any] = spec.keys
     match spec.kind:
         case "checks":
@@ -81,6 +84,9 @@ def _source(spec: RewardSpec, key: str) -> Source:
             )
         case "json_schema":
             return _json_schema(spec.file, key)
+        case "reward_model":
+            assert spec.file is not None
+            return Scorer(spec.file, machine, name=f"reward model {keys.get('path', 'of this night')}")
         case "answer":
             return exact_answer()
         case _:

@@ -18,7 +18,8 @@ STARTER = Path(__file__).parent.parent / "assets" / "starter"
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """A source of rewards: its kind, its weight, the file it needs, and the rest of its keys."""
+    """A source of rewards: its kind, its weight, the file (of a reward model: the folder) it needs, and the rest of its
+    keys."""
 
     kind: str
     weight: float
@@ -29,10 +30,12 @@ class RewardSpec:
 @dataclass(frozen=True)
 class Sources:
     """Paths as the readers take them, and `file:<sha256>` (or `hub:<id>`) of each, in the same order. `prefer` are
-    files of judged answers, `asked` prompts whose answers are yet to be made and judged: one of the two is empty."""
+    files of judged answers, `asked` prompts whose answers are yet to be made and judged: one of the two is empty;
+    `compared` are files of judged answers for the reward model."""
 
     train: tuple[str, ...]
     prefer: tuple[str, ...]
+    compared: tuple[str, ...]
     asked: tuple[Path, ...]
     prompts: tuple[Path, ...]
     reinforce: tuple[Path, ...]
@@ -58,6 +61,7 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
     return Sources(
         train=_train(recipe, folder),
         prefer=_judged(recipe, folder),
+        compared=_compared(recipe, folder),
         asked=_asked(recipe, folder),
         prompts=tuple(prompts),
         reinforce=_reinforced(recipe, folder),
@@ -83,6 +87,22 @@ def _judged(recipe: Recipe, folder: Path) -> tuple[str, ...]:
         return ()
     key = "prefer.train" if recipe.prefer.train else "data.train"
     return _files(folder, recipe.prefer.train or recipe.data.train, key)
+
+
+def _compared(recipe: Recipe, folder: Path) -> tuple[str, ...]:
+    """The files of `reward`, which are those of `prefer` or of `data` where it names none."""
+    if recipe.reward is None:
+        return ()
+    preferred = recipe.prefer.train if recipe.prefer else []
+    named = {"reward": recipe.reward.train, "prefer": preferred, "data": recipe.data.train}
+    for section, names in named.items():
+        if names:
+            return _files(folder, names, f"{section}.train")
+    raise RecipeError(
+        "reward: names no judged answers to learn from",
+        hint='Name files of pairs: reward.train: [pairs.jsonl], a line such as {"prompt": "...", "chosen": "...", '
+        '"rejected": "..."}',
+    )
 
 
 def _asks(recipe: Recipe) -> bool:
@@ -128,6 +148,8 @@ def _rewards(recipe: Recipe, folder: Path) -> tuple[RewardSpec, ...]:
             file = _existing(folder, reward.schema_file, f"{key}.schema_file")
         if reward.function is not None:
             file = _existing(folder, reward.function.rpartition(":")[0], f"{key}.function")
+        if reward.path is not None:
+            file = _folder(folder, reward.path, f"{key}.path")
         said = {k: v for k, v in reward.model_dump().items() if v is not None and k not in ("kind", "weight")}
         found.append(RewardSpec(reward.kind, reward.weight, file, said))
     return tuple(found)
@@ -148,6 +170,15 @@ def _existing(folder: Path, name: str, key: str) -> Path:
         raise DataError(f"{key}: {name} is not there", hint=f"Looked for {path}.")
     if path.is_dir():
         raise DataError(f"{key}: {name} is a folder; expected a file")
+    return path
+
+
+def _folder(folder: Path, name: str, key: str) -> Path:
+    path = (folder / Path(name).expanduser()).resolve()
+    if not (path / "config.json").is_file():
+        raise DataError(
+            f"{key}: {name} is no model folder; expected one with a config.json", hint=f"Looked for {path}."
+        )
     return path
 
 
@@ -181,7 +212,7 @@ def licences_of(base: Path, sources: Sources) -> tuple[str, ...]:
     said to be unknown, never guessed."""
     found = [f"base: {_card_licence(base / 'README.md')}"]
     for name in dict.fromkeys(
-        (*sources.train, *sources.prefer, *map(str, (*sources.asked, *sources.reinforce)))
+        (*sources.train, *sources.prefer, *sources.compared, *map(str, (*sources.asked, *sources.reinforce)))
     ):
         own = Path(name).parent == STARTER
         found.append(

@@ -56,7 +56,7 @@ def run_data(folders: Folders, report: Report, **keys: Any) -> Outcome:
 
 def run_judgements(folders: Folders, report: Report, **keys: Any) -> Outcome:
     """Read, check, split, render and tokenise judged answers."""
-    result = _prepared(prepare_judgements, "prefer", folders, report, **keys)
+    result = _prepared(prepare_judgements, keys.get("section", "prefer"), folders, report, **keys)
     good = len(TokenStore.open(folders.out / HELD_OUT))
     _check_held_out(good, result, keys["held_out_share"])
     return Outcome(result.to_dict(), result.said)
@@ -64,7 +64,7 @@ def run_judgements(folders: Folders, report: Report, **keys: Any) -> Outcome:
 
 def _prepared(
     prepare_rows: Callable[..., DataReport],
-    section: str,
+    trainer: str,
     folders: Folders,
     report: Report,
     *,
@@ -73,7 +73,7 @@ def _prepared(
     max_seq_len: int,
     **keys: Any,
 ) -> DataReport:
-    context = _context(base, max_seq_len, section)
+    context = _context(base, max_seq_len, trainer)
     tokenizer, template = tokenizer_with_template(base, chat_template)
     return prepare_rows(
         max_seq_len=max_seq_len,
@@ -127,7 +127,7 @@ def run_pretrain(
         **shape,
     )
     shutil.copytree(folders.scratch / "data" / HELD_OUT, folders.out / HELD_OUT)
-    return _trained(folders.out, result)
+    return trained(folders.out, result)
 
 
 def run_sft(
@@ -155,7 +155,7 @@ def run_sft(
         hooks=hooks_of(report, seconds_left, stop_asked),
         **keys,
     )
-    return _trained(folders.out, result)
+    return trained(folders.out, result)
 
 
 def run_prefer(
@@ -184,7 +184,7 @@ def run_prefer(
         hooks=hooks_of(report, seconds_left, stop_asked, preparing="the reference"),
         **keys,
     )
-    return _trained(folders.out, result)
+    return trained(folders.out, result)
 
 
 def hooks_of(
@@ -207,7 +207,8 @@ def hooks_of(
     )
 
 
-def _trained(out: Path, result: TrainResult) -> Outcome:
+def trained(out: Path, result: TrainResult) -> Outcome:
+    """What a stage that trains says of itself; its curve goes to a file."""
     (out / "training.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
     meta = {key: value for key, value in asdict(result).items() if key != "curve"}
     said = (

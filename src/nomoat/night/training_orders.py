@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.files import hash_file
-from nomoat.model.load import Machine, choose_machine
-from nomoat.night.base import Base
+from nomoat.model.load import Machine, choose_machine, fingerprint
+from nomoat.night.base import Base, template_input
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import adapter_keys, policy_keys, preference_keys, training_keys
 from nomoat.night.reinforcement import run_reinforce
-from nomoat.night.sources import Sources
+from nomoat.night.rewarding import run_reward
+from nomoat.night.sources import RewardSpec, Sources
 from nomoat.night.stages import ADAPTER, MODEL, run_prefer, run_pretrain, run_sft
 from nomoat.plan.memory import Checkpointing
 from nomoat.recipe import Recipe
@@ -129,6 +130,53 @@ class TrainingOrders:
             ),
         )
 
+    def reward(
+        self,
+        base: Base,
+        comparisons: Artifact,
+        rate: float,
+        seconds_left: Callable[[], float | None],
+        checkpointing: Checkpointing,
+    ) -> Job:
+        """A reward model of the base. Its key depends neither on the time left nor on what changes memory alone."""
+        section = self.recipe.reward
+        assert section is not None
+        machine = choose_machine(section.dtype)
+        keys = training_keys(section, rate, self.recipe.seed, machine.device, section.method)
+        names = ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        adapter = {name: getattr(section, name) for name in names}
+        confidence = self.recipe.evaluate.confidence
+        return Job(
+            kind="reward",
+            why=f"a reward model from {comparisons.meta['rows']['train']} judged pairs",
+            inputs={
+                "base": base.source,
+                "judgements": comparisons.id,
+                **template_input(self.sources.chat_template),
+            },
+            params={
+                "keys": asdict(keys),
+                **adapter,
+                **_bitsandbytes(section.optim != "adamw_torch"),
+                "confidence": confidence,
+                "budget": self._limits(),
+                **self._where_bytes_depend_on(machine),
+            },
+            run=partial(
+                run_reward,
+                base=base.folder,
+                comparisons=comparisons.path,
+                chat_template=self.sources.chat_template,
+                confidence=confidence,
+                machine=machine,
+                seconds_left=seconds_left,
+                stop_asked=self.stop_asked,
+                keys=keys,
+                gradient_checkpointing=checkpointing,
+                **adapter,
+            ),
+        )
+
     def prefer(
         self,
         base: Base,
@@ -185,19 +233,20 @@ class TrainingOrders:
         prompts: Artifact,
         evaluated: Artifact,
         trained: Artifact,
+        scorer: Artifact | None,
         rate: float,
         seconds_left: Callable[[], float | None],
         checkpointing: Checkpointing,
     ) -> Job:
-        """Learn from rewards: what `trained` holds is trained further. Its key depends neither on
-        the time left nor on what changes memory alone."""
+        """Learn from rewards: what `trained` holds is trained further; `scorer` is this night's reward model. Its key
+        depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.reinforce
         assert section is not None
         adapter, policy = adapter_keys(self.recipe), policy_keys(section)
         machine = choose_machine(section.dtype)
         keys = training_keys(section, rate, self.recipe.seed, machine.device, adapter["method"])
         is_adapter = adapter["method"] == "lora"
-        specs = self.sources.rewards
+        specs = [_with_model(spec, scorer) for spec in self.sources.rewards]
         return Job(
             kind="reinforce",
             why=f"{section.method} on {prompts.meta['rows']['train']} prompts",
@@ -206,7 +255,8 @@ class TrainingOrders:
                 "prompts": prompts.id,
                 "evaluated": evaluated.id,
                 "trained": trained.id,
-                **hashed("reward", [spec.file for spec in specs if spec.file is not None]),
+                **_judges(specs),
+                **({} if scorer is None else {"reward model": scorer.id}),
             },
             params={
                 "keys": asdict(keys),
@@ -253,6 +303,23 @@ class TrainingOrders:
 def hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
     """role -> sha256 of these files, in order."""
     return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
+
+
+def _with_model(spec: RewardSpec, scorer: Artifact | None) -> RewardSpec:
+    """A source with the reward model of this night, where it names no other."""
+    if spec.kind != "reward_model" or spec.file is not None:
+        return spec
+    assert scorer is not None
+    return replace(spec, file=scorer.path / MODEL)
+
+
+def _judges(specs: Sequence[RewardSpec]) -> dict[str, str]:
+    """role -> sha256 of the owner's files and reward models that judge."""
+    files = [spec.file for spec in specs if spec.file is not None and spec.kind != "reward_model"]
+    folders = [spec.file for spec in specs if spec.file is not None and "path" in spec.keys]
+    return hashed("reward", files) | {
+        f"reward model {index}": f"folder:{fingerprint(folder)}" for index, folder in enumerate(folders)
+    }
 
 
 def _bitsandbytes(used: bool) -> dict[str, str]:

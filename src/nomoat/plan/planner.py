@@ -20,10 +20,11 @@ RESERVE = 1.5
 @dataclass(frozen=True)
 class Training:
     """One stage that trains, counted in tokens: trained on, read by the blocks below those that train (`top` is the
-    share of the blocks that does), and read besides, for held-out losses and references. `step` is what it computes
-    at once."""
+    share of the blocks that does), and read besides, for held-out losses and references. `frozen`: only an adapter
+    learns. `step` is what it computes at once."""
 
     kind: str
+    frozen: bool
     train_tokens: int
     below_tokens: int
     read_tokens: int
@@ -44,7 +45,6 @@ class Work:
     """
 
     parameters: int
-    frozen: bool
     trainings: tuple[Training, ...]
     held_out_tokens: int
     prompts: int
@@ -63,7 +63,7 @@ class Work:
         steps = train_flops(
             self.parameters,
             training.train_tokens,
-            frozen=self.frozen,
+            frozen=training.frozen,
             top=training.top,
             below_tokens=training.below_tokens,
             recomputed=recomputed,

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from nomoat.data.pack import PacksItself, Rows, StepPlan, fill, pack_rows
+from nomoat.data.pack import Packed, PacksItself, Rows, StepPlan, fill, pack_rows
 from nomoat.errors import ModelError
 from nomoat.model.logprobs import token_logprobs
 from nomoat.model.memory import Room, thriftier
@@ -88,6 +88,9 @@ class HeldOutLoss(Protocol):
 HeldOut = Callable[[int], HeldOutLoss]
 """The loss of the held-out rows, in batches of so many tokens."""
 
+Reads = Callable[[torch.nn.Module, Packed], torch.Tensor]
+"""What an objective is a function of, read from a pack: log p of its targets, or a score of every answer."""
+
 ObjectiveOf = Callable[[Sequence[int], int], Objective]
 """The objective of a step: of these rows, in micro-batches of so many tokens. It may first look at the model."""
 
@@ -103,6 +106,7 @@ def train(
     checkpoints: CheckpointFolder,
     held_out: HeldOut,
     hooks: Hooks,
+    reads: Reads = token_logprobs,
 ) -> TrainResult:
     """Train until the schedule ends and leave the best weights in the model.
 
@@ -136,7 +140,7 @@ def train(
         longest = int(rows.lengths[plan[step]].max())
         try:
             objective = objective_of(plan[step], run.micro_tokens)
-            outcome = _gradients(model, rows, plan[step], objective, run.micro_tokens, settings, named)
+            outcome = _gradients(model, rows, plan[step], objective, reads, run.micro_tokens, settings, named)
         except RuntimeError as error:
             run.make_room(step, thriftier(error, run.room, longest, may_recompute=may_recompute), model)
             optimizer.zero_grad(set_to_none=True)
@@ -234,6 +238,7 @@ def _gradients(
     rows: Rows | PacksItself,
     step_rows: Sequence[int],
     objective: Objective,
+    reads: Reads,
     micro_tokens: int,
     settings: LoopSettings,
     named: Named,
@@ -248,7 +253,7 @@ def _gradients(
         if not len(packed.targets_S):
             continue
         with autocast(settings.device, settings.autocast_bf16):
-            loss = objective(token_logprobs(model, packed), packed)
+            loss = objective(reads(model, packed), packed)
         loss.total.backward()
         total += loss.total.item()
         weight += loss.weight.item()

@@ -224,14 +224,14 @@ def _value_head(model: Any, machine: Machine) -> torch.nn.Linear:
 
 def _held_out(sampler: Sampler, prompts: Sequence[Prompt], passes: Passes) -> dict[str, float]:
     """Greedy answers to the held-out prompts: the share that passes all checks and the mean reward. Where no prompt has
-    checks, the pass rate is the reward as a share of the highest."""
+    checks, the pass rate is what `Rewards.as_share` makes of the reward."""
     rolled = sampler.answers(prompts, Sampling(sampler.keys.max_new_tokens))
     texts = [sampler.reader.text(rollout.tokens) for rollout in rolled]
     asked = [(prompt.question, text) for prompt, text in zip(prompts, texts, strict=True)]
     told = [found for pair in asked if (found := passes(*pair)) is not None]
     scores = [score for score in sampler.rewards.score(asked) if not math.isnan(score)]
     reward = sum(scores) / len(scores) if scores else 0.0
-    share = sum(told) / len(told) if told else reward / (sampler.rewards.highest or 1.0)
+    share = sum(told) / len(told) if told else sampler.rewards.as_share(reward)
     length = sum(len(rollout.tokens) for rollout in rolled) / len(rolled)
     return {"pass_rate": share, "reward": reward, "length": length}
 

@@ -23,6 +23,7 @@ from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
 from nomoat.train.finetune import keep_adapter
 from nomoat.train.hooks import Hooks, Interrupted
+from nomoat.train.judged_loss import JudgedLoss, judged_loss
 from nomoat.train.loop import TrainResult, autocast
 from nomoat.train.objectives import Objective
 from nomoat.train.objectives.answers import answer_logps
@@ -191,15 +192,6 @@ def _compass(held_out: Groups) -> Groups:
     return JudgedRows(held_out).first(count).groups
 
 
-@dataclass(frozen=True)
-class PreferenceLoss:
-    """The mean loss of judged rows, and the means of what else the objective tells."""
-
-    mean: float
-    batch_tokens: int
-    metrics: dict[str, float]
-
-
 Measure = Callable[[Groups, str], NDArray[np.float32]]
 """log p of all answers of some groups as the model now is, under a name of theirs."""
 
@@ -289,7 +281,7 @@ class _Reader:
             self.model.train(was_training)
 
     @torch.no_grad()
-    def held_out_loss(self, side: _Side, loss: PreferenceKeys, batch_tokens: int) -> PreferenceLoss:
+    def held_out_loss(self, side: _Side, loss: PreferenceKeys, batch_tokens: int) -> JudgedLoss:
         """The loss of all groups of a side, in batches of so many tokens, or of half as many where those do not fit."""
         was_training = self.model.training
         self.model.eval()
@@ -299,17 +291,6 @@ class _Reader:
         finally:
             self.model.train(was_training)
 
-    def _loss(self, side: _Side, loss: PreferenceKeys, batch_tokens: int) -> PreferenceLoss:
-        which = range(len(side.rows))
-        objective = loss.objective(side.kl(self, which, batch_tokens))
-        total = weight = 0.0
-        sums: dict[str, float] = {}
-        for batch in fill(which, side.rows.lengths, batch_tokens):
-            packed = side.rows.pack(batch, self.machine.device)
-            with autocast(self.machine.device, self.machine.bf16):
-                found = objective(token_logprobs(self.model, packed), packed)
-            total, weight = total + found.total.item(), weight + found.weight.item()
-            for name, value in found.metrics.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-        means = {name: value / weight for name, value in sums.items()}
-        return PreferenceLoss(total / weight, batch_tokens, means)
+    def _loss(self, side: _Side, loss: PreferenceKeys, batch_tokens: int) -> JudgedLoss:
+        objective = loss.objective(side.kl(self, range(len(side.rows)), batch_tokens))
+        return judged_loss(self.model, side.rows, objective, batch_tokens=batch_tokens, machine=self.machine)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from nomoat.data.pack import Head, PacksItself, Rows, StepPlan
 from nomoat.errors import ModelError
 from nomoat.model.load import Machine
-from nomoat.model.logprobs import row_losses
+from nomoat.model.logprobs import row_losses, token_logprobs
 from nomoat.train.checkpoint import CheckpointFolder
 from nomoat.train.hooks import Hooks
-from nomoat.train.loop import HeldOut, LoopSettings, ObjectiveOf, TrainResult, train
+from nomoat.train.loop import HeldOut, LoopSettings, ObjectiveOf, Reads, TrainResult, train
 from nomoat.train.objectives.sft import sft
 from nomoat.train.schedule import Schedule
 
@@ -77,6 +77,7 @@ def run_loop(
     gradient_checkpointing: bool | Literal["auto"] = "auto",
     machine: Machine,
     hooks: Hooks,
+    reads: Reads = token_logprobs,
 ) -> TrainResult:
     """Train `model` on `rows` and leave the weights of the lowest held-out loss in it.
 
@@ -119,6 +120,7 @@ def run_loop(
         checkpoints=CheckpointFolder(checkpoints, machine.device),
         held_out=held_out,
         hooks=hooks,
+        reads=reads,
     )
 
 

@@ -123,6 +123,17 @@ PROMPT_FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}
+"""CSV has only text. In other files a number is no truth value, because it may as well be a class."""
+
+
+def truth(value: object) -> bool | None:
+    """True or false as a file may write them; None for anything else."""
+    if isinstance(value, str):
+        return _TRUTH.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
 def talk(messages: tuple[Message, ...], fields: Fields) -> Conversation:
     """The messages with the row's tools."""
     return Conversation(messages, fields.tools())

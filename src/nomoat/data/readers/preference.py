@@ -1,14 +1,16 @@
-"""{prompt, chosen, rejected}: two answers, of which the first was preferred.
+"""{prompt, chosen, rejected}: two answers, of which the first was preferred; by how much, `margin` may say, a number
+in logits, and `tie: true` says that neither was.
 
 The prompt may be text, turns, or implicit: the turns with which both answers begin. Anthropic's HH-RLHF
 writes whole transcripts as text, with '\\n\\nHuman:' and '\\n\\nAssistant:' before every turn."""
 
 from __future__ import annotations
 
+import math
 import re
 
-from nomoat.chat.conversation import Message, check_text
-from nomoat.data.readers.fields import PROMPT_FIELDS, Fields, Format, talk
+from nomoat.chat.conversation import Message, check_text, shown
+from nomoat.data.readers.fields import PROMPT_FIELDS, Fields, Format, talk, truth
 from nomoat.data.readers.sharegpt import TURN_COLUMNS
 from nomoat.data.readers.turns import is_turns
 from nomoat.data.rows import PreferenceRow
@@ -33,7 +35,31 @@ def _build(fields: Fields) -> PreferenceRow:
             )
     if chosen == rejected:
         raise DataError(f"{fields.at('rejected')}: is the same as the chosen answer.")
-    return PreferenceRow(fields.where, talk(prompt, fields), chosen, rejected)
+    margin, tie = _margin(fields), _tie(fields)
+    if margin and tie:
+        raise DataError(f"{fields.at('margin')}: got {margin:g} in a tie, which nobody wins by anything.")
+    return PreferenceRow(fields.where, talk(prompt, fields), chosen, rejected, margin, tie)
+
+
+def _margin(fields: Fields) -> float:
+    value = fields.get("margin")
+    if value is None or value == "":
+        return 0.0
+    try:
+        margin = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        margin = math.nan
+    if not 0 <= margin < math.inf:
+        raise DataError(f"{fields.at('margin')}: got {shown(value)}; expected a number, 0 or more.")
+    return margin
+
+
+def _tie(fields: Fields) -> bool:
+    value = fields.get("tie")
+    tie = False if value is None or value == "" else truth(value)
+    if tie is None:
+        raise DataError(f"{fields.at('tie')}: got {shown(value)}; expected true or false.")
+    return tie
 
 
 def _side(fields: Fields, field: str) -> tuple[Message, ...]:
@@ -73,7 +99,14 @@ def _fits(fields: Fields) -> bool:
 PREFERENCE = Format(
     name="preference",
     shape='{"prompt": "...", "chosen": "...", "rejected": "..."}',
-    fields=PROMPT_FIELDS | {"conversations": TURN_COLUMNS, "chosen": ("chosen",), "rejected": ("rejected",)},
+    fields=PROMPT_FIELDS
+    | {
+        "conversations": TURN_COLUMNS,
+        "chosen": ("chosen",),
+        "rejected": ("rejected",),
+        "margin": ("margin",),
+        "tie": ("tie",),
+    },
     needs=(frozenset({"chosen", "rejected"}),),
     build=_build,
     fits=_fits,

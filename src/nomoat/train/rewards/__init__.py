@@ -56,19 +56,22 @@ class Source(Protocol):
 
 @dataclass
 class Rewards:
-    """Sources with their weights. What failed is counted in `failures`: "source: kind" -> how often; with `judged`,
-    the number of answers, it goes through a checkpoint."""
+    """Sources with their weights; `unbounded`: one of them gives log-odds, and not at most 1. What failed is counted in
+    `failures`: "source: kind" -> how often; with `judged`, the number of answers, it goes through a checkpoint."""
 
     sources: Sequence[tuple[Source, float]]
+    unbounded: bool = False
     failures: Counter[str] = field(default_factory=Counter)
     judged: int = 0
     unrewarded: int = 0
     examples: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def highest(self) -> float:
-        """The sum of an answer that every source gives 1."""
-        return sum(weight for _, weight in self.sources)
+    def as_share(self, reward: float) -> float:
+        """A mean reward in place of a pass rate: as a share of what every source's 1 would make, or where there is no
+        such bound, as the probability of these log-odds."""
+        if self.unbounded:
+            return 1 / (1 + math.exp(-max(-700.0, reward)))
+        return reward / (sum(weight for _, weight in self.sources) or 1.0)
 
     def score(self, asked: Asked) -> list[float]:
         """The weighted sum for every answer; NaN where a source had none.
