@@ -23,7 +23,7 @@ from nomoat.assets import wordbank as bank
 from nomoat.assets.storyteller import PLOTS, Story, article, make_story, plan_story, tell
 from nomoat.evaluate.checks import count_words, parse_checks, run_checks, sentences
 
-TRAIN_ROWS, PROMPT_ROWS, HELD_OUT_ROWS = 600, 240, 120
+TRAIN_ROWS, PROMPT_ROWS, HELD_OUT_ROWS = 600, 480, 120
 OTHER_SHARE = 0.15  # rows that ask for something near a story: a title, the hero's name, the rest
 MAX_TRIES = 40  # with one wording, before another is drawn
 TOO_CLOSE = 0.9  # held-out prompts share at most this part of their words with any training prompt
