@@ -65,6 +65,7 @@ def test_the_recipes_that_ship_are_there() -> None:
         "full.yaml",
         "preference.yaml",
         "pretrain.yaml",
+        "reinforce.yaml",
         "starter.yaml",
     ]
 

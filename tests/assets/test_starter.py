@@ -68,7 +68,7 @@ def test_training_rows_are_conversations_of_two_turns() -> None:
 
 def test_prompts_to_learn_from_are_apart_from_the_held_out_ones(rows: tuple[list[Row], list[Row]]) -> None:
     asked, (_, held_out) = lines("prompts.jsonl"), rows
-    assert len(asked) == PROMPT_ROWS == 240
+    assert len(asked) == PROMPT_ROWS == 480
     made = make_prompts(0, *rows)
     assert [row["messages"][0]["content"] for row in asked] == [row.prompt for row in made]  # type: ignore[index]
     combinations = {row.combination for row in held_out}

@@ -140,7 +140,9 @@ def test_without_any_file_the_starters_prompts_are_asked() -> None:
     sources = find_sources(loaded.recipe, loaded.folder)
     assert (sources.asked, sources.prefer) == ((STARTER / "prompts.jsonl",), ())
     assert sources.prompts == (STARTER / "heldout.jsonl",)
-    assert len(sampling.prompts_with_checks(sources.asked)) == 240
+    assert len(sampling.prompts_with_checks(sources.asked)) == 480
+    rewarded = load_recipe(RECIPES / "reinforce.yaml")
+    assert find_sources(rewarded.recipe, rewarded.folder).reinforce == sources.asked
     with pytest.raises(RecipeError, match="prompts and train exclude each other"):
         load_recipe(None, ["prefer.train=a.jsonl", "prefer.prompts=b.jsonl"])
 

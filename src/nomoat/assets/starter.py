@@ -23,7 +23,7 @@ from nomoat.assets import wordbank as bank
 from nomoat.assets.storyteller import PLOTS, Story, article, make_story, plan_story, tell
 from nomoat.evaluate.checks import count_words, parse_checks, run_checks, sentences
 
-TRAIN_ROWS, PROMPT_ROWS, HELD_OUT_ROWS = 600, 240, 120
+TRAIN_ROWS, PROMPT_ROWS, HELD_OUT_ROWS = 600, 480, 120
 OTHER_SHARE = 0.15  # rows that ask for something near a story: a title, the hero's name, the rest
 MAX_TRIES = 40  # with one wording, before another is drawn
 TOO_CLOSE = 0.9  # held-out prompts share at most this part of their words with any training prompt
@@ -261,8 +261,14 @@ def make_rows(seed: int) -> tuple[list[Row], list[Row]]:
     # stream fall into step and tell the same stories.
     rng = random.Random(f"starter {seed}")
     train = _make(rng, TRAIN_ROWS, lambda row, rows: all(row.prompt != other.prompt for other in rows))
-    combinations = {row.combination for row in train}
-    bags = [bag(row.prompt) for row in train]
+    return train, make_fresh(rng, HELD_OUT_ROWS, train)
+
+
+def make_fresh(rng: random.Random, count: int, seen: Sequence[Row]) -> list[Row]:
+    """Rows that share no combination of name, words and phrases, and less than `TOO_CLOSE` of their prompts' words,
+    with those seen, nor with each other."""
+    combinations = {row.combination for row in seen}
+    bags = [bag(row.prompt) for row in seen]
 
     def is_new(row: Row, rows: list[Row]) -> bool:
         if row.combination in combinations | {other.combination for other in rows}:
@@ -270,7 +276,7 @@ def make_rows(seed: int) -> tuple[list[Row], list[Row]]:
         mine = bag(row.prompt)
         return all(closeness(mine, other) < TOO_CLOSE for other in (*bags, *(bag(r.prompt) for r in rows)))
 
-    return train, _make(rng, HELD_OUT_ROWS, is_new)
+    return _make(rng, count, is_new)
 
 
 def make_prompts(seed: int, train: Sequence[Row], held_out: Sequence[Row]) -> list[Row]:

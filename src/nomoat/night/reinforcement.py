@@ -149,7 +149,7 @@ def run_reinforce(
             TokenStore.open(evaluated / "held_out"),
             folders.out,
             folders.scratch,
-            reader=_reader(tokenizer, template),
+            reader=reader_of(tokenizer, template),
             rewards=sources,
             passes=passes,
             machine=machine,
@@ -190,7 +190,8 @@ def _read(file: Path) -> list[Prompt]:
     return found
 
 
-def _reader(tokenizer: Any, template: ChatTemplate) -> Reader:
+def reader_of(tokenizer: Any, template: ChatTemplate) -> Reader:
+    """What ends an answer, and the text of one: without turn marks, and without space around it."""
     special = special_ids(tokenizer)
 
     def text(tokens: Tokens) -> str:

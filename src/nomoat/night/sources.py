@@ -53,9 +53,8 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
 
     Raises DataError or RecipeError where one is not there, before anything else is done.
     """
-    starter = not recipe.data.train
     prompts = [_existing(folder, name, "evaluate.prompts") for name in recipe.evaluate.prompts]
-    if starter and not prompts and (recipe.sft is not None or _asks(recipe) or _votes_only(recipe)):
+    if not prompts and _learns_from_starter(recipe):
         prompts = [STARTER / "heldout.jsonl"]
     template = recipe.data.chat_template
     return Sources(
@@ -105,6 +104,11 @@ def _compared(recipe: Recipe, folder: Path) -> tuple[str, ...]:
     )
 
 
+def _learns_from_starter(recipe: Recipe) -> bool:
+    """Whether the starter data teaches in `sft`, or in `prefer` by its prompts, or by the votes on its stories."""
+    return not recipe.data.train and (recipe.sft is not None or _asks(recipe) or _votes_only(recipe))
+
+
 def _asks(recipe: Recipe) -> bool:
     """Whether `prefer` learns from answers that the model is yet to write: to given prompts, or where no file at all is
     named, to those of the starter data."""
@@ -128,6 +132,8 @@ def _asked(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
 def _reinforced(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
     if recipe.reinforce is None:
         return ()
+    if not recipe.reinforce.prompts and _learns_from_starter(recipe):
+        return (STARTER / "prompts.jsonl",)
     if not recipe.reinforce.prompts:
         raise RecipeError(
             "reinforce: names no prompts to answer",
