@@ -25,7 +25,7 @@ from learned.figure import draw
 from learned.fresh import Examiner, fresh_prompts
 from learned.stages import House, Run
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.stats.intervals import paired_bootstrap_mean, wilson
+from nomoat.evaluate.stats.intervals import paired_bootstrap_mean, tango, wilson
 from nomoat.model.load import choose_machine, set_threads
 from nomoat.night.stages import ADAPTER
 
@@ -41,6 +41,8 @@ CURVE_PROMPTS = 120
 def difference(sft: Sequence[bool], runs: Sequence[Run]) -> Estimate:
     """Pass rate of the runs minus that of `sft`. A prompt's runs depend on each other, so they are one observation."""
     mean_N = np.mean([run.passed for run in runs], axis=0) - np.asarray(sft, dtype=float)
+    if not mean_N.any():
+        return tango(0, 0, len(mean_N), 0.95)
     return paired_bootstrap_mean(mean_N, confidence=0.95, samples=10_000, seed=0)
 
 
@@ -61,7 +63,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--prompts", type=int, default=300, help="fresh prompts")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the recipe, for all")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="of data, sft, prefer or reinforce"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()

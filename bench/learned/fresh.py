@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -52,7 +53,10 @@ class Examiner:
         self._reader = reader_of(tokenizer, template)
         self._checks = [parse_checks(row.checks) for row in rows]
         self._prompts = [
-            template.encode(Conversation((Message("user", row.prompt),)), add_generation_prompt=True)
+            np.array(
+                template.encode(Conversation((Message("user", row.prompt),)), add_generation_prompt=True),
+                dtype=np.uint32,
+            )
             for row in rows
         ]
         bare = load_model(base.folder, machine)

@@ -67,8 +67,10 @@ class House:
         self.workspace = workspace
 
     def orders(self, words: list[str], stop: Callable[[], bool] = lambda: False) -> Orders:
-        """Of the recipe with these overrides."""
-        loaded = load_recipe(None, [*self.words, *words])
+        """Of the recipe with these overrides; those of a section that it does not have stay away."""
+        sections = {word.partition(".")[0] for word in words}
+        common = [w for w in self.words if w.partition(".")[0] in {"data", "sft"} | sections]
+        loaded = load_recipe(None, [*words, *common])
         sources = find_sources(loaded.recipe, self.workspace)
         return Orders(loaded.recipe, sources, self.machine, self.threads, stop)
 

@@ -35,7 +35,7 @@ def test_the_key_does_not_see_words_or_functions() -> None:
 def test_data_is_known_by_its_bytes_not_by_its_name(tmp_path: Path) -> None:
     for name, text in (("a", "one"), ("b", "one"), ("c", "two")):
         (tmp_path / name).write_text(text)
-    sources = Sources((), (), (), (), (), (), (), None)
+    sources = Sources((), (), (), (), (), (), (), (), None)
     a, b, c = (sources.fingerprints((str(tmp_path / name),)) for name in "abc")
     assert a == b
     assert a != c

@@ -92,13 +92,13 @@ def blind_votes(workspace: Path, ledger: Ledger, pair: Sequence[str], rounds: in
         )
         for one in served
     ]
-    contestants = [Contestant(s.name, s.model, talker) for s, talker in zip(served, talkers, strict=True)]
+    contestants = [(Contestant(s.name, s.model), talker) for s, talker in zip(served, talkers, strict=True)]
     pool = [
         Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
         for s in ledger.samples(ledger.generation(pair[0]).night_id)
     ]
     sampling = Sampling(max_new_tokens=LONGEST, temperature=0.7, top_p=0.95)
-    match = Match(contestants[0], contestants[1], pool, sampling, chance=random.Random(7))
+    match = Match(contestants, pool, sampling, chance=random.Random(7))
     cast = []
     for _ in range(rounds):
         question = match.draw()

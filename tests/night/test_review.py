@@ -74,7 +74,7 @@ def test_a_budget_that_has_run_out_lands_what_has_begun(
 def test_a_file_that_is_renamed_to_another_format_is_another_file(tmp_path: Path) -> None:
     for name in ("rows.txt", "rows.jsonl", "other.jsonl"):
         (tmp_path / name).write_text('{"text": "one"}\n')
-    plain = Sources((), (), (), (), (), (), (), None)
+    plain = Sources((), (), (), (), (), (), (), (), None)
     text, rows, other = (
         plain.fingerprints((str(tmp_path / n),)) for n in ("rows.txt", "rows.jsonl", "other.jsonl")
     )

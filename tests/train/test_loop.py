@@ -71,6 +71,7 @@ def run(
         checkpoints=CheckpointFolder(folder),
         held_out=measure,
         hooks=hooks or Hooks(),
+        reads=loop.token_logprobs,
     )
     return model, result
 

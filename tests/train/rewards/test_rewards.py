@@ -228,7 +228,7 @@ def test_weighted_sources_add_up_and_failures_are_counted() -> None:
     found = rewards.score([(ASKED, "a")] * 3)
     assert found[:2] == [1.5, 1.5]
     assert math.isnan(found[2])
-    assert rewards.highest == 2.5
+    assert rewards.as_share(1.5) == 0.6
     assert dict(rewards.failures) == {"list: timed out": 1}
     assert rewards.said() == "list: timed out (1×, such as no number within 5 s)"
 

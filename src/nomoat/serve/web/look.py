@@ -61,7 +61,7 @@ HEAD = """
   new MutationObserver((_, watching) => {
     if (!document.getElementById("theme")) return;
     watching.disconnect();
-    document.getElementById("attach").title = "Attach text files";
+    document.getElementById("attach")?.setAttribute("title", "Attach text files"); // the arena has none
     if (window.innerWidth <= 640) document.querySelector(".sidebar.open .toggle-button")?.click();
     if (localStorage.getItem("nomoat-theme")) set(localStorage.getItem("nomoat-theme") === "dark");
   }).observe(document.documentElement, { childList: true, subtree: true });
