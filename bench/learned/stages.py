@@ -132,7 +132,7 @@ class House:
         if orders.recipe.reinforce is not None:
             rate, _ = resolve_reinforcement_rate(orders.recipe, base.width)
             prompts = make_once(store, orders.prompts(base))
-            return orders.reinforce(base, prompts, begun.data, begun.sft, rate, lambda: None, "auto")
+            return orders.reinforce(base, prompts, begun.data, begun.sft, None, rate, lambda: None, "auto")
         rate, _ = resolve_preference_rate(orders.recipe, base.width)
         serve = orders.recipe.quantize.serve
         merged = make_once(store, orders.merge(base, begun.data, begun.sft))
