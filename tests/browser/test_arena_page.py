@@ -61,13 +61,15 @@ def ledger(tmp_path: Path) -> Path:
     return path
 
 
-def arena_server(path: Path, *, self_share: float = 0.0, scopes_of: Any = None) -> Any:
+def arena_server(
+    path: Path, *, self_share: float = 0.0, probe_share: float = 0.0, scopes_of: Any = None
+) -> Any:
     openers: dict[str, Any] = {"gen-0002": lambda: Worded("Plum"), "gen-0001": lambda: Worded("Pear")}
     return serving(
         openers,
         aliases={"champion": "gen-0001"},
         chats_folder=path.parent / "chats",
-        votes=Votes(path, lambda key: key or "owner", self_share),
+        votes=Votes(path, lambda key: key or "owner", self_share, probe_share),
         scopes_of=scopes_of,
     )
 
@@ -245,6 +247,33 @@ def test_a_model_that_meets_itself_is_told_as_such(browser: Any, ledger: Path) -
         expect(voter.page.locator("#told")).to_contain_text("Both were gen-000")
         voter.page.get_by_role("tab", name="Standings").click()
         expect(voter.page.locator("#standings")).to_contain_text("1 of 1")
+        voter.context.close()
+
+
+def test_a_probe_is_told_by_nothing_but_its_answers_until_the_vote(browser: Any, ledger: Path) -> None:
+    with arena_server(ledger, probe_share=1.0) as running:
+        voter = Voter(browser, running)
+        for _ in range(2):
+            voter.sees_battle()
+            asked = voter.page.inner_text("#question").strip()
+            answers = dict(zip(("left", "right"), voter.answers(), strict=True))
+            (wrong,) = [side for side, said in answers.items() if asked not in said]
+            assert [name for name in (*NAMES, "champion", "probe", "better") if name in voter.known()] == []
+            voter.page.click(f"#vote-{wrong}")
+            told = f"This one was to check the voter: the {wrong} answer was to another prompt. Both were gen-0001."
+            expect(voter.page.locator("#told")).to_contain_text(told)
+            vote = kept(ledger)[-1]
+            assert (vote.verdict, vote.better in ("left", "right"), vote.better != wrong) == (
+                wrong,
+                True,
+                True,
+            )
+            assert (vote.source, vote.left_model) == ("pool", vote.right_model)
+            voter.page.keyboard.press("n")
+        voter.sees_battle()
+        voter.page.get_by_role("tab", name="Standings").click()
+        expect(voter.page.locator("#standings")).to_contain_text("0 of 2")
+        assert voter.faults == []
         voter.context.close()
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from helpers.votes import VOTE, vote_on
 from helpers.workspaces import ledger_path, start_night
+from nomoat.cli.arena import STANDINGS_KEYS
 from nomoat.cli.main import app
 from nomoat.cli.output import console
 from nomoat.cli.own_answers import ask_all
@@ -88,6 +89,42 @@ def test_battles_go_out_in_lmarenas_shape_and_come_in_again(workspace: Path) -> 
         [getattr(v, name) for name in told] for v in kept(workspace)
     ]
     assert {(v.left_model, v.right_model) for v in kept(other)} == {("quantize-cccc/night-Q8_0.gguf", "base")}
+
+
+def test_a_probe_goes_along_with_all_votes_and_is_no_row_to_train_on(workspace: Path) -> None:
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        probe = replace(VOTE, voter="eve", right_model=VOTE.left_model, better="right")
+        ledger.judgements.add_votes([probe])
+    done = as_json("votes", "export", "some.jsonl")
+    assert (done["votes"], done["decided"], done["left_out"]) == (2, 2, 4)
+    assert "eve" not in Path("some.jsonl").read_text()
+    done = as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    assert (done["votes"], done["left_out"]) == (5, 1)
+    assert as_json("votes", "export", "all.jsonl", "--all")["votes"] == 6
+    other = workspace / "other"
+    other.mkdir()
+    with Ledger.open(ledger_path(other)) as ledger:
+        start_night(ledger)
+    assert as_json("votes", "import", "all.jsonl", "--workspace", "other")["added"] == 6
+    assert [(vote.key, vote.better) for vote in kept(other)] == [
+        (vote.key, vote.better) for vote in kept(workspace)
+    ]
+    (row,) = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines() if "eve" in line]
+    assert row.keys() == {"id", "vote"}
+    changes = {"better": "up"}, {"right_model": "another"}
+    Path("bad.jsonl").write_text("".join(json.dumps({"vote": row["vote"] | c}) + "\n" for c in changes))
+    told = nomoat("votes", "import", "bad.jsonl").stderr
+    assert 'bad.jsonl:1: vote.better: got "up"; expected left, right or null' in told
+    assert 'bad.jsonl:2: vote.better: got "right" of two models; a probe has the same one' in told
+    shown = nomoat("arena", "--standings").stdout
+    assert "0 of 1" in shown
+    found = as_json("arena", "--standings")
+    assert found.keys() == STANDINGS_KEYS.keys()
+    assert [(v["name"], v["probes"], v["missed"]) for v in found["voters"]] == [
+        ("ada", 0, 0),
+        ("bob", 0, 0),
+        ("eve", 1, 1),
+    ]
 
 
 def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> None:

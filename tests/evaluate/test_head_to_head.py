@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+
+import numpy as np
 
 from helpers.votes import VOTE
+from nomoat.evaluate.gatebook import count_votes
 from nomoat.evaluate.head_to_head import head_to_head, voters
+from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteRow, VoteVerdict
 
 NAMES = {VOTE.left_model: "new", VOTE.right_model: "base"}
@@ -58,3 +63,47 @@ def test_who_always_votes_left_or_faster_than_one_reads_is_told() -> None:
     }
     assert found["ada"].left is not None
     assert (found["ada"].left.value, found["lefty"].left and found["lefty"].left.value) == (0.5, 1.0)
+
+
+def probe(number: int, verdict: VoteVerdict, **more: object) -> VoteRow:
+    return vote(number, verdict, right_model=VOTE.left_model, better="right", **more)
+
+
+def test_a_probe_tells_of_the_voter_alone() -> None:
+    cast = [
+        *(probe(n, "left") for n in range(3)),
+        probe(3, "tie"),
+        probe(4, "right"),
+        probe(5, "both bad"),
+        vote(6, "tie", right_model=VOTE.left_model),
+    ]
+    (voter,) = voters(cast, confidence=0.95)
+    assert (voter.votes, voter.probes, voter.missed, voter.selves, voter.self_ties) == (7, 5, 4, 1, 1)
+    assert voter.flags == ("missed 4 of 5 known answers, as at most 1 in 161 readers would",)
+    assert head_to_head(cast, NAMES, alpha=0.05) == []
+    assert standings(cast, NAMES, anchor=None, confidence=0.95) == []
+    tally = count_votes(cast, VOTE.left_model, VOTE.right_model)
+    assert (tally.wins, tally.losses, tally.ties) == (0, 0, 0)
+
+
+@cache
+def is_doubted(missed: int, probes: int) -> bool:
+    cast = [probe(n, "left" if n < missed else "right") for n in range(probes)]
+    return any("known answers" in flag for flag in voters(cast, confidence=0.95)[0].flags)
+
+
+def test_who_clicks_without_reading_is_found_out_and_who_reads_is_left_alone_however_often_one_looks() -> (
+    None
+):
+    generator = np.random.default_rng(7)
+    looks = range(1, 41)
+
+    def doubted_after(miss_rate: float) -> list[int]:
+        """Probes until the first doubt of each of 1,000 voters; 41 for none."""
+        missed = (generator.random((1000, 40)) < miss_rate).cumsum(axis=1)
+        return [next((n for n in looks if is_doubted(row[n - 1], n)), 41) for row in missed.tolist()]
+
+    assert np.mean([n <= 40 for n in doubted_after(0.1)]) <= 0.05
+    clickers = doubted_after(0.5)
+    assert np.mean([n <= 40 for n in clickers]) >= 0.99
+    assert 7 <= np.mean(clickers) <= 9

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import IntegrityError
 
 import nomoat
+from helpers.votes import VOTE
 from nomoat.errors import LedgerError
 from nomoat.ledger import migrate, store
 from nomoat.ledger.database import make_engine, parse_place
@@ -138,6 +141,21 @@ def test_rows_of_the_second_schema_are_read_as_they_were(tmp_path: Path) -> None
         (vote,) = ledger.judgements.votes()
         assert (vote.voter, vote.verdict, vote.seconds, vote.suite) == ("ada", "both bad", 4.5, None)
         assert vote.prompt == {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_rows_of_the_fifth_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0005", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        assert [vote.better for vote in ledger.judgements.votes()] == [None, "right"]
+
+
+def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        probe = replace(VOTE, better="left")
+        with pytest.raises(IntegrityError, match="ck_votes_better"):
+            ledger.judgements.add_votes([probe])
+        ledger.judgements.add_votes([replace(probe, right_model=VOTE.left_model)])
+        assert [vote.better for vote in ledger.judgements.votes()] == ["left"]
 
 
 def test_rows_of_the_fourth_schema_are_read_as_they_were(tmp_path: Path) -> None:

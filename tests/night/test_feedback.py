@@ -10,7 +10,7 @@ import pytest
 
 from helpers.families import save_tiny
 from helpers.nights import Watched, ledger_of, run, write_rows
-from helpers.votes import vote_on
+from helpers.votes import VOTE, vote_on
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.data.split import asked_keys
 from nomoat.errors import DataError
@@ -71,15 +71,16 @@ def test_votes_are_learned_from_with_where_they_came_from(words: tuple[str, ...]
     tie = vote_on("A tie?", "One.", "Two.", verdict="tie")
     in_pool = vote_on(HELD_OUT.upper(), "A fig.", "A plum.", source="pool", suite="suite")
     in_talk = vote_on("And now?", "A fig.", "A plum.")
+    probe = vote_on("A probe?", "A fig.", "A plum.", right_model=VOTE.left_model, better="left")
     in_talk.prompt["messages"][:0] = [
         {"role": "user", "content": HELD_OUT},
         {"role": "assistant", "content": "Wait."},
     ]
     with ledger_of(tmp_path) as ledger:
-        ledger.judgements.add_votes([*fruit_votes(60), *fruit_votes(3, "bob"), tie, in_pool, in_talk])
+        ledger.judgements.add_votes([*fruit_votes(60), *fruit_votes(3, "bob"), tie, in_pool, in_talk, probe])
     second = Watched()
     night = run(tmp_path, *words, watcher=second)
-    said = "63 votes to learn from (60 ada's, 3 bob's); left out: 2 on held-out prompts, 1 undecided"
+    said = "63 votes to learn from (60 ada's, 3 bob's); left out: 2 on held-out prompts, 1 to check the voter, 1 undecided"
     assert said in second.notes
     assert dict(second.stages)["prefer"] == "done"
     assert night.trainings[-1].facts["best_accuracy"] > 0.5

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli.arena_view import print_standings, standings_json
+from nomoat.cli.arena_view import print_standings, print_voters, standings_json
 from nomoat.cli.gate import gate_json, generation_of
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
@@ -52,6 +52,9 @@ STANDINGS_KEYS = {
     "confidence": "confidence of every interval, 0 to 1",
     "standings": "best first: list of {name, model, wins, losses, ties, rate, points}; points is null (not comparable "
     "yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half",
+    "voters": "most votes first: list of {name, votes, left, selves, self_ties, probes, missed, flags}; left is the "
+    "left side's share of decided votes, null or {value, low, high, n}; selves are votes on a model against itself, "
+    "probes those whose better side is known; flags say what speaks against counting on a voter",
 }
 """Keys of `nomoat arena --standings --json`, for docs/cli.md."""
 
@@ -86,7 +89,10 @@ def arena(
         int, typer.Option("--context", metavar="N", min=16, help="Most tokens of a prompt with its answer.")
     ] = 4096,
     standings: Annotated[
-        bool, typer.Option("--standings", help="Show the leaderboard of all votes, and nothing else.")
+        bool,
+        typer.Option(
+            "--standings", help="Show the leaderboard of all votes and who cast them, and nothing else."
+        ),
     ] = False,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,
@@ -161,14 +167,17 @@ def _show_standings(workspace: Path, as_json: bool) -> None:
     with open_ledger(workspace) as ledger:
         votes = ledger.judgements.votes() if ledger else ()
         names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
+    from nomoat.evaluate.head_to_head import voters
     from nomoat.evaluate.standings import standings
 
     anchor = next((m for v in votes for m, n in _sides(v) if n == BASE or n.startswith(f"{BASE} (")), None)
     found = standings(votes, names, anchor=anchor, confidence=CONFIDENCE)
+    cast_by = voters(votes, confidence=CONFIDENCE)
     if as_json:
-        print_json(standings_json(found, CONFIDENCE))
+        print_json(standings_json(found, cast_by, CONFIDENCE))
     else:
         print_standings(found, CONFIDENCE, console())
+        print_voters(cast_by, console())
 
 
 def _sides(vote: Any) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The leaderboard as a table and as JSON."""
+"""The leaderboard and the voters as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nomoat.evaluate.comparison import Estimate
+    from nomoat.evaluate.head_to_head import Voter
     from nomoat.evaluate.standings import Standing
 
 
-def standings_json(found: Sequence[Standing], confidence: float) -> dict[str, Any]:
-    """The leaderboard under the keys of `arena.STANDINGS_KEYS`."""
+def standings_json(found: Sequence[Standing], cast_by: Sequence[Voter], confidence: float) -> dict[str, Any]:
+    """Leaderboard and voters under the keys of `arena.STANDINGS_KEYS`."""
     from nomoat.evaluate.standings import anchor_of
 
     return {
         "anchor": anchor_of(found),
         "confidence": confidence,
         "standings": [asdict(standing) for standing in found],
+        "voters": [asdict(voter) for voter in cast_by],
     }
 
 
 def print_standings(found: Sequence[Standing], confidence: float, to: Console) -> None:
-    """The same for people."""
+    """The leaderboard for people."""
     if not found:
         to.print("No votes yet: nomoat arena")
         return
@@ -51,6 +53,21 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
     anchor = anchor_of(found)
     if anchor is not None:
         to.print(f"Points above {anchor}; 400 are odds of 10 to 1.", style="dim")
+
+
+def print_voters(cast_by: Sequence[Voter], to: Console) -> None:
+    """Who voted, and whether they can be counted on."""
+    if not cast_by:
+        return
+    made = table(
+        "voter", "votes", "prefers left", "even with itself", "known answers", "doubts", right=("votes",)
+    )
+    for one in cast_by:
+        selves = f"{one.self_ties:,} of {one.selves:,}" if one.selves else "none yet"
+        probes = f"{one.probes - one.missed:,} of {one.probes:,}" if one.probes else "none yet"
+        doubts = ", ".join(one.flags) or "nothing found"
+        made.add_row(one.name, f"{one.votes:,}", _rate(one.left), selves, probes, doubts)
+    to.print(made)
 
 
 def _points(found: Estimate | None) -> str:

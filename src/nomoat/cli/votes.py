@@ -38,8 +38,8 @@ KEYS = {
     "votes": "votes in the file (of battles too), thumbs with `--kind ratings`, or votes taken back",
     "decided": "those of them that prefer an answer; of thumbs those up; on withdraw 0",
     "added": "on import: votes that were not there yet; on answer: own answers; else 0",
-    "left_out": "on export without --all: undecided votes, which prefer nothing; on answer: prompts that are held out; "
-    "else 0",
+    "left_out": "on export: votes that prefer nothing, and those that check a voter, both of which --all has; on "
+    "answer: prompts that are held out; else 0",
     "ratings": "on withdraw: thumbs taken back; else 0",
     "own_answers": "on withdraw: own answers taken back; else 0",
     "remains": "on withdraw: folders that earlier nights left and that hold it, relative to the workspace; else empty",
@@ -70,6 +70,12 @@ class Shape(StrEnum):
     lmarena = "lmarena"
 
 
+_LEFT_OUT = {
+    Shape.preference: "undecided, or to check a voter (--all)",
+    Shape.lmarena: "to check a voter",
+}
+
+
 @dataclass(frozen=True)
 class Done:
     """Counts, under `KEYS`."""
@@ -90,7 +96,10 @@ def votes(
         typer.Argument(metavar="FILE", help="Of export and import: a JSONL file.", show_default=False),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="On export: undecided votes too, which trainers do not read.")
+        bool,
+        typer.Option(
+            "--all", help="On export: also votes that trainers do not read: undecided, or to check a voter."
+        ),
     ] = False,
     kind: Annotated[Kind, typer.Option("--kind", help="On export: blind votes, or thumbs.")] = Kind.votes,
     shape: Annotated[
@@ -161,13 +170,14 @@ def _export(workspace: Path, file: Path, everything: bool, kind: Kind, shape: Sh
         done = Done(len(rows), sum(row["label"] for row in rows))
     elif shape is Shape.lmarena:
         rows = list(battle_rows(every))
-        done = Done(len(rows), sum(row["winner"].startswith("model") for row in rows))
+        decided = sum(row["winner"].startswith("model") for row in rows)
+        done = Done(len(rows), decided, left_out=len(every) - len(rows))
     else:
         rows = list(preference_rows(every, undecided=everything))
         decided = sum("chosen" in row for row in rows)
         done = Done(len(rows), decided, left_out=len(every) - len(rows))
     atomic_write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8"))
-    left_out = f"; {count(done.left_out, 'undecided vote')} left out (--all)" if done.left_out else ""
+    left_out = f"; {count(done.left_out, 'vote')} left out: {_LEFT_OUT[shape]}" if done.left_out else ""
     return done, f"{file}: {count(done.votes, 'vote' if kind is Kind.votes else 'thumb')}{left_out}"
 
 

@@ -3,7 +3,8 @@ share it.
 
 Both answers are whole before either is shown, so that neither speed nor length of waiting tells who is who, and names
 are told with the vote. Now and then a model meets itself (A/A), which measures the voter: their noise and the side they
-lean to.
+lean to. And now and then one side holds what the same model answers to another prompt: a probe, whose better side is
+known, and which tells whether the voter reads. It costs what any battle does, so that waiting does not tell it either.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from nomoat.engine.base import Sampling
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.rows import GenerationRow, Vote, VoteVerdict
+from nomoat.ledger.rows import GenerationRow, Side, Vote, VoteVerdict
 from nomoat.ledger.store import Ledger
 
 SELF_SHARE = 0.05
 """How often a model meets itself: one in twenty costs little, and a month of votes has some thirty."""
+PROBE_SHARE = 0.05
+"""How often a battle is a probe: as often as a model meets itself. Who clicks without reading is found out after some
+eight of them (tests/evaluate/test_head_to_head.py)."""
 _SEEDS = 2**31 - 1
+_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,15 @@ class Draw:
 
 @dataclass(frozen=True)
 class Battle:
-    """Two answers, ready to be shown: left and right, and what made them. `shown_at_s` is of the caller's clock."""
+    """Two answers, ready to be shown: left and right, and what made them. `shown_at_s` is of the caller's clock.
+    `better` is the better side of a probe."""
 
     question: Question
     draw: Draw
     left_answer: str
     right_answer: str
     shown_at_s: float
+    better: Side | None = None
 
     @property
     def has_choice(self) -> bool:
@@ -96,6 +103,7 @@ class Battle:
             sampling={**asdict(sampling), "stop": list(sampling.stop)},
             seconds=round(now_s - self.shown_at_s, 3),
             note=note,
+            better=self.better,
         )
 
 
@@ -113,6 +121,16 @@ def draw_question(pool: Sequence[Question], chance: random.Random) -> Question |
     return chance.choice(pool) if pool else None
 
 
+def draw_unlike(question: Question, pool: Sequence[Question], chance: random.Random) -> Question | None:
+    """Of a few prompts of the pool the one that shares the fewest words with `question` (Jaccard), so that an answer to
+    it answers nothing here. None where they ask the same, all of them."""
+    looked_at = chance.sample(pool, min(_LOOKED_AT, len(pool)))
+    shared = [_shared(question, other) for other in looked_at]
+    if not shared or min(shared) == 1:
+        return None
+    return looked_at[shared.index(min(shared))]
+
+
 def held_out_pool(ledger: Ledger, generation: GenerationRow) -> list[Question]:
     """The held-out prompts that a generation's night has answered, which no training has seen."""
     return [
@@ -125,3 +143,8 @@ def pool_of_files(files: Sequence[Path]) -> list[Question]:
     """The prompts of JSONL files. Raises DataError with file, line and field."""
     found = [prompt for file in files for prompt in read_prompts(file, most=sys.maxsize)]
     return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]
+
+
+def _shared(one: Question, other: Question) -> float:
+    words, others = (set(asked.conversation.messages[-1].content.lower().split()) for asked in (one, other))
+    return len(words & others) / max(1, len(words | others))

@@ -3,7 +3,7 @@
 One battle is {"question_id", "model_a", "model_b", "winner", "judge", "conversation_a", "conversation_b", "turn",
 "anony", "language", "tstamp"}; winner is model_a, model_b, tie or "tie (bothbad)", tstamp seconds since 1970 (the
 columns that FastChat's serve/monitor/clean_battle_data.py writes). A is the left side. It says less than a vote:
-sampling, suite and files of the models are not in it.
+sampling, suite and files of the models are not in it, and probes, which it has no word for, are left out.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _VERDICTS = {winner: verdict for verdict, winner in _WINNERS.items()}
 
 
 def battle_rows(votes: Iterable[VoteRow]) -> Iterator[dict[str, Any]]:
-    """One battle a vote, in order."""
+    """One battle a vote that is no probe, in order."""
     for vote in votes:
+        if vote.better is not None:
+            continue
         asked = vote.prompt["messages"]
         yield {
             "question_id": vote.key,

@@ -12,7 +12,7 @@ from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.gatebook import count_votes
 from nomoat.evaluate.stats.intervals import wilson
 from nomoat.evaluate.stats.power import votes_still_needed
-from nomoat.evaluate.stats.sequential import log_e_value
+from nomoat.evaluate.stats.sequential import log_e_value, log_mixture
 from nomoat.ledger.rows import Vote, VoteRow
 
 _FEWEST = 10
@@ -20,6 +20,10 @@ _FEWEST = 10
 _LETTERS_A_SECOND = 50.0
 """Nobody reads faster: 600 words a minute; Brysbaert (2019), Journal of Memory and Language 109:104047, finds 238 on
 average and none above 400 in silent reading with comprehension."""
+_MAY_MISS = 0.1
+"""The share of probes that somebody who reads may miss: we chose it, for a model may answer that badly."""
+_PROBES = 20
+"""Probes at which their test is about strongest; it is valid at every number."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,17 @@ class Pairing:
 @dataclass(frozen=True)
 class Voter:
     """One person's votes. `left` is the share of decided votes that went to the left side, with its interval, None for
-    none; `selves` are votes on a model against itself, `self_ties` those of them that preferred no side. `flags` say
-    what speaks against counting on them; their votes count all the same."""
+    none; `selves` are votes on a model against itself, `self_ties` those of them that preferred no side; `probes` are
+    votes on probes, without "both bad", which may well be, and `missed` those that did not prefer the better side.
+    `flags` say what speaks against counting on them; their votes count all the same."""
 
     name: str
     votes: int
     left: Estimate | None
     selves: int
     self_ties: int
+    probes: int
+    missed: int
     flags: tuple[str, ...]
 
 
@@ -85,10 +92,13 @@ def _pairing(sides: tuple[str, str], wins: int, losses: int, ties: int, alpha: f
 def _voter(name: str, cast: Sequence[Vote], confidence: float) -> Voter:
     lefts = sum(vote.verdict == "left" for vote in cast)
     decided = lefts + sum(vote.verdict == "right" for vote in cast)
-    selves = [vote for vote in cast if vote.left_model == vote.right_model]
+    selves = [vote for vote in cast if vote.left_model == vote.right_model and vote.better is None]
     self_ties = sum(vote.verdict in ("tie", "both bad") for vote in selves)
+    probes = [vote for vote in cast if vote.better is not None and vote.verdict != "both bad"]
+    missed = sum(vote.verdict != vote.better for vote in probes)
     left = wilson(lefts, decided, confidence) if decided else None
-    return Voter(name, len(cast), left, len(selves), self_ties, tuple(_flags(cast, lefts, decided)))
+    flags = [*_flags(cast, lefts, decided), *_missing(missed, len(probes), confidence)]
+    return Voter(name, len(cast), left, len(selves), self_ties, len(probes), missed, tuple(flags))
 
 
 def _flags(cast: Sequence[Vote], lefts: int, decided: int) -> list[str]:
@@ -101,6 +111,17 @@ def _flags(cast: Sequence[Vote], lefts: int, decided: int) -> list[str]:
     if len(paces) >= _FEWEST and statistics.median(paces) > _LETTERS_A_SECOND:
         flags.append("faster than reading")
     return flags
+
+
+def _missing(missed: int, probes: int, confidence: float) -> list[str]:
+    """Whether they missed more probes than who reads would; the e-value bounds how many of those ever miss so many,
+    however often one looks (Ville's inequality)."""
+    log_e = float(log_mixture(missed, probes, _MAY_MISS, best_at=_PROBES, one_sided=True))
+    if log_e < -math.log(1 - confidence):
+        return []
+    return [
+        f"missed {missed:,} of {probes:,} known answers, as at most 1 in {math.exp(log_e):,.0f} readers would"
+    ]
 
 
 def _letters(vote: Vote) -> int:

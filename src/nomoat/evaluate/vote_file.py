@@ -1,7 +1,8 @@
 """Votes as preference rows, out of a ledger and into one: what trainers read, with where each vote came from.
 
 A decided vote is {"chosen": [messages], "rejected": [messages], "id": n, "vote": {...}}: its number in this ledger,
-and all that was said. Ties and "both bad" prefer nothing; they are {"id": n, "vote": {...}} alone, where asked for.
+and all that was said. Ties and "both bad" prefer nothing, and a probe is nothing to learn from; they are
+{"id": n, "vote": {...}} alone, where asked for.
 A thumb is {"prompt": [messages], "completion": [messages], "label": true, "rating": {...}}.
 """
 
@@ -15,19 +16,24 @@ from typing import Any, get_args
 
 from nomoat.chat.conversation import parse_messages, shown
 from nomoat.errors import DataError, nearest
-from nomoat.ledger.rows import PromptSource, RatingRow, Vote, VoteRow, VoteVerdict
+from nomoat.ledger.rows import PromptSource, RatingRow, Side, Vote, VoteRow, VoteVerdict
 
 MAX_PROBLEMS = 20
-_MAY_BE_NULL = ("suite", "prompt_id", "note")
+_MAY_BE_NULL = ("suite", "prompt_id", "note", "better")
 _FIELDS = {field.name: field for field in fields(Vote)}
-_ONE_OF = {"verdict": list(get_args(VoteVerdict)), "source": list(get_args(PromptSource))}
+_ONE_OF = {
+    "verdict": list(get_args(VoteVerdict)),
+    "source": list(get_args(PromptSource)),
+    "better": [*get_args(Side), None],
+}
 
 
 def preference_rows(votes: Iterable[VoteRow], *, undecided: bool) -> Iterator[dict[str, Any]]:
-    """One row a decided vote, in order; with `undecided` one of its provenance alone for each other."""
+    """One row a decided vote that is no probe, in order; with `undecided` one of its provenance alone for each
+    other."""
     for vote in votes:
         known = {name: getattr(vote, name) for name in _FIELDS}
-        if vote.verdict in ("left", "right"):
+        if vote.verdict in ("left", "right") and vote.better is None:
             answers = {"left": vote.left_answer, "right": vote.right_answer}
             chosen, rejected = answers.pop(vote.verdict), answers.popitem()[1]
             sides = {"chosen": _talk(vote, chosen), "rejected": _talk(vote, rejected)}
@@ -112,12 +118,17 @@ def _vote(line: str, where: str) -> Vote:
         if name in known and not _is_valid(name, known[name]):
             raise DataError(f"{where}: vote.{name}: got {shown(known[name])}; expected {_expected(name)}")
     parse_messages(known["prompt"].get("messages"), where, field="vote.prompt.messages")
-    return Vote(**known)
+    vote = Vote(**known)
+    if vote.better is not None and vote.left_model != vote.right_model:
+        raise DataError(
+            f"{where}: vote.better: got {shown(vote.better)} of two models; a probe has the same one on both sides"
+        )
+    return vote
 
 
 def _expected(name: str) -> str:
     if name in _ONE_OF:
-        *most, last = _ONE_OF[name]
+        *most, last = (one or "null" for one in _ONE_OF[name])
         return f"{', '.join(most)} or {last}"
     if name in ("prompt", "sampling"):
         return "an object"

@@ -19,6 +19,7 @@ from nomoat.ledger.rows import ChampionRow, ChosenBy, Evidence, EvidenceRow, Jso
 from nomoat.ledger.schema import champions, evidence, votes
 
 Row = TypeVar("Row")
+_LATER = ("note", "better")
 
 
 class _Reader(Protocol):
@@ -124,9 +125,9 @@ class Judgements:
 
 
 def vote_key(vote: Vote) -> str:
-    """The hash of all a vote says. A note that is not there is no part of it: votes of before there were notes keep
+    """The hash of all a vote says. What came later to votes and is not there is no part of it: those of before keep
     their keys."""
-    said = {name: value for name, value in asdict(vote).items() if name != "note" or value is not None}
+    said = {name: value for name, value in asdict(vote).items() if name not in _LATER or value is not None}
     return canonical_key(said)
 
 

@@ -14,6 +14,7 @@ ChosenBy = Literal["gate", "owner", "rollback"]
 EvidenceKind = Literal["checks", "loss"]
 VoteVerdict = Literal["left", "right", "tie", "both bad"]
 PromptSource = Literal["pool", "typed"]
+Side = Literal["left", "right"]
 Thumb = Literal["up", "down"]
 Json = dict[str, Any]
 
@@ -236,6 +237,9 @@ class Vote:
     seconds: float | None = None
     note: str | None = None
     """Why, in the voter's own words."""
+    better: Side | None = None
+    """Of a probe, the side that is better by construction: one model wrote both answers, the other one to another
+    prompt. A probe tells of the voter alone. None for all other votes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -207,8 +207,13 @@ votes = Table(
     Column("imported_at", Text),
     Column("note", Text),
     Column("withdrawn_at", Text),
+    Column("better", Text),
     CheckConstraint("verdict IN ('left', 'right', 'tie', 'both bad')", name="verdict"),
     CheckConstraint("source IN ('pool', 'typed')", name="source"),
+    # a probe is of one model, so that no rating and no gate can take it for a battle between two
+    CheckConstraint(
+        "better IS NULL OR (better IN ('left', 'right') AND left_model = right_model)", name="better"
+    ),
 )
 
 # A thumb up or down for one answer. Rows are only added: of a voter's on the same answer the newest counts.

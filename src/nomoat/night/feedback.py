@@ -153,6 +153,8 @@ def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
 
 def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | None:
     """Why a vote teaches nothing."""
+    if vote.better is not None:
+        return "to check the voter"
     if not set(never).isdisjoint(asked_keys(conversation_of(vote))):
         return _HELD_OUT
     if vote.verdict == "tie" or (vote.verdict == "both bad" and not rated):

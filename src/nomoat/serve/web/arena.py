@@ -17,6 +17,7 @@ import numpy as np
 from nomoat.engine.base import Sampling
 from nomoat.errors import NomoatError, ServeError
 from nomoat.evaluate.battle import (
+    PROBE_SHARE,
     SELF_SHARE,
     Battle,
     Contestant,
@@ -24,11 +25,12 @@ from nomoat.evaluate.battle import (
     Question,
     draw_question,
     draw_sides,
+    draw_unlike,
     held_out_pool,
 )
 from nomoat.evaluate.gatebook import score_of
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
-from nomoat.ledger.rows import Vote, VoteRow, VoteVerdict
+from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
 from nomoat.ledger.store import Ledger
 from nomoat.serve.http import log_fault
 from nomoat.serve.prepare import Asked, Settings, prepare_chat
@@ -36,6 +38,7 @@ from nomoat.serve.turns import Desk, Done
 
 CHAMPION, BASE = "champion", "base"
 SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
+_SIDES: tuple[Side, Side] = ("left", "right")
 _AHEAD = 2
 _MOST_GENERATIONS = 3  # more would spread the votes of one person too thin
 _MOST_OPEN = 1000
@@ -50,11 +53,13 @@ class Votes:
         ledger_path: the workspace's ledger; it may not be there yet.
         voter_of: who holds a key; '' is asked for where no key is demanded.
         self_share: how often a model meets itself.
+        probe_share: how often a drawn battle is a probe.
     """
 
     ledger_path: Path
     voter_of: Callable[[str], str]
     self_share: float = SELF_SHARE
+    probe_share: float = PROBE_SHARE
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Arena:
         self._desk = desk
         self._ledger_path = votes.ledger_path
         self._self_share = votes.self_share
+        self._probe_share = votes.probe_share
         self._chance = random.SystemRandom()
         self._resolved: dict[str, Contestant] = {}
         self._asked_as: dict[str, str] = {}
@@ -164,10 +170,12 @@ class Arena:
 
     async def _answer_ahead(self) -> None:
         while len(self._ahead) < _AHEAD:
-            question = draw_question((await self.seen()).pool, self._chance)
+            pool = (await self.seen()).pool
+            question = draw_question(pool, self._chance)
             if question is None:
                 raise ServeError("there is no held-out prompt to draw: type one")
-            self._ahead.append(await self._battle(question, tries=_TRIES))
+            battle = await self._probe(question, pool) if self._chance.random() < self._probe_share else None
+            self._ahead.append(battle or await self._battle(question, tries=_TRIES))
 
     async def _battle(self, question: Question, tries: int = 1) -> Battle:
         """Two answers that differ; of a drawn prompt they are asked for a few times."""
@@ -179,17 +187,34 @@ class Arena:
                 return battle
         raise ServeError("both answer this word for word: there is nothing to choose, and no vote")
 
-    async def _answered(self, question: Question, draw: Draw) -> Battle:
-        """One side after the other, in an order that tells nothing: a budget may have room for one model only."""
-        longest = min([await self._room(name, question) for name in {draw.left.name, draw.right.name}])
+    async def _probe(self, question: Question, pool: Sequence[Question]) -> Battle | None:
+        """The champion twice, one side answering another prompt. None where there is no such prompt, or a side says
+        nothing, or both the same."""
+        other, best = draw_unlike(question, pool, self._chance), await self.champion()
+        if other is None or best is None:
+            return None
+        draw, better = draw_sides(best, best, SAMPLING, self._chance), self._chance.choice(_SIDES)
+        asked = (question, other) if better == "left" else (other, question)
+        battle = replace(await self._answered(question, draw, asked), better=better)
+        said = battle.left_answer.strip() and battle.right_answer.strip()
+        return battle if said and battle.has_choice else None
+
+    async def _answered(
+        self, question: Question, draw: Draw, asked: tuple[Question, Question] | None = None
+    ) -> Battle:
+        """One side after the other, in an order that tells nothing: a budget may have room for one model only. `asked`
+        is what each side answers in a probe."""
+        left_asked, right_asked = asked or (question, question)
+        sides = (draw.left, left_asked), (draw.right, right_asked)
+        longest = min([await self._room(side.name, its) for side, its in sides])
         cap = min(SAMPLING.max_new_tokens, longest)  # the same for both
         draw = replace(
             draw,
             left_sampling=replace(draw.left_sampling, max_new_tokens=cap),
             right_sampling=replace(draw.right_sampling, max_new_tokens=cap),
         )
-        left = await self._answer(draw.left, question, draw.left_sampling)
-        right = await self._answer(draw.right, question, draw.right_sampling)
+        left = await self._answer(draw.left, left_asked, draw.left_sampling)
+        right = await self._answer(draw.right, right_asked, draw.right_sampling)
         return Battle(question, draw, left, right, time.monotonic())
 
     async def _room(self, name: str, question: Question) -> int:

@@ -25,6 +25,12 @@ def question(conversation: Conversation) -> str:
 
 def told(vote: Vote) -> str:
     """Who was who, once that may be known."""
+    if vote.better is not None:
+        other = "right" if vote.better == "left" else "left"
+        return (
+            f"Kept: {_SAID[vote.verdict]}. This one was to check the voter: the {other} answer was to another prompt. "
+            f"Both were **{vote.left_name}**."
+        )
     if vote.left_model == vote.right_model:
         return f"Kept: {_SAID[vote.verdict]}. Both were **{vote.left_name}**, to measure the voter."
     return f"Kept: {_SAID[vote.verdict]}. Left was **{vote.left_name}**, right **{vote.right_name}**."
@@ -66,15 +72,17 @@ def diligence(found: Sequence[Voter]) -> str:
             f"{one.votes:,}",
             _rate(one.left),
             f"{one.self_ties:,} of {one.selves:,}" if one.selves else "none yet",
+            f"{one.probes - one.missed:,} of {one.probes:,}" if one.probes else "none yet",
             ", ".join(one.flags) or "nothing found",
         )
         for one in found
     ]
     note = (
         "Sides come by chance: an interval of the left side's share that leaves out 50% is a lean. Now and then a "
-        "model meets itself: every tie there is right, the rest is the voter's noise."
+        "model meets itself: every tie there is right, the rest is the voter's noise. And now and then one side "
+        "answers another prompt: the other side is the right answer, which who reads seldom misses."
     )
-    heads = ("Voter", "Votes", "Prefers left", "Even with itself", "Doubts")
+    heads = ("Voter", "Votes", "Prefers left", "Even with itself", "Known answers", "Doubts")
     return html_table("Voters", heads, rows, note)
 
 
