@@ -80,8 +80,8 @@ def test_votes_are_learned_from_with_where_they_came_from(words: tuple[str, ...]
         ledger.judgements.add_votes([*fruit_votes(60), *fruit_votes(3, "bob"), tie, in_pool, in_talk, probe])
     second = Watched()
     night = run(tmp_path, *words, watcher=second)
-    said = "63 votes to learn from (60 ada's, 3 bob's); left out: 2 on held-out prompts, 1 to check the voter, 1 undecided"
-    assert said in second.notes
+    left_out = "2 on held-out prompts, 1 to check the voter, 1 undecided"
+    assert f"63 votes to learn from (60 ada's, 3 bob's); left out: {left_out}" in second.notes
     assert dict(second.stages)["prefer"] == "done"
     assert night.trainings[-1].facts["best_accuracy"] > 0.5
     (rows,) = rows_of(tmp_path, "votes")

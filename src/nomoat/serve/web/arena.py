@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +33,8 @@ from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
 from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
 from nomoat.ledger.store import Ledger
 from nomoat.serve.http import log_fault
-from nomoat.serve.prepare import Asked, Settings, prepare_chat
-from nomoat.serve.turns import Desk, Done
+from nomoat.serve.turns import Desk
+from nomoat.serve.web.arena_answers import Answers, Half
 
 CHAMPION, BASE = "champion", "base"
 SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
@@ -86,7 +86,8 @@ class Arena:
 
     def __init__(self, desk: Desk, votes: Votes) -> None:
         self.voter_of = votes.voter_of
-        self._desk = desk
+        self._pool = desk.pool
+        self._answers = Answers(desk)
         self._ledger_path = votes.ledger_path
         self._self_share = votes.self_share
         self._probe_share = votes.probe_share
@@ -112,11 +113,23 @@ class Arena:
             await asyncio.shield(self._fill())
         battle = self._ahead.pop(0)
         self._fill()
-        return self._show(battle, voter)
+        return self._show(replace(battle, shown_at_s=time.monotonic()), voter)
 
-    async def ask(self, text: str, voter: str) -> Shown:
-        """Both answers to what the voter typed. Raises as `draw`."""
-        return self._show(await self._battle(Question.typed(text)), voter)
+    async def ask(self, text: str, voter: str) -> AsyncGenerator[tuple[str, str] | Shown]:
+        """Both answers to what the voter typed: as much of each as may be shown, and the battle at last. Here no model
+        meets itself: it would be told by when its words come. Raises as `draw`."""
+        question = Question.typed(text)
+        draw = draw_sides(*await asyncio.to_thread(self._pair, self._unvoted()), SAMPLING, self._chance)
+        left, right = await self._halves(draw, question, question)
+        shown_at_s = None
+        async with aclosing(self._answers.write_both(left, right)) as steps:
+            async for step in steps:
+                shown_at_s = shown_at_s or time.monotonic()
+                yield step
+        battle = _battle(question, draw, left, right, shown_at_s or time.monotonic())
+        if not battle.has_choice:
+            raise _same_words()
+        yield self._show(battle, voter)
 
     def find(self, shown_id: str, voter: str) -> Shown | None:
         """The battle that this voter has before them; None where they have voted on it, or it was never theirs."""
@@ -175,17 +188,18 @@ class Arena:
             if question is None:
                 raise ServeError("there is no held-out prompt to draw: type one")
             battle = await self._probe(question, pool) if self._chance.random() < self._probe_share else None
-            self._ahead.append(battle or await self._battle(question, tries=_TRIES))
+            self._ahead.append(battle or await self._battle(question))
 
-    async def _battle(self, question: Question, tries: int = 1) -> Battle:
-        """Two answers that differ; of a drawn prompt they are asked for a few times."""
-        for _ in range(tries):
+    async def _battle(self, question: Question) -> Battle:
+        """Two answers that differ; they are asked for a few times."""
+        for _ in range(_TRIES):
             one, other = await asyncio.to_thread(self._pair, self._unvoted())
-            draw = draw_sides(one, other, SAMPLING, self._chance)
-            battle = await self._answered(question, draw)
+            if self._chance.random() < self._self_share:
+                other = one
+            battle = await self._answered(question, draw_sides(one, other, SAMPLING, self._chance))
             if battle.has_choice:
                 return battle
-        raise ServeError("both answer this word for word: there is nothing to choose, and no vote")
+        raise _same_words()
 
     async def _probe(self, question: Question, pool: Sequence[Question]) -> Battle | None:
         """The champion twice, one side answering another prompt. None where there is no such prompt, or a side says
@@ -204,43 +218,22 @@ class Arena:
     ) -> Battle:
         """One side after the other, in an order that tells nothing: a budget may have room for one model only. `asked`
         is what each side answers in a probe."""
-        left_asked, right_asked = asked or (question, question)
-        sides = (draw.left, left_asked), (draw.right, right_asked)
-        longest = min([await self._room(side.name, its) for side, its in sides])
-        cap = min(SAMPLING.max_new_tokens, longest)  # the same for both
-        draw = replace(
-            draw,
-            left_sampling=replace(draw.left_sampling, max_new_tokens=cap),
-            right_sampling=replace(draw.right_sampling, max_new_tokens=cap),
-        )
-        left = await self._answer(draw.left, left_asked, draw.left_sampling)
-        right = await self._answer(draw.right, right_asked, draw.right_sampling)
-        return Battle(question, draw, left, right, time.monotonic())
+        left, right = await self._halves(draw, *(asked or (question, question)))
+        await self._answers.write(left)
+        await self._answers.write(right)
+        return _battle(question, draw, left, right, time.monotonic())
 
-    async def _room(self, name: str, question: Question) -> int:
-        """Tokens that an answer may have at most."""
-        async with self._desk.model(self._asked_as[name]) as loaded:
-            settings = _settings(replace(SAMPLING, max_new_tokens=loaded.engine.n_ctx))
-            prepared = await asyncio.to_thread(prepare_chat, loaded.engine, _asked(question), settings)
-            return prepared.request.sampling.max_new_tokens
-
-    async def _answer(self, side: Contestant, question: Question, sampling: Sampling) -> str:
-        parts = []
-        async with self._desk.model(self._asked_as[side.name]) as loaded:
-            prepared = await asyncio.to_thread(
-                prepare_chat, loaded.engine, _asked(question), _settings(sampling)
-            )
-            async with aclosing(self._desk.choices(loaded, prepared, 1, time.monotonic())) as choices:
-                async for _, event in choices:
-                    if not isinstance(event, Done):
-                        parts.append(event.text)
-        return "".join(parts)
+    async def _halves(self, draw: Draw, left_asked: Question, right_asked: Question) -> tuple[Half, Half]:
+        left = Half(self._asked_as[draw.left.name], left_asked.conversation, draw.left_sampling)
+        right = Half(self._asked_as[draw.right.name], right_asked.conversation, draw.right_sampling)
+        await self._answers.level(left, right)
+        return left, right
 
     # ---- who meets whom; in threads
 
     def _contestants(self) -> list[Contestant]:
         """The champion first, then the newest generations, then the base."""
-        catalogue = self._desk.pool.catalogue
+        catalogue = self._pool.catalogue
         names = [one.name for one in catalogue.names()]
         generations = [name for name in names if name not in (CHAMPION, BASE)][:_MOST_GENERATIONS]
         found: dict[str, Contestant] = {}
@@ -267,8 +260,7 @@ class Arena:
         contestants = self._contestants()
         if len(contestants) < 2:
             raise ServeError("there are no two models to compare yet", hint="Make one: nomoat run")
-        one, other = self._best_pair(contestants, unvoted)
-        return (one, one) if self._chance.random() < self._self_share else (one, other)
+        return self._best_pair(contestants, unvoted)
 
     def _best_pair(
         self, contestants: Sequence[Contestant], unvoted: Sequence[Battle]
@@ -302,7 +294,7 @@ class Arena:
     def _show(self, battle: Battle, voter: str) -> Shown:
         while len(self._shown) >= _MOST_OPEN:
             del self._shown[next(iter(self._shown))]  # who left the oldest will not come back
-        shown = Shown(secrets.token_urlsafe(16), voter, replace(battle, shown_at_s=time.monotonic()))
+        shown = Shown(secrets.token_urlsafe(16), voter, battle)
         self._shown[shown.id] = shown
         return shown
 
@@ -320,20 +312,13 @@ class Arena:
             ledger.judgements.add_votes([vote])
 
 
-def _asked(question: Question) -> Asked:
-    known = question.conversation.to_dict()
-    return Asked(known["messages"], known.get("tools", ()))
+def _battle(question: Question, draw: Draw, left: Half, right: Half, shown_at_s: float) -> Battle:
+    draw = replace(draw, left_sampling=left.sampling, right_sampling=right.sampling)
+    return Battle(question, draw, left.answer, right.answer, shown_at_s)
 
 
-def _settings(sampling: Sampling) -> Settings:
-    return Settings(
-        max_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=0.0,
-        seed=sampling.seed,
-    )
+def _same_words() -> ServeError:
+    return ServeError("both answer this word for word: there is nothing to choose, and no vote")
 
 
 def _models(battle: Battle) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, fields
 from typing import Any, final
 
@@ -59,7 +60,7 @@ class Parts:
 
     def changing(self) -> list[Any]:
         """What an act on the first tab may change."""
-        names = {field.name for field in fields(self)} - {"ballot", "standing", "standings", "ask"}
+        names = {field.name for field in fields(self)} - {"ballot", "standing", "standings"}
         return [*self.ballot, *(getattr(self, name) for name in sorted(names))]
 
 
@@ -111,23 +112,17 @@ def _lay_out() -> Parts:
 
 
 def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
-    def on(event: Callable[..., Any], act: Callable[..., Any], inputs: Any, outputs: Any = None) -> None:
-        event(
-            act,
-            inputs,
-            outputs or parts.changing(),
-            api_visibility="private",
-            show_progress="hidden",
-            concurrency_limit=None,
-        )
+    def on(event: Callable[..., Any], act: Callable[..., Any], inputs: Any, **more: Any) -> Any:
+        known = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+        return event(act, inputs, **{"outputs": parts.changing()} | known | more)
 
-    on(page.load, acts.open, [parts.shown_id])
-    on(parts.next.click, acts.next, [parts.shown_id])
-    for event in (parts.ask.click, parts.box.submit):
-        on(event, acts.ask, [parts.shown_id, parts.box])
+    drawing = [on(page.load, acts.open, [parts.shown_id]), on(parts.next.click, acts.next, [parts.shown_id])]
+    asked = [parts.shown_id, parts.box]
+    asking = [on(event, acts.ask, asked, cancels=drawing) for event in (parts.ask.click, parts.box.submit)]
+    parts.next.click(None, cancels=asking)  # whoever does not want to see the end may go on
     for button, (verdict, _) in zip(parts.ballot, _VERDICTS.values(), strict=True):
         on(button.click, acts.voting(verdict), [parts.shown_id, parts.note])
-    on(parts.standing.select, acts.standings, None, [parts.standings])
+    on(parts.standing.select, acts.standings, None, outputs=[parts.standings])
 
 
 @final
@@ -150,7 +145,7 @@ class Acts:
     async def next(self, shown_id: str, request: gr.Request) -> AsyncGenerator[Changes]:
         """A held-out prompt."""
         self._arena.skip(shown_id or "", self._voter(request))
-        yield self._waiting("")
+        yield self._waiting("") | self._entry(True)
         try:
             yield self._battle(await self._arena.draw(self._voter(request)))
         except (NomoatError, ApiError) as error:
@@ -161,9 +156,14 @@ class Acts:
         if not text.strip():
             return
         self._arena.skip(shown_id or "", self._voter(request))
-        yield self._waiting(text)
+        yield self._waiting(text) | self._entry(False)
         try:
-            yield self._battle(await self._arena.ask(text, self._voter(request))) | {self._parts.box: ""}
+            async with aclosing(self._arena.ask(text, self._voter(request))) as steps:
+                async for step in steps:
+                    if isinstance(step, Shown):
+                        yield self._battle(step) | self._entry(True, "")
+                    else:
+                        yield self._so_far(*step)
         except (NomoatError, ApiError) as error:
             yield self._failed(error)
 
@@ -198,7 +198,8 @@ class Acts:
 
     def _battle(self, shown: Shown) -> Changes:
         parts, battle = self._parts, shown.battle
-        return self._ballot(True) | {
+        opened = self._ballot(True) | self._entry(True)
+        return opened | {
             parts.shown_id: shown.id,
             parts.question: cut(question(battle.question.conversation)),
             parts.left: cut(battle.left_answer) or _NOTHING,
@@ -215,9 +216,16 @@ class Acts:
             parts.told: "Both are answering …",
         }  # fmt: skip
 
+    def _so_far(self, left: str, right: str) -> Changes:
+        return {self._parts.left: cut(left), self._parts.right: cut(right)}
+
     def _failed(self, error: Exception) -> Changes:
         log_fault(error)
-        return self._ballot(False) | {self._parts.told: f"No battle: {error}"}
+        return self._ballot(False) | self._entry(True) | {self._parts.told: f"No battle: {error}"}
+
+    def _entry(self, is_open: bool, *text: str) -> Changes:
+        box, ask = self._parts.box, self._parts.ask
+        return {box: gr.update(*text, interactive=is_open), ask: gr.update(interactive=is_open)}
 
     def _ballot(self, is_open: bool) -> Changes:
         return {button: gr.update(interactive=is_open) for button in self._parts.ballot}
