@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,29 @@ from nomoat.serve.web.arena import Votes
 
 NAMES = ("gen-0002", "gen-0001")
 SCOPES = {"ada": frozenset({"vote"}), "chatter": frozenset({"chat"})}
+HELD = b"one two"
 LOCKED = "#vote-left[disabled]"
 OPEN = "#vote-left:not([disabled])"
 
 
 class Worded(EchoEngine):
-    """Echoes with a word of its own in front, and the seed."""
+    """Echoes with a word of its own in front, and the seed. What is `HELD` it goes on with when `waits` is over."""
 
-    def __init__(self, word: str) -> None:
+    def __init__(self, word: str, waits: threading.Event | None = None) -> None:
         super().__init__(n_ctx=4096)
         self._word = word
+        self._waits = waits
 
     def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
         prompt = f"{self._word} {request.sampling.seed} ".encode() + bytes(request.prompt)
-        return super().answer(replace(request, prompt=tuple(prompt)), take)
+        pieces = count(1)
+
+        def held(piece: Piece) -> bool:
+            if self._waits is not None and HELD in prompt and next(pieces) == 4:
+                self._waits.wait(20)
+            return take(piece)
+
+        return super().answer(replace(request, prompt=tuple(prompt)), held)
 
 
 @pytest.fixture
@@ -62,9 +73,17 @@ def ledger(tmp_path: Path) -> Path:
 
 
 def arena_server(
-    path: Path, *, self_share: float = 0.0, probe_share: float = 0.0, scopes_of: Any = None
+    path: Path,
+    *,
+    self_share: float = 0.0,
+    probe_share: float = 0.0,
+    scopes_of: Any = None,
+    pear_waits: threading.Event | None = None,
 ) -> Any:
-    openers: dict[str, Any] = {"gen-0002": lambda: Worded("Plum"), "gen-0001": lambda: Worded("Pear")}
+    openers: dict[str, Any] = {
+        "gen-0002": lambda: Worded("Plum"),
+        "gen-0001": lambda: Worded("Pear", pear_waits),
+    }
     return serving(
         openers,
         aliases={"champion": "gen-0001"},
@@ -273,6 +292,55 @@ def test_a_probe_is_told_by_nothing_but_its_answers_until_the_vote(browser: Any,
         voter.sees_battle()
         voter.page.get_by_role("tab", name="Standings").click()
         expect(voter.page.locator("#standings")).to_contain_text("0 of 2")
+        assert voter.faults == []
+        voter.context.close()
+
+
+def test_typed_prompts_stream_in_step_and_may_be_gone_on_with(browser: Any, ledger: Path) -> None:
+    words, more = "one two three four five six", threading.Event()
+    with arena_server(ledger, pear_waits=more) as running:
+        voter = Voter(browser, running)
+        page = voter.page
+        voter.sees_battle()
+        assert page.is_disabled("#go-on")  # drawn prompts are one turn
+        page.fill("#box textarea", words)
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelector('#left .prose')?.innerText.trim().length >= 6")
+        left, right = voter.answers()
+        assert len(left) == len(right) < len(words)  # Plum has long said all
+        assert page.is_disabled("#vote-left") and page.is_disabled("#ask")
+        assert [name for name in (*NAMES, "champion", "echo") if name in voter.known()] == []
+        page.keyboard.press("n")  # whoever does not want to see the end
+        expect(page.locator("#question")).to_contain_text("Held out")
+        more.set()
+        voter.sees_battle()
+        wait_until(lambda: running.metric("nomoat_running_answers") == 0)
+
+        page.fill("#box textarea", words)
+        page.keyboard.press("Enter")
+        expect(page.locator("#question")).to_have_text(words)
+        voter.sees_battle()
+        page.fill("#box textarea", "And then?")
+        page.click("#go-on")
+        expect(page.locator("#left")).to_contain_text("you: And then?")
+        voter.sees_battle()
+        assert all(text.endswith("And then?") and text.count("And then?") == 2 for text in voter.answers())
+        page.reload()
+        voter.sees_battle()
+        assert all(text.count("And then?") == 2 for text in voter.answers())
+        page.click("#vote-left")
+        expect(page.locator("#told")).to_contain_text("Kept: the left one.")
+        (vote,) = kept(ledger)
+        assert vote.turns is not None
+        (turn,) = vote.turns
+        assert (vote.source, vote.prompt["messages"][0]["content"], turn["asked"]) == (
+            "typed",
+            words,
+            "And then?",
+        )
+        assert {turn["left"].split()[0], turn["right"].split()[0]} == {"Plum", "Pear"}
+        assert turn["left"].split()[0] == vote.left_answer.split()[0]
+        assert page.is_disabled("#go-on")
         assert voter.faults == []
         voter.context.close()
 

@@ -18,7 +18,7 @@ from nomoat.cli.main import app
 from nomoat.cli.output import console
 from nomoat.cli.own_answers import ask_all
 from nomoat.data.readers import read_rows
-from nomoat.data.rows import RatingRow
+from nomoat.data.rows import PreferenceRow, RatingRow
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.feedback import add_rating, standing_own_answers
 from nomoat.ledger.rows import Rating, Sample, VoteRow
@@ -127,6 +127,42 @@ def test_a_probe_goes_along_with_all_votes_and_is_no_row_to_train_on(workspace: 
     ]
 
 
+def test_a_vote_on_several_turns_goes_out_and_comes_in_whole(workspace: Path) -> None:
+    turns = [
+        {"asked": "Shorter?", "left": "Ah.", "right": "Oh, well."},
+        {"asked": "And?", "left": "A", "right": "B"},
+    ]
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        ledger.judgements.add_votes([replace(VOTE, voter="eve", turns=turns, verdict="right")])
+    assert as_json("votes", "export", "v.jsonl")["decided"] == 3
+    rows = [row for row in read_rows(Path("v.jsonl")) if isinstance(row, PreferenceRow)]
+    said = ["Twice.", "Shorter?", "Oh, well.", "And?", "B"]
+    assert [message.content for message in rows[2].chosen] == said
+    assert [message.content for message in rows[2].prompt.messages] == ["Tell me a story."]
+    as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    (battle,) = [row for row in map(json.loads, Path("b.jsonl").read_text().splitlines()) if row["turn"] > 1]
+    assert (battle["turn"], [m["content"] for m in battle["conversation_b"]][1:]) == (3, said)
+    for file, form in (("v.jsonl", "preference"), ("b.jsonl", "lmarena")):
+        other = workspace / form
+        other.mkdir()
+        with Ledger.open(ledger_path(other)) as ledger:
+            start_night(ledger)
+        as_json("votes", "import", file, "--format", form, "--workspace", form)
+        (vote,) = [vote for vote in kept(other) if vote.voter == "eve"]
+        assert (vote.turns, vote.left_answer, vote.prompt) == (turns, "Once.", VOTE.prompt)
+    row = json.loads(Path("v.jsonl").read_text().splitlines()[-1])
+    row["vote"]["turns"][0].pop("left")
+    battle["conversation_a"][3], battle["conversation_b"][3] = [{"role": "system", "content": "x"}] * 2
+    Path("v.jsonl").write_text(json.dumps(row))
+    Path("b.jsonl").write_text(json.dumps(battle))
+    expected = 'expected null or a list of {"asked": text, "left": text, "right": text}'
+    assert (
+        f"v.jsonl:1: vote.turns: got a list of 2; {expected}" in nomoat("votes", "import", "v.jsonl").stderr
+    )
+    told = nomoat("votes", "import", "b.jsonl", "--format", "lmarena").stderr
+    assert "b.jsonl:1: conversation_a: expected user and assistant in turn where the two sides differ" in told
+
+
 def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> None:
     as_json("votes", "export", "b.jsonl", "--format", "lmarena")
     good = json.loads(Path("b.jsonl").read_text().splitlines()[0])
@@ -146,7 +182,7 @@ def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> N
         'bad.jsonl:1: winner: got "a"; expected model_a, model_b, tie or "tie (bothbad)"',
         "bad.jsonl:2: tstamp: got nothing (null); expected seconds since 1970",
         "bad.jsonl:3: model_b: got 3; expected a model's name",
-        "bad.jsonl:4: conversation_b: asks another thing than conversation_a before its last answer; expected the same",
+        "bad.jsonl:4: conversation_b: asks another thing than conversation_a; expected the same",
         "bad.jsonl:5: conversation_a: ends in no answer; expected an assistant turn last",
         "Nothing was imported.",
     ]

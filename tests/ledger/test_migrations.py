@@ -146,7 +146,9 @@ def test_rows_of_the_second_schema_are_read_as_they_were(tmp_path: Path) -> None
 def test_rows_of_the_fifth_schema_are_read_as_they_were(tmp_path: Path) -> None:
     with_rows_of("0005", tmp_path / "ledger.db")
     with Ledger.open(tmp_path / "ledger.db") as ledger:
-        assert [vote.better for vote in ledger.judgements.votes()] == [None, "right"]
+        first, second = ledger.judgements.votes()
+        assert (first.better, first.turns) == (None, [{"asked": "and you?", "left": "c", "right": "d"}])
+        assert (second.better, second.turns) == ("right", None)
 
 
 def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:

@@ -71,22 +71,28 @@ def test_votes_are_learned_from_with_where_they_came_from(words: tuple[str, ...]
     tie = vote_on("A tie?", "One.", "Two.", verdict="tie")
     in_pool = vote_on(HELD_OUT.upper(), "A fig.", "A plum.", source="pool", suite="suite")
     in_talk = vote_on("And now?", "A fig.", "A plum.")
+    then = {"asked": "Is it ripe?", "left": "The fig is ripe.", "right": "Who knows?"}
+    talked = vote_on("And which fruit, and when?", "Now.", "No, now.", voter="bob", turns=[then])
     probe = vote_on("A probe?", "A fig.", "A plum.", right_model=VOTE.left_model, better="left")
     in_talk.prompt["messages"][:0] = [
         {"role": "user", "content": HELD_OUT},
         {"role": "assistant", "content": "Wait."},
     ]
     with ledger_of(tmp_path) as ledger:
-        ledger.judgements.add_votes([*fruit_votes(60), *fruit_votes(3, "bob"), tie, in_pool, in_talk, probe])
+        cast = [*fruit_votes(60), *fruit_votes(3, "bob"), talked, tie, in_pool, in_talk, probe]
+        ledger.judgements.add_votes(cast)
     second = Watched()
     night = run(tmp_path, *words, watcher=second)
     left_out = "2 on held-out prompts, 1 to check the voter, 1 undecided"
-    assert f"63 votes to learn from (60 ada's, 3 bob's); left out: {left_out}" in second.notes
+    assert f"64 votes to learn from (60 ada's, 4 bob's); left out: {left_out}" in second.notes
     assert dict(second.stages)["prefer"] == "done"
     assert night.trainings[-1].facts["best_accuracy"] > 0.5
     (rows,) = rows_of(tmp_path, "votes")
-    assert len(rows) == 63
-    assert all(row["chosen"][0]["content"].endswith("now.") for row in rows)
+    assert len(rows) == 64
+    (longer,) = [row for row in rows if len(row["chosen"]) > 1]
+    assert [m["content"] for m in longer["chosen"]] == ["Now.", "Is it ripe?", "The fig is ripe."]
+    assert [m["content"] for m in longer["rejected"]] == ["No, now.", "Is it ripe?", "Who knows?"]
+    assert all(row["chosen"][0]["content"].lower().endswith("now.") for row in rows)
     assert not any("at last" in json.dumps(row).lower() for row in rows)
     with ledger_of(tmp_path) as ledger:
         newest, *_ = ledger.generations()
@@ -101,7 +107,9 @@ def test_votes_are_learned_from_with_where_they_came_from(words: tuple[str, ...]
         assert meta["votes"] == [
             vote.id for vote in ledger.judgements.votes() if "fruit, and" in str(vote.prompt)
         ]
-        assert meta["voters"] == {"ada": 60, "bob": 3}
+        assert meta["voters"] == {"ada": 60, "bob": 4}
+        asked = Message("user", "And which fruit, and when?"), Message("user", "Is it ripe?")
+        assert set(asked_keys(Conversation(asked))) <= learned_prompts(ledger, newest)
         typed = Conversation((Message("user", "Which fruit, and where is the cat? (7)"),))
         assert asked_keys(typed)[0] in learned_prompts(ledger, newest)
         assert learned_prompts(ledger, ledger.generation(1)) == set()

@@ -65,7 +65,10 @@ def _both_bad(ledger: Ledger, voter: str, never: set[str]) -> tuple[list[VoteRow
     newest = {
         vote.prompt_hash: vote
         for vote in ledger.judgements.votes()
-        if vote.verdict == "both bad" and vote.better is None and vote.prompt_hash not in done
+        if vote.verdict == "both bad"
+        and vote.better is None
+        and vote.turns is None  # the first answers may have been good
+        and vote.prompt_hash not in done
     }
     asked = [vote for vote in newest.values() if never.isdisjoint(asked_keys(conversation_of(vote)))]
     return asked, len(newest) - len(asked)

@@ -66,9 +66,18 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What the voter said next to both, and what they answered to that, each in a conversation of its own."""
+
+    asked: str
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
 class Battle:
     """Two answers, ready to be shown: left and right, and what made them. `shown_at_s` is of the caller's clock.
-    `better` is the better side of a probe."""
+    `better` is the better side of a probe, `turns` what was said after the first answers."""
 
     question: Question
     draw: Draw
@@ -76,11 +85,27 @@ class Battle:
     right_answer: str
     shown_at_s: float
     better: Side | None = None
+    turns: tuple[Turn, ...] = ()
 
     @property
     def has_choice(self) -> bool:
         """Two answers that are the same word for word leave nothing to vote on."""
         return self.left_answer != self.right_answer
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the voter typed the prompt."""
+        return self.question.suite is None
+
+    def after(self, turn: Turn) -> Battle:
+        """With one turn more."""
+        return replace(self, turns=(*self.turns, turn))
+
+    def next_question(self, text: str, side: Side) -> Question:
+        """What a side is asked when the voter goes on."""
+        asked = self.question.conversation
+        messages = (*asked.messages, *self.said(side), Message("user", text))
+        return Question(Conversation(messages, asked.tools))
 
     def vote(self, verdict: VoteVerdict, voter: str, now_s: float, *, note: str | None = None) -> Vote:
         """The vote on it. `now_s` is of the clock that `shown_at_s` was taken from."""
@@ -93,7 +118,7 @@ class Battle:
             right_model=self.draw.right.model,
             left_name=self.draw.left.name,
             right_name=self.draw.right.name,
-            source="typed" if self.question.suite is None else "pool",
+            source="typed" if self.is_typed else "pool",
             suite=self.question.suite,
             prompt_id=self.question.prompt_id,
             prompt_hash=canonical_key(prompt),
@@ -104,7 +129,15 @@ class Battle:
             seconds=round(now_s - self.shown_at_s, 3),
             note=note,
             better=self.better,
+            turns=[asdict(turn) for turn in self.turns] or None,
         )
+
+    def said(self, side: Side) -> tuple[Message, ...]:
+        """All that one side has answered, and what it was asked in between."""
+        told = [Message("assistant", self.left_answer if side == "left" else self.right_answer)]
+        for turn in self.turns:
+            told += [Message("user", turn.asked), Message("assistant", getattr(turn, side))]
+        return tuple(told)
 
 
 def draw_sides(one: Contestant, other: Contestant, sampling: Sampling, chance: random.Random) -> Draw:

@@ -12,10 +12,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from nomoat.chat.conversation import Conversation, parse_messages, shown
+from nomoat.chat.conversation import Conversation, Message, parse_messages, shown
 from nomoat.errors import DataError
 from nomoat.evaluate.vote_file import read_lines
 from nomoat.ledger.canonical import canonical_key
@@ -42,9 +43,9 @@ def battle_rows(votes: Iterable[VoteRow]) -> Iterator[dict[str, Any]]:
             "model_b": vote.right_name,
             "winner": _WINNERS[vote.verdict],
             "judge": vote.voter,
-            "conversation_a": [*asked, {"role": "assistant", "content": vote.left_answer}],
-            "conversation_b": [*asked, {"role": "assistant", "content": vote.right_answer}],
-            "turn": sum(message["role"] == "user" for message in asked),
+            "conversation_a": [*asked, *vote.said("left")],
+            "conversation_b": [*asked, *vote.said("right")],
+            "turn": sum(message["role"] == "user" for message in [*asked, *vote.said("left")]),
             "anony": True,
             "language": "unknown",
             "tstamp": datetime.fromisoformat(vote.cast_at).timestamp(),
@@ -76,13 +77,21 @@ def _vote(models: Mapping[str, str], line: str, where: str) -> Vote:
     at = row.get("tstamp")
     if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 1e11:
         raise DataError(f"{where}: tstamp: got {shown(at)}; expected seconds since 1970")
-    asked, left = _asked(row, "conversation_a", where)
-    other, right = _asked(row, "conversation_b", where)
-    if asked != other:
+    one, other = (_messages(row, key, where) for key in ("conversation_a", "conversation_b"))
+    if [_asked(message) for message in one] != [_asked(message) for message in other]:
+        raise DataError(f"{where}: conversation_b: asks another thing than conversation_a; expected the same")
+    # the prompt goes on for as long as both say the same: from there on each is a conversation of its own
+    most = len(one) - 1
+    start = next((n for n in range(most) if one[n] != other[n]), most)
+    if any(message.role != role for message, role in zip(one[start:], cycle(("assistant", "user")))):
         raise DataError(
-            f"{where}: conversation_b: asks another thing than conversation_a before its last answer; expected the same"
+            f"{where}: conversation_a: expected user and assistant in turn where the two sides differ"
         )
-    prompt = asked.to_dict()
+    prompt = Conversation(one[:start]).to_dict()
+    turns = [
+        {"asked": one[n].content, "left": one[n + 1].content, "right": other[n + 1].content}
+        for n in range(start + 1, most, 2)
+    ]
     return Vote(
         cast_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         voter=str(row.get("judge", "unknown")),
@@ -94,15 +103,21 @@ def _vote(models: Mapping[str, str], line: str, where: str) -> Vote:
         source="typed",
         prompt_hash=canonical_key(prompt),
         prompt=prompt,
-        left_answer=left,
-        right_answer=right,
+        left_answer=one[start].content,
+        right_answer=other[start].content,
         sampling={},
+        turns=turns or None,
     )
 
 
-def _asked(row: dict[str, Any], key: str, where: str) -> tuple[Conversation, str]:
-    """What was asked, and the last answer to it."""
+def _messages(row: dict[str, Any], key: str, where: str) -> tuple[Message, ...]:
+    """One side, which ends in an answer."""
     messages = parse_messages(row.get(key), where, field=key)
     if len(messages) < 2 or messages[-1].role != "assistant":
         raise DataError(f"{where}: {key}: ends in no answer; expected an assistant turn last")
-    return Conversation(messages[:-1]), messages[-1].content
+    return messages
+
+
+def _asked(message: Message) -> Message | None:
+    """What both sides must have in common."""
+    return None if message.role == "assistant" else message

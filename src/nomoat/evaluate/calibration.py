@@ -227,10 +227,10 @@ def combine(
 
 def countable(votes: Sequence[Vote]) -> list[Vote]:
     """Votes between two models, the same voter on the same two answers once. A model against itself tells of the voter,
-    not of the judge."""
+    not of the judge; and where the voter went on talking, they judged more than the judge is shown."""
     seen: dict[object, Vote] = {}
     for vote in votes:
-        if vote.left_model != vote.right_model:
+        if vote.left_model != vote.right_model and vote.turns is None:
             seen.setdefault((vote.voter, vote.prompt_hash, _answers(vote)), vote)
     return list(seen.values())
 

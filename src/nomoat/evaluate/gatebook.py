@@ -124,7 +124,9 @@ def count_votes(
             continue
         if learned and not set(asked_keys(conversation_of(vote))[-1:]).isdisjoint(learned):
             continue
-        answers = frozenset({(vote.left_model, vote.left_answer), (vote.right_model, vote.right_answer)})
+        answers = frozenset(
+            {(vote.left_model, str(vote.said("left"))), (vote.right_model, str(vote.said("right")))}
+        )
         if (vote.voter, vote.prompt_hash, answers) in seen:
             continue
         seen.add((vote.voter, vote.prompt_hash, answers))

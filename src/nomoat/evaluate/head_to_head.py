@@ -125,4 +125,8 @@ def _missing(missed: int, probes: int, confidence: float) -> list[str]:
 
 
 def _letters(vote: Vote) -> int:
-    return len(vote.left_answer) + len(vote.right_answer)
+    """What there was to read."""
+    turns = vote.turns or []
+    return sum(
+        map(len, (vote.left_answer, vote.right_answer, *(text for turn in turns for text in turn.values())))
+    )

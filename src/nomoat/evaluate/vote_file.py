@@ -34,10 +34,10 @@ def preference_rows(votes: Iterable[VoteRow], *, undecided: bool) -> Iterator[di
     for vote in votes:
         known = {name: getattr(vote, name) for name in _FIELDS}
         if vote.verdict in ("left", "right") and vote.better is None:
-            answers = {"left": vote.left_answer, "right": vote.right_answer}
-            chosen, rejected = answers.pop(vote.verdict), answers.popitem()[1]
-            sides = {"chosen": _talk(vote, chosen), "rejected": _talk(vote, rejected)}
-            yield {**sides, **_tools(vote), "id": vote.id, "vote": known}
+            other: Side = "right" if vote.verdict == "left" else "left"
+            sides = {"chosen": vote.said(vote.verdict), "rejected": vote.said(other)}
+            talks = {name: [*vote.prompt["messages"], *said] for name, said in sides.items()}
+            yield {**talks, **_tools(vote), "id": vote.id, "vote": known}
         elif undecided:
             yield {"id": vote.id, "vote": known}
 
@@ -90,10 +90,6 @@ def read_lines(path: Path, parse: Callable[[str, str], Vote]) -> list[Vote]:
     return votes
 
 
-def _talk(vote: Vote, answer: str) -> list[dict[str, Any]]:
-    return [*vote.prompt["messages"], {"role": "assistant", "content": answer}]
-
-
 def _tools(said: VoteRow | RatingRow) -> dict[str, Any]:
     return {"tools": said.prompt["tools"]} if said.prompt.get("tools") else {}
 
@@ -134,6 +130,8 @@ def _expected(name: str) -> str:
         return "an object"
     if name == "seconds":
         return "a number, 0 or more, or null"
+    if name == "turns":
+        return 'null or a list of {"asked": text, "left": text, "right": text}'
     return "text, or null" if name in _MAY_BE_NULL else "text"
 
 
@@ -146,4 +144,12 @@ def _is_valid(name: str, value: object) -> bool:
         return value is None or (
             isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
         )
+    if name == "turns":
+        return value is None or (isinstance(value, list) and all(map(_is_turn, value)) and value != [])
     return isinstance(value, str) or (value is None and name in _MAY_BE_NULL)
+
+
+def _is_turn(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"asked", "left", "right"}:
+        return False
+    return all(isinstance(text, str) for text in value.values())

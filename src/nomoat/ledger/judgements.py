@@ -19,7 +19,7 @@ from nomoat.ledger.rows import ChampionRow, ChosenBy, Evidence, EvidenceRow, Jso
 from nomoat.ledger.schema import champions, evidence, votes
 
 Row = TypeVar("Row")
-_LATER = ("note", "better")
+_LATER = ("note", "better", "turns")
 
 
 class _Reader(Protocol):

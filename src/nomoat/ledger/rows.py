@@ -240,6 +240,19 @@ class Vote:
     better: Side | None = None
     """Of a probe, the side that is better by construction: one model wrote both answers, the other one to another
     prompt. A probe tells of the voter alone. None for all other votes."""
+    turns: list[Json] | None = None
+    """What was said after the first answers, which the vote is about too: {"asked", "left", "right"} each. None where
+    nothing was."""
+
+    def said(self, side: Side) -> list[Json]:
+        """All that one side says behind `prompt`, as messages: its answer, and each further turn of the two."""
+        told = [{"role": "assistant", "content": self.left_answer if side == "left" else self.right_answer}]
+        for turn in self.turns or ():
+            told += [
+                {"role": "user", "content": turn["asked"]},
+                {"role": "assistant", "content": turn[side]},
+            ]
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)

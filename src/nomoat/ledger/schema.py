@@ -208,6 +208,7 @@ votes = Table(
     Column("note", Text),
     Column("withdrawn_at", Text),
     Column("better", Text),
+    Column("turns", _JSON),
     CheckConstraint("verdict IN ('left', 'right', 'tie', 'both bad')", name="verdict"),
     CheckConstraint("source IN ('pool', 'typed')", name="source"),
     # a probe is of one model, so that no rating and no gate can take it for a battle between two

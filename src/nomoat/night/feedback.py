@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from nomoat.chat.conversation import Message
+from nomoat.chat.conversation import Conversation, Message
 from nomoat.data.prepare import answered
 from nomoat.data.readers import open_rows
 from nomoat.data.rows import ChatRow, PreferenceRow, RatingRow, Where
@@ -22,7 +22,7 @@ from nomoat.data.split import asked_keys, place
 from nomoat.errors import DataError
 from nomoat.evaluate.gatebook import LEARNED, conversation_of, sampled_keys
 from nomoat.ledger.feedback import standing_own_answers
-from nomoat.ledger.rows import OwnAnswerRow, VoteRow
+from nomoat.ledger.rows import OwnAnswerRow, Side, VoteRow
 from nomoat.ledger.store import Ledger
 from nomoat.night.evaluation import owners_prompts
 from nomoat.night.jobs import Folders, Job, Outcome, Report
@@ -32,6 +32,7 @@ from nomoat.night.stages import LEAST_HELD_OUT
 from nomoat.recipe import Recipe
 
 ROWS = "rows.jsonl"
+_SIDES: tuple[Side, Side] = ("left", "right")
 _HELD_OUT = "on held-out prompts"
 
 
@@ -84,7 +85,7 @@ def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | N
         if reason:
             left_out[reason] += 1
             continue
-        again = vote.voter, vote.prompt_hash, frozenset((vote.left_answer, vote.right_answer))
+        again = vote.voter, vote.prompt_hash, frozenset(str(vote.said(side)) for side in _SIDES)
         left_out["cast again"] += again in used
         used[again] = vote
     if not used:
@@ -155,22 +156,31 @@ def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | No
     """Why a vote teaches nothing."""
     if vote.better is not None:
         return "to check the voter"
-    if not set(never).isdisjoint(asked_keys(conversation_of(vote))):
+    if not set(never).isdisjoint(_asked(vote)):
         return _HELD_OUT
     if vote.verdict == "tie" or (vote.verdict == "both bad" and not rated):
         return "undecided"
-    if not vote.left_answer.strip() or not vote.right_answer.strip():
+    if not all(message["content"].strip() for side in _SIDES for message in vote.said(side)):
         return "on an empty answer"
     return None
 
 
 def _judged(vote: VoteRow, *, rated: bool) -> list[PreferenceRow | RatingRow]:
     where, prompt = Where("votes", vote.id), conversation_of(vote)
-    sides = {"left": (_says(vote.left_answer),), "right": (_says(vote.right_answer),)}
+    sides: dict[str, tuple[Message, ...]] = {
+        side: tuple(Message(**message) for message in vote.said(side)) for side in _SIDES
+    }
     if rated:
         return [RatingRow(where, prompt, answer, side == vote.verdict) for side, answer in sides.items()]
-    other = "right" if vote.verdict == "left" else "left"
-    return [PreferenceRow(where, prompt, sides[vote.verdict], sides[other])]
+    chosen, rejected = ("left", "right") if vote.verdict == "left" else ("right", "left")
+    return [PreferenceRow(where, prompt, sides[chosen], sides[rejected])]
+
+
+def _asked(said: VoteRow | OwnAnswerRow) -> list[str]:
+    """What it asks, in all its turns, as `asked_keys`: the same on both sides."""
+    later = [turn["asked"] for turn in said.turns or ()] if isinstance(said, VoteRow) else []
+    users = (Message("user", text) for text in later)
+    return asked_keys(Conversation((*conversation_of(said).messages, *users)))
 
 
 def _vote_json(row: PreferenceRow | RatingRow) -> dict[str, Any]:
@@ -217,7 +227,7 @@ def _feedback(
     meta = {
         kind: [one.id for one in used],
         "voters": dict(sorted(voters.items())),
-        "asked": sorted({key for one in used for key in asked_keys(conversation_of(one))}),
+        "asked": sorted({key for one in used for key in _asked(one)}),
         "left_out": {reason: count for reason, count in sorted(left_out.items()) if count},
     }
     return Feedback(kind, said + (f"; left out: {rest}" if rest else ""), tuple(rows), tuple(places), meta)

@@ -23,6 +23,7 @@ from nomoat.evaluate.battle import (
     Contestant,
     Draw,
     Question,
+    Turn,
     draw_question,
     draw_sides,
     draw_unlike,
@@ -115,21 +116,45 @@ class Arena:
         self._fill()
         return self._show(replace(battle, shown_at_s=time.monotonic()), voter)
 
-    async def ask(self, text: str, voter: str) -> AsyncGenerator[tuple[str, str] | Shown]:
-        """Both answers to what the voter typed: as much of each as may be shown, and the battle at last. Here no model
-        meets itself: it would be told by when its words come. Raises as `draw`."""
+    async def ask(self, text: str, voter: str) -> AsyncGenerator[Battle | Shown]:
+        """Both answers to what the voter typed, as far as they may be shown, and the battle to vote on at last. Here no
+        model meets itself: when its words come would tell. Raises as `draw`."""
         question = Question.typed(text)
         draw = draw_sides(*await asyncio.to_thread(self._pair, self._unvoted()), SAMPLING, self._chance)
         left, right = await self._halves(draw, question, question)
         shown_at_s = None
         async with aclosing(self._answers.write_both(left, right)) as steps:
-            async for step in steps:
+            async for left_text, right_text in steps:
                 shown_at_s = shown_at_s or time.monotonic()
-                yield step
+                yield Battle(question, draw, left_text, right_text, shown_at_s)
         battle = _battle(question, draw, left, right, shown_at_s or time.monotonic())
         if not battle.has_choice:
             raise _same_words()
         yield self._show(battle, voter)
+
+    async def go_on(self, shown_id: str, text: str, voter: str) -> AsyncGenerator[Battle | Shown]:
+        """What both answer to what the voter says next, as in `ask`; nothing where there is no typed battle to go on
+        with. Until then it cannot be voted on, and where it ends in an error it is as it was before.
+
+        Raises:
+            ApiError: a model cannot answer: the conversation may be too long.
+        """
+        shown = self.find(shown_id, voter)
+        if shown is None or not shown.battle.is_typed:
+            return
+        del self._shown[shown_id]
+        try:
+            battle = shown.battle
+            left, right = await self._halves(
+                battle.draw, *(battle.next_question(text, side) for side in _SIDES)
+            )
+            async with aclosing(self._answers.write_both(left, right)) as steps:
+                async for left_text, right_text in steps:
+                    yield battle.after(Turn(text, left_text, right_text))
+            shown = replace(shown, battle=battle.after(Turn(text, left.answer, right.answer)))
+        finally:
+            self._shown[shown_id] = shown
+        yield shown
 
     def find(self, shown_id: str, voter: str) -> Shown | None:
         """The battle that this voter has before them; None where they have voted on it, or it was never theirs."""

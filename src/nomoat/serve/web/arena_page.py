@@ -10,6 +10,7 @@ from typing import Any, final
 import gradio as gr
 
 from nomoat.errors import NomoatError
+from nomoat.evaluate.battle import Battle
 from nomoat.evaluate.head_to_head import head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteVerdict
@@ -17,13 +18,12 @@ from nomoat.serve.errors import ApiError
 from nomoat.serve.guard import key_of
 from nomoat.serve.http import log_fault
 from nomoat.serve.web.arena import Arena, Shown
-from nomoat.serve.web.arena_view import CONFIDENCE, diligence, leaderboard, pairings, question, told
+from nomoat.serve.web.arena_view import CONFIDENCE, diligence, leaderboard, pairings, question, side, told
 from nomoat.serve.web.look import nav
 from nomoat.serve.web.page import LATEX
 from nomoat.serve.web.view import cut
 
 Changes = dict[Any, Any]
-_NOTHING = "*(no text)*"
 _VERDICTS: dict[str, tuple[VoteVerdict, str]] = {
     "vote-left": ("left", "← Left is better"),
     "vote-tie": ("tie", "Tie"),
@@ -54,6 +54,7 @@ class Parts:
     told: Any
     box: Any
     ask: Any
+    go_on: Any
     next: Any
     standing: Any
     standings: Any
@@ -102,13 +103,16 @@ def _lay_out() -> Parts:
                 scale=1,
             )
             ask = gr.Button("Ask", elem_id="ask")
+            go_on = gr.Button("Go on", elem_id="go-on", interactive=False)
             following = gr.Button("Next", elem_id="next", variant="primary")
         gr.Markdown(
             "Keys: ← or a, → or b, t tie, x both bad, n next. Names are told with the vote.", elem_id="keys"
         )
     with gr.Tab("Standings", elem_id="standing") as standing:
         table = gr.HTML(elem_id="standings")
-    return Parts(shown_id, asked, left, right, ballot, note, said, box, ask, following, standing, table)
+    return Parts(
+        shown_id, asked, left, right, ballot, note, said, box, ask, go_on, following, standing, table
+    )
 
 
 def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
@@ -119,6 +123,7 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
     drawing = [on(page.load, acts.open, [parts.shown_id]), on(parts.next.click, acts.next, [parts.shown_id])]
     asked = [parts.shown_id, parts.box]
     asking = [on(event, acts.ask, asked, cancels=drawing) for event in (parts.ask.click, parts.box.submit)]
+    asking.append(on(parts.go_on.click, acts.go_on, asked))
     parts.next.click(None, cancels=asking)  # whoever does not want to see the end may go on
     for button, (verdict, _) in zip(parts.ballot, _VERDICTS.values(), strict=True):
         on(button.click, acts.voting(verdict), [parts.shown_id, parts.note])
@@ -160,12 +165,23 @@ class Acts:
         try:
             async with aclosing(self._arena.ask(text, self._voter(request))) as steps:
                 async for step in steps:
-                    if isinstance(step, Shown):
-                        yield self._battle(step) | self._entry(True, "")
-                    else:
-                        yield self._so_far(*step)
+                    yield self._step(step)
         except (NomoatError, ApiError) as error:
             yield self._failed(error)
+
+    async def go_on(self, shown_id: str, text: str, request: gr.Request) -> AsyncGenerator[Changes]:
+        """Say something more to both of a typed battle; the vote is about all of it then."""
+        shown = self._arena.find(shown_id or "", self._voter(request))
+        if shown is None or not text.strip():
+            return
+        yield self._ballot(False) | self._entry(False) | {self._parts.told: "Both are answering …"}
+        try:
+            async with aclosing(self._arena.go_on(shown.id, text, shown.voter)) as steps:
+                async for step in steps:
+                    yield self._step(step)
+        except (NomoatError, ApiError) as error:
+            log_fault(error)
+            yield self._battle(shown) | {self._parts.told: f"Not answered: {error}"}
 
     def voting(self, verdict: VoteVerdict) -> Callable[..., Any]:
         """What the button of a verdict does."""
@@ -200,10 +216,11 @@ class Acts:
         parts, battle = self._parts, shown.battle
         opened = self._ballot(True) | self._entry(True)
         return opened | {
+            parts.go_on: gr.update(interactive=battle.is_typed),
             parts.shown_id: shown.id,
             parts.question: cut(question(battle.question.conversation)),
-            parts.left: cut(battle.left_answer) or _NOTHING,
-            parts.right: cut(battle.right_answer) or _NOTHING,
+            parts.left: cut(side(battle, "left")),
+            parts.right: cut(side(battle, "right")),
             parts.told: "",
             parts.note: "",
         }
@@ -216,8 +233,10 @@ class Acts:
             parts.told: "Both are answering …",
         }  # fmt: skip
 
-    def _so_far(self, left: str, right: str) -> Changes:
-        return {self._parts.left: cut(left), self._parts.right: cut(right)}
+    def _step(self, step: Battle | Shown) -> Changes:
+        if isinstance(step, Shown):
+            return self._battle(step) | self._entry(True, "")
+        return {self._parts.left: cut(side(step, "left")), self._parts.right: cut(side(step, "right"))}
 
     def _failed(self, error: Exception) -> Changes:
         log_fault(error)
@@ -228,4 +247,6 @@ class Acts:
         return {box: gr.update(*text, interactive=is_open), ask: gr.update(interactive=is_open)}
 
     def _ballot(self, is_open: bool) -> Changes:
-        return {button: gr.update(interactive=is_open) for button in self._parts.ballot}
+        """Whoever may not vote may not go on either."""
+        closed = {} if is_open else {self._parts.go_on: gr.update(interactive=False)}
+        return closed | {button: gr.update(interactive=is_open) for button in self._parts.ballot}

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from nomoat.chat.conversation import Conversation
+from nomoat.evaluate.battle import Battle
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.head_to_head import Pairing, Voter
 from nomoat.evaluate.standings import Standing, anchor_of
-from nomoat.ledger.rows import Vote
+from nomoat.ledger.rows import Side, Vote
 
 CONFIDENCE = 0.95
+_NOTHING = "*(no text)*"
 _SAID = {"left": "the left one", "right": "the right one", "tie": "a tie", "both bad": "both bad"}
 
 
@@ -21,6 +23,13 @@ def question(conversation: Conversation) -> str:
     if len(messages) == 1:
         return messages[0].content
     return "\n\n".join(f"**{message.role}**: {message.content}" for message in messages)
+
+
+def side(battle: Battle, which: Side) -> str:
+    """One side as markdown, with what it was asked after its first answer."""
+    first, *later = battle.said(which)
+    said = [f"**you**: {one.content}" if one.role == "user" else one.content for one in later]
+    return "\n\n".join([first.content or _NOTHING, *(text or _NOTHING for text in said)])
 
 
 def told(vote: Vote) -> str:

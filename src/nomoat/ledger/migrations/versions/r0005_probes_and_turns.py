@@ -1,4 +1,4 @@
-"""Probes: battles whose better side is known, which tell whether a voter reads."""
+"""Probes: battles whose better side is known, which tell whether a voter reads. And battles of several turns."""
 
 from __future__ import annotations
 
@@ -15,3 +15,4 @@ def upgrade() -> None:
         name=op.f("ck_votes_better"),
     )
     op.add_column("votes", sa.Column("better", sa.Text(), better))
+    op.add_column("votes", sa.Column("turns", sa.JSON()))
