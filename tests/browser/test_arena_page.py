@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from browser.conftest import Worded
 from helpers.serving import Running, serving, wait_until
 from helpers.workspaces import ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
-from nomoat.engine.request import Ending, Piece, Request
 from nomoat.ledger.rows import Sample, VoteRow
 from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena import Votes
@@ -25,18 +24,6 @@ NAMES = ("gen-0002", "gen-0001")
 SCOPES = {"ada": frozenset({"vote"}), "chatter": frozenset({"chat"})}
 LOCKED = "#vote-left[disabled]"
 OPEN = "#vote-left:not([disabled])"
-
-
-class Worded(EchoEngine):
-    """Echoes with a word of its own in front, and the seed."""
-
-    def __init__(self, word: str) -> None:
-        super().__init__(n_ctx=4096)
-        self._word = word
-
-    def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
-        prompt = f"{self._word} {request.sampling.seed} ".encode() + bytes(request.prompt)
-        return super().answer(replace(request, prompt=tuple(prompt)), take)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select, update
 
 from nomoat.errors import LedgerError, nearest
 from nomoat.ledger.clock import now_iso
@@ -40,6 +40,14 @@ def add_rating(ledger: Ledger, rating: Rating) -> int:
     """Keep a thumb and give its number. An earlier one of the same voter on the same answer counts no more."""
     with ledger.transaction(writes=True) as connection:
         return _insert(connection, ratings, asdict(rating))
+
+
+def take_back_rating(ledger: Ledger, rating: Rating) -> None:
+    """Take back what this voter has said of this answer, up or down."""
+    same = ("voter", "model", "prompt_hash", "answer")
+    which = and_(*(ratings.c[name] == getattr(rating, name) for name in same))
+    with ledger.transaction(writes=True) as connection:
+        _withdraw(connection, ratings, which, erase=False)
 
 
 def standing_ratings(ledger: Ledger) -> list[RatingRow]:
