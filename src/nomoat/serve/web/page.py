@@ -72,9 +72,7 @@ def _lay_out(*, demands_key: bool) -> Parts:
         talk = _chatbot("talk", "The chosen model", editable="user")
         beside = _chatbot("beside", "The base", visible=False)
     with gr.Column(elem_id="choice", visible=False) as choice:
-        earlier = gr.Markdown(
-            elem_id="earlier", sanitize_html=True, max_height="24dvh", latex_delimiters=LATEX
-        )
+        earlier = gr.Markdown(elem_id="earlier", sanitize_html=True, latex_delimiters=LATEX)
         with gr.Row(elem_id="which"):
             newer_better = gr.Button("The new answer is better", elem_id="newer-better", size="sm")
             earlier_better = gr.Button("The one before is better", elem_id="earlier-better", size="sm")
