@@ -1,14 +1,14 @@
-"""What learning from people's and programs' judgements adds to fine-tuning: DPO, GRPO and best of n after `sft`, on the
-embedded base, each over some seeds.
+"""What learning from people's and programs' judgements adds to fine-tuning: DPO, GRPO, RLOO against a
+reward model and best of n after `sft`, on the embedded base, each over some seeds.
 
     python bench/learning.py --workspace DIR [--method NAME ...] [--seeds 1 2 3] [--prompts 300] [--threads 1]
                              [--set KEY=VALUE ...] [--json FILE] [--plot FILE]
 
 One `sft` on the starter data; from it every method learns with the embedded prompts and their checks, by the product's
-own stages at its defaults, but for what METHODS says. The judge is held-out prompts that the starter generator makes
-afresh and no stage has seen; answers are greedy. Prints pass rates and their difference to `sft` with a 95% interval:
-the mean of the seeds for each prompt, paired with `sft`'s, bootstrapped over prompts. What is in the workspace already
-is not done again. Minutes are of one core.
+own stages at its defaults, but for what METHODS says; the reward model learns from the pairs that DPO learns from. The
+judge is held-out prompts that the starter generator makes afresh and no stage has seen; answers are greedy. Prints pass
+rates and their difference to `sft` with a 95% interval: the mean of the seeds for each prompt, paired with `sft`'s,
+bootstrapped over prompts. What is in the workspace already is not done again. Minutes are of one core.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from nomoat.night.stages import ADAPTER
 METHODS: dict[str, list[str]] = {
     "dpo": ["prefer.loss_type=sigmoid"],
     "grpo": ["reinforce.method=grpo"],
+    "rloo": ["reinforce.method=rloo", "reinforce.rewards=[{kind: reward_model}]"],
     "best_of_n": ["reinforce.method=best_of_n"],
 }
 """Overrides of the recipe that make a method."""
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=300, help="fresh prompts")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="of data, sft, prefer or reinforce"
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="of data, sft, prefer, reward or reinforce"
     )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)

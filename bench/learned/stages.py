@@ -19,7 +19,9 @@ from nomoat.night.recipes import (
     resolve_learning_rate,
     resolve_preference_rate,
     resolve_reinforcement_rate,
+    resolve_reward_rate,
 )
+from nomoat.night.sampling import PAIRS
 from nomoat.night.sources import find_sources
 from nomoat.night.stages import ADAPTER, MODEL
 from nomoat.recipe_file import load_recipe
@@ -90,10 +92,13 @@ class House:
         """Train with one method and seed; what an earlier call did is not done again."""
         asked: list[float] = []
         progress = [0.0]
-        orders = self.orders([*words, f"seed={seed}"], lambda: bool(asked) and progress[0] >= asked[0])
         clock = time.process_time()
+        words = [*words, f"seed={seed}"]
+        if any("reward_model" in word for word in words):  # it learns from the same pairs as dpo
+            sampled = self._sampled(self.orders(["prefer.loss_type=sigmoid", f"seed={seed}"]), begun)
+            words.append(f"reward.train={sampled.path / PAIRS}")
+        job = self._job(self.orders(words, lambda: bool(asked) and progress[0] >= asked[0]), begun)
         run = Run(method, seed)
-        job = self._job(orders, begun, run)
         kept = self.workspace / f"{method}-{seed}-{job.key[:12]}.json"
         if kept.exists():
             run = Run(**json.loads(kept.read_text()))
@@ -126,21 +131,29 @@ class House:
             atomic_write(kept, json.dumps(asdict(run)).encode())
         return run
 
-    def _job(self, orders: Orders, begun: Begun, run: Run) -> Job:
+    def _job(self, orders: Orders, begun: Begun) -> Job:
         """The stage that trains, with what comes before it done."""
         base, store = begun.base, self.store
-        if orders.recipe.reinforce is not None:
-            rate, _ = resolve_reinforcement_rate(orders.recipe, base.width)
-            prompts = make_once(store, orders.prompts(base))
-            return orders.reinforce(base, prompts, begun.data, begun.sft, None, rate, lambda: None, "auto")
-        rate, _ = resolve_preference_rate(orders.recipe, base.width)
-        serve = orders.recipe.quantize.serve
-        merged = make_once(store, orders.merge(base, begun.data, begun.sft))
+        if orders.recipe.reinforce is None:
+            rate, _ = resolve_preference_rate(orders.recipe, base.width)
+            judged = make_once(store, orders.judgements(base, self._sampled(orders, begun)))
+            return orders.prefer(base, judged, begun.sft, rate, lambda: None, "auto")
+        scorer = None
+        if orders.recipe.reward is not None:
+            rate, _ = resolve_reward_rate(orders.recipe, base.width)
+            compared = make_once(store, orders.comparisons(base))
+            scorer = make_once(store, orders.reward(base, compared, rate, lambda: None, "auto"))
+        rate, _ = resolve_reinforcement_rate(orders.recipe, base.width)
+        prompts = make_once(store, orders.prompts(base))
+        return orders.reinforce(base, prompts, begun.data, begun.sft, scorer, rate, lambda: None, "auto")
+
+    def _sampled(self, orders: Orders, begun: Begun) -> Artifact:
+        """Answers of what `sft` has made, judged by the checks of their prompts."""
+        store, serve = self.store, orders.recipe.quantize.serve
+        merged = make_once(store, orders.merge(begun.base, begun.data, begun.sft))
         files = make_once(store, orders.quantize(merged.path / MODEL, merged.id, "sft", (serve,)))
         gguf = files.path / f"sft-{serve}.gguf"
-        sampled = make_once(store, orders.sample(merged.path / MODEL, files, gguf))
-        judged = make_once(store, orders.judgements(base, sampled))
-        return orders.prefer(base, judged, begun.sft, rate, lambda: None, "auto")
+        return make_once(store, orders.sample(merged.path / MODEL, files, gguf))
 
 
 def make_once(

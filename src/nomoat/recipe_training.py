@@ -105,9 +105,10 @@ class Prefer(Optimiser):
     answers each of them `samples` times, and answers that pass all checks are preferred to those that do not. Where
     neither is given and `data.train` is the starter data: its own prompts."""
     votes: Literal["only"] | bool = True
-    """Learn from the ledger's blind votes too, where there are any: the better answer is preferred to the other, ties
-    and votes on held-out prompts teach nothing. `only` takes nothing else, and leaves this stage out of a night that
-    has too few of them yet. With `loss_type: kto` and no pairs beside, "both bad" is two bad answers."""
+    """Learn from the ledger's votes too, where there are any: the better answer is preferred to the other, and so is an
+    answer with a thumb up to one with a thumb down. Ties and votes on held-out prompts teach nothing. `only` takes
+    nothing else, and leaves this stage out of a night that has too few of them yet. With `loss_type: kto` and no pairs
+    beside, every thumb counts, and "both bad" is two bad answers."""
     samples: Annotated[int, Field(ge=2)] = 4
     """Answers to each of `prompts`."""
     temperature: Positive = 1.0

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import playwright.sync_api as playwright_api
 import pytest
 
 from helpers.serving import Running, serving
+from helpers.workspaces import ledger_path
 from nomoat.engine.echo import EchoEngine
+from nomoat.engine.request import Ending, Piece, Request
+from nomoat.serve.web.arena import Votes
 
 _FLAGS = [
     "--no-sandbox",
@@ -38,6 +42,18 @@ class Gate:
             assert self.open.wait(20)
 
 
+class Worded(EchoEngine):
+    """Echoes with a word of its own in front, and the seed."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(n_ctx=4096)
+        self._word = word
+
+    def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
+        prompt = f"{self._word} {request.sampling.seed} ".encode() + bytes(request.prompt)
+        return super().answer(replace(request, prompt=tuple(prompt)), take)
+
+
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
@@ -49,12 +65,17 @@ def chats_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def running(gate: Gate, chats_folder: Path) -> Iterator[Running]:
-    """Models: champion (gen-0002), gen-0001, base, and slow, which the gate holds."""
+def running(gate: Gate, chats_folder: Path, tmp_path: Path) -> Iterator[Running]:
+    """Models: champion (gen-0002), gen-0001, base, dice, which says its seed, and slow, which the gate holds."""
     openers = {name: lambda: EchoEngine(n_ctx=2**22) for name in ("gen-0002", "gen-0001", "base")}
     openers["slow"] = lambda: EchoEngine(n_ctx=2**22, before_piece=gate)
+    openers["dice"] = lambda: Worded("Dice")
     with serving(
-        openers, aliases={"champion": "gen-0002"}, chats_folder=chats_folder, most_bytes=2**24
+        openers,
+        aliases={"champion": "gen-0002"},
+        chats_folder=chats_folder,
+        most_bytes=2**24,
+        votes=Votes(ledger_path(tmp_path), lambda key: key or "owner"),
     ) as found:
         yield found
         gate.open.set()

@@ -6,7 +6,6 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from browser.conftest import Worded
 from helpers.serving import Running, serving, wait_until
 from helpers.workspaces import ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
@@ -25,29 +25,26 @@ from nomoat.serve.web.arena import Votes
 
 NAMES = ("gen-0002", "gen-0001")
 SCOPES = {"ada": frozenset({"vote"}), "chatter": frozenset({"chat"})}
-HELD = b"one two"
 LOCKED = "#vote-left[disabled]"
 OPEN = "#vote-left:not([disabled])"
 
 
-class Worded(EchoEngine):
-    """Echoes with a word of its own in front, and the seed. What is `HELD` it goes on with when `waits` is over."""
+class Hesitant(Worded):
+    """Says three words to a prompt with "two" in it, and the rest when it may go on."""
 
-    def __init__(self, word: str, waits: threading.Event | None = None) -> None:
-        super().__init__(n_ctx=4096)
-        self._word = word
-        self._waits = waits
+    def __init__(self, word: str, may_go_on: threading.Event) -> None:
+        super().__init__(word)
+        self._may_go_on = may_go_on
 
     def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
-        prompt = f"{self._word} {request.sampling.seed} ".encode() + bytes(request.prompt)
         pieces = count(1)
 
         def held(piece: Piece) -> bool:
-            if self._waits is not None and HELD in prompt and next(pieces) == 4:
-                self._waits.wait(20)
+            if b"two" in bytes(request.prompt) and next(pieces) == 4:
+                self._may_go_on.wait(20)
             return take(piece)
 
-        return super().answer(replace(request, prompt=tuple(prompt)), held)
+        return super().answer(request, held)
 
 
 @pytest.fixture
@@ -78,12 +75,9 @@ def arena_server(
     self_share: float = 0.0,
     probe_share: float = 0.0,
     scopes_of: Any = None,
-    pear_waits: threading.Event | None = None,
+    pear: Callable[[], Worded] = lambda: Worded("Pear"),
 ) -> Any:
-    openers: dict[str, Any] = {
-        "gen-0002": lambda: Worded("Plum"),
-        "gen-0001": lambda: Worded("Pear", pear_waits),
-    }
+    openers: dict[str, Any] = {"gen-0002": lambda: Worded("Plum"), "gen-0001": pear}
     return serving(
         openers,
         aliases={"champion": "gen-0001"},
@@ -298,7 +292,7 @@ def test_a_probe_is_told_by_nothing_but_its_answers_until_the_vote(browser: Any,
 
 def test_typed_prompts_stream_in_step_and_may_be_gone_on_with(browser: Any, ledger: Path) -> None:
     words, more = "one two three four five six", threading.Event()
-    with arena_server(ledger, pear_waits=more) as running:
+    with arena_server(ledger, pear=lambda: Hesitant("Pear", more)) as running:
         voter = Voter(browser, running)
         page = voter.page
         voter.sees_battle()

@@ -13,7 +13,12 @@ from playwright.sync_api import expect
 
 from browser.conftest import Gate
 from helpers.serving import Running, serving, wait_until
+from helpers.workspaces import ledger_path
 from nomoat.engine.echo import EchoEngine
+from nomoat.ledger.feedback import standing_ratings
+from nomoat.ledger.rows import RatingRow
+from nomoat.ledger.store import Ledger
+from nomoat.serve.web.arena import Votes
 from nomoat.serve.web.attach import MOST_FILE_BYTES
 
 BOX = "#box textarea"
@@ -72,6 +77,11 @@ def reader(browser: Any, running: Running) -> Any:
 
 def kept(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in folder.glob("*.json")]
+
+
+def thumbs(workspace: Path) -> list[RatingRow]:
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        return standing_ratings(ledger)
 
 
 def answered_by(folder: Path) -> list[str]:
@@ -191,6 +201,58 @@ def test_system_prompt_sampling_and_the_base_beside(reader: Reader, chats_folder
     assert chat["turns"][0]["base"]["model"] == "base"
 
 
+def test_thumbs_are_kept_until_they_are_taken_back(
+    reader: Reader, chats_folder: Path, tmp_path: Path
+) -> None:
+    page = reader.page
+    reader.told("first")
+    reader.told("second")
+    expect(page.locator("#talk button[title='Like']")).to_have_count(2)
+    clicks = (("Like", "Liked", ["up"]), ("Dislike", "Disliked", ["down"]), ("Disliked", "Dislike", []))
+    for button, becomes, verdicts in clicks:
+        page.locator(f"#talk button[title='{button}']").last.click()
+        wait_until(lambda verdicts=verdicts: [r.verdict for r in thumbs(tmp_path)] == verdicts)
+        expect(page.locator(f"#talk button[title='{becomes}']").last).to_be_visible()
+    expect(page.locator("#talk button[title='Dislike']")).to_have_count(2)
+    page.locator("#talk button[title='Like']").first.click()
+    wait_until(lambda: len(thumbs(tmp_path)) == 1)
+    (row,) = thumbs(tmp_path)
+    assert (row.voter, row.model_name, row.verdict, row.answer) == ("owner", "gen-0002", "up", "first")
+    assert row.prompt == {"messages": [{"role": "user", "content": "first"}]}
+    (chat,) = kept(chats_folder)
+    assert [turn["answer"]["thumb"] for turn in chat["turns"]] == ["up", None]
+    assert reader.faults == []
+
+
+def test_of_two_answers_the_better_one_stays(reader: Reader, chats_folder: Path, tmp_path: Path) -> None:
+    page = reader.page
+    reader.pick("dice")
+    reader.told("Throw")
+    (before,) = reader.answers()
+    assert page.locator("#choice").is_hidden()
+
+    page.click("#talk button[aria-label='Retry']")
+    page.wait_for_selector("#earlier-better")
+    (after,) = reader.answers()
+    assert before in page.inner_text("#earlier")
+    assert after != before
+    page.click("#earlier-better")
+    page.wait_for_selector("#choice", state="hidden")
+    assert reader.answers() == [before]
+    found = {row.answer: row.verdict for row in thumbs(tmp_path)}
+    assert found == {before: "up", after: "down"}
+
+    page.click("#talk button[aria-label='Retry']")
+    page.wait_for_selector("#equal")
+    page.reload()  # the question is not lost
+    page.click("#equal")
+    page.wait_for_selector("#choice", state="hidden")
+    assert len(thumbs(tmp_path)) == 2
+    (chat,) = kept(chats_folder)
+    assert (chat["turns"][0]["earlier"], chat["turns"][0]["answer"]["thumb"]) == (None, None)
+    assert reader.faults == []
+
+
 def test_text_files_become_part_of_the_message(reader: Reader, chats_folder: Path) -> None:
     page = reader.page
     page.fill(BOX, "What is this?")
@@ -301,6 +363,7 @@ def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> No
         {"echo": EchoEngine},
         scopes_of=lambda key: frozenset({"chat"}) if key == "right" else frozenset(),
         chats_folder=tmp_path,
+        votes=Votes(ledger_path(tmp_path), lambda key: key),
     ) as running:
         context = browser.new_context()
         page = context.new_page()
@@ -319,6 +382,8 @@ def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> No
                 "document.querySelector('#talk .bot.message')?.innerText.trim() == 'hello'"
             )
             assert page.evaluate("document.cookie") == ""
+            page.click("#talk button[title='Like']")
+            expect(page.locator("body")).to_contain_text("this key lacks the scope vote")
             page.click("#leave")
             page.wait_for_selector("#key")
             page.goto(f"{running.url}/app/")

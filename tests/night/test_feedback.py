@@ -16,9 +16,12 @@ from nomoat.data.split import asked_keys
 from nomoat.errors import DataError
 from nomoat.evaluate.gatebook import learned_prompts
 from nomoat.ledger.artifacts import HOUSE
-from nomoat.ledger.feedback import add_own_answer, withdraw_voter
-from nomoat.ledger.rows import Vote
-from nomoat.night.feedback import ROWS
+from nomoat.ledger.canonical import canonical_key
+from nomoat.ledger.feedback import add_own_answer, add_rating, withdraw_voter
+from nomoat.ledger.rows import Rating, Thumb, Vote
+from nomoat.night.feedback import ROWS, Feedback, find_votes
+from nomoat.night.sources import find_sources
+from nomoat.recipe import Recipe
 
 KEYS = ("prefer.max_seq_len=96", "prefer.tokens_per_step=512", "prefer.max_steps=4", "sft.max_steps=2")
 FRUITS = ("fig", "plum", "pear", "lime")
@@ -123,6 +126,51 @@ def test_votes_are_learned_from_with_where_they_came_from(words: tuple[str, ...]
     run(tmp_path, *words, watcher=third)
     assert dict(third.stages)["prefer"] == "done"
     assert {row["voter"] for row in rows_of(tmp_path, "votes")[-1]} == {"ada"}
+
+
+def thumb(asked: str, answer: str, verdict: Thumb, voter: str = "ada") -> Rating:
+    prompt = {"messages": [{"role": "user", "content": asked}]}
+    key = canonical_key(prompt)
+    return Rating(
+        voter=voter,
+        verdict=verdict,
+        model="m/1",
+        model_name="gen-0001",
+        prompt_hash=key,
+        prompt=prompt,
+        answer=answer,
+    )
+
+
+def test_thumbs_are_pairs_where_one_is_up_and_one_down_and_ratings_to_kto(tmp_path: Path) -> None:
+    said = [
+        thumb("Which?", "A fig.", "up"),
+        thumb("Which?", "A plum.", "down"),
+        thumb("Which?", "A pear.", "down"),
+        thumb("Which?", "A lime.", "down", voter="bob"),
+        thumb("Alone?", "Yes.", "up"),
+        thumb("Empty?", " ", "up"),
+    ]
+
+    def found(loss_type: str) -> Feedback | None:
+        recipe = Recipe.model_validate({"prefer": {"loss_type": loss_type, "votes": "only"}})
+        with ledger_of(tmp_path) as ledger:
+            return find_votes(recipe, find_sources(recipe, tmp_path), ledger)
+
+    with ledger_of(tmp_path) as ledger:
+        for one in said:
+            add_rating(ledger, one)
+    pairs, rated = found("sigmoid"), found("kto")
+    assert pairs is not None
+    assert rated is not None
+    told = [
+        (row["chosen"][0]["content"], row["rejected"][0]["content"], row["ratings"]) for row in pairs.rows
+    ]
+    assert told == [("A fig.", "A plum.", [1, 2]), ("A fig.", "A pear.", [1, 3])]
+    left_out = "1 on an empty answer, 2 with no other to compare with"
+    assert pairs.said == f"3 thumbs to learn from (3 ada's); left out: {left_out}"
+    assert pairs.meta["ratings"] == [1, 2, 3]
+    assert [row["label"] for row in rated.rows] == [True, False, False, False, True]
 
 
 PATH = ("merge", "prefer", "judgements", "votes")

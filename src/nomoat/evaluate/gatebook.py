@@ -10,7 +10,7 @@ from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.data.split import asked_keys
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
-from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Vote, VoteRow
+from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
 _DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
@@ -135,8 +135,8 @@ def count_votes(
     return Tally("votes", wins, losses, ties)
 
 
-def conversation_of(said: Vote | OwnAnswerRow) -> Conversation:
-    """What a vote or an own answer is about."""
+def conversation_of(said: Vote | OwnAnswerRow | Rating) -> Conversation:
+    """What a vote, an own answer or a thumb is about."""
     where = f"what {said.voter} said"
     return Conversation(
         parse_messages(said.prompt["messages"], where), parse_tools(said.prompt.get("tools"), where)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select, update
 
 from nomoat.errors import LedgerError, nearest
 from nomoat.ledger.clock import now_iso
@@ -23,8 +23,8 @@ _ERASED: dict[Table, dict[str, Any]] = {
     ratings: {**_NOTHING, "answer": ""},
     own_answers: {**_NOTHING, "answer": ""},
 }
-_LEARNED = {"votes": votes, "own_answers": own_answers}
-"""Kinds of artifacts whose meta lists the numbers of rows under its kind."""
+_LEARNED = {"votes": votes, "ratings": ratings, "own_answers": own_answers}
+"""What the meta of artifacts of the kinds `votes` and `own_answers` lists the numbers of, by its key there."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ def add_rating(ledger: Ledger, rating: Rating) -> int:
     """Keep a thumb and give its number. An earlier one of the same voter on the same answer counts no more."""
     with ledger.transaction(writes=True) as connection:
         return _insert(connection, ratings, asdict(rating))
+
+
+def take_back_rating(ledger: Ledger, rating: Rating) -> None:
+    """Take back what this voter has said of this answer, up or down."""
+    same = ("voter", "model", "prompt_hash", "answer")
+    which = and_(*(ratings.c[name] == getattr(rating, name) for name in same))
+    with ledger.transaction(writes=True) as connection:
+        _withdraw(connection, ratings, which, erase=False)
 
 
 def standing_ratings(ledger: Ledger) -> list[RatingRow]:
@@ -83,7 +91,9 @@ def remains(ledger: Ledger) -> list[str]:
             for kind, table in _LEARNED.items()
         }
         rows = connection.execute(select(artifacts).where(artifacts.c.kind.in_(gone))).all()
-        holders = [row.id for row in rows if not gone[row.kind].isdisjoint(row.meta[row.kind])]
+        holders = [
+            row.id for row in rows if any(not gone[key].isdisjoint(row.meta.get(key, ())) for key in gone)
+        ]
         made = select(artifact_inputs.c.artifact_id).where(artifact_inputs.c.input_id.in_(holders))
         query = select(artifacts.c.path).where(artifacts.c.id.in_(holders) | artifacts.c.id.in_(made))
         return sorted(connection.execute(query).scalars())

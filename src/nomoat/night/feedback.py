@@ -1,7 +1,7 @@
-"""What a night learns from the ledger: votes as judged answers, own answers as conversations.
+"""What a night learns from the ledger: votes and thumbs as judged answers, own answers as conversations.
 
 Each becomes an artifact that its rows alone name: a night with new votes trains anew, one without is done at once. Its
-meta says which votes they are, whose, and what they ask, so that the gate never counts a vote on such a prompt.
+meta says which they are, whose, and what they ask, so that the gate never counts a vote on such a prompt.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from nomoat.data.rows import ChatRow, PreferenceRow, RatingRow, Where
 from nomoat.data.split import asked_keys, place
 from nomoat.errors import DataError
 from nomoat.evaluate.gatebook import LEARNED, conversation_of, sampled_keys
-from nomoat.ledger.feedback import standing_own_answers
+from nomoat.ledger.feedback import standing_own_answers, standing_ratings
 from nomoat.ledger.rows import OwnAnswerRow, Side, VoteRow
+from nomoat.ledger.rows import RatingRow as Thumbed
 from nomoat.ledger.store import Ledger
 from nomoat.night.evaluation import owners_prompts
 from nomoat.night.jobs import Folders, Job, Outcome, Report
@@ -33,7 +34,7 @@ from nomoat.recipe import Recipe
 
 ROWS = "rows.jsonl"
 _SIDES: tuple[Side, Side] = ("left", "right")
-_HELD_OUT = "on held-out prompts"
+_HELD_OUT, _EMPTY = "on held-out prompts", "on an empty answer"
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,15 @@ def _write(folders: Folders, _report: Report, *, text: str, meta: dict[str, Any]
 
 
 def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | None:
-    """The votes that `prefer` learns from: those that its loss can use, on prompts that no suite holds out. None where
-    the recipe wants none, or there are none.
+    """The votes and thumbs that `prefer` learns from: those that its loss can use, on prompts that no suite holds out.
+    None where the recipe wants none, or there are none.
 
-    They are pairs; to `kto`, where its files hold no pairs, two rated answers each, and "both bad" is two bad ones.
-    Whoever voted twice on the same two answers is heard once, with what was said last.
+    Votes are pairs, and so are a thumb up and one down of the same person for the same prompt. To `kto`, where its
+    files hold no pairs, each thumb is a rated answer, each vote two, and "both bad" two bad ones. Whoever voted twice
+    on the same two answers is heard once, with what was said last.
     """
-    section, cast = recipe.prefer, ledger.judgements.votes()
-    if section is None or not section.votes or not cast:
+    section, cast, thumbs = recipe.prefer, ledger.judgements.votes(), standing_ratings(ledger)
+    if section is None or not section.votes or not (cast or thumbs):
         return None
     rated = section.loss_type == "kto" and not sources.asked and not _hold_pairs(sources.prefer)
     never, left_out = _held_out_keys(sources, ledger), Counter[str]()
@@ -88,15 +90,21 @@ def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | N
         again = vote.voter, vote.prompt_hash, frozenset(str(vote.said(side)) for side in _SIDES)
         left_out["cast again"] += again in used
         used[again] = vote
-    if not used:
+    heard = _usable_thumbs(thumbs, never, left_out, rated=rated)
+    found = [
+        (row, {"vote": vote.id, "voter": vote.voter})
+        for vote in used.values()
+        for row in _judged(vote, rated=rated)
+    ]
+    found += _of_thumbs(heard, rated=rated)
+    if not found:
         return None
     by_prompt = recipe.data.split_by == "prompt"
-    found = [(vote, row) for vote in used.values() for row in _judged(vote, rated=rated)]
     return _feedback(
         LEARNED[0],
-        [_vote_json(row) | {"vote": vote.id, "voter": vote.voter} for vote, row in found],
-        [place(_answered(row).prompt_hash() if by_prompt else row.content_hash()) for _, row in found],
-        list(used.values()),
+        [_vote_json(row) | source for row, source in found],
+        [place(_answered(row).prompt_hash() if by_prompt else row.content_hash()) for row, _ in found],
+        [*used.values(), *heard],
         left_out,
     )
 
@@ -161,8 +169,51 @@ def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | No
     if vote.verdict == "tie" or (vote.verdict == "both bad" and not rated):
         return "undecided"
     if not all(message["content"].strip() for side in _SIDES for message in vote.said(side)):
-        return "on an empty answer"
+        return _EMPTY
     return None
+
+
+def _usable_thumbs(
+    thumbs: Sequence[Thumbed], never: Collection[str], left_out: Counter[str], *, rated: bool
+) -> list[Thumbed]:
+    """Those that teach something. Without ratings to learn from, one alone on its prompt does not."""
+    found = []
+    for one in thumbs:
+        if not set(never).isdisjoint(asked_keys(conversation_of(one))):
+            left_out[_HELD_OUT] += 1
+        elif not one.answer.strip():
+            left_out[_EMPTY] += 1
+        else:
+            found.append(one)
+    if rated:
+        return found
+    paired = [one for one in found if any(_is_pair(one, other) or _is_pair(other, one) for other in found)]
+    left_out["with no other to compare with"] += len(found) - len(paired)
+    return paired
+
+
+def _is_pair(up: Thumbed, down: Thumbed) -> bool:
+    """Whether the first answer is better than the second, as the same person says."""
+    same = (up.voter, up.prompt_hash) == (down.voter, down.prompt_hash)
+    return same and (up.verdict, down.verdict) == ("up", "down") and up.answer != down.answer
+
+
+def _of_thumbs(
+    thumbs: Sequence[Thumbed], *, rated: bool
+) -> list[tuple[PreferenceRow | RatingRow, dict[str, Any]]]:
+    """Their rows, each with where it came from."""
+    found: list[tuple[PreferenceRow | RatingRow, dict[str, Any]]] = []
+    for one in thumbs:
+        where, asked, said = Where("thumbs", one.id), conversation_of(one), (_says(one.answer),)
+        source = {"voter": one.voter}
+        if rated:
+            found.append((RatingRow(where, asked, said, one.verdict == "up"), source | {"ratings": [one.id]}))
+            continue
+        for other in thumbs:
+            if _is_pair(one, other):
+                row = PreferenceRow(where, asked, said, (_says(other.answer),))
+                found.append((row, source | {"ratings": [one.id, other.id]}))
+    return found
 
 
 def _judged(vote: VoteRow, *, rated: bool) -> list[PreferenceRow | RatingRow]:
@@ -176,7 +227,7 @@ def _judged(vote: VoteRow, *, rated: bool) -> list[PreferenceRow | RatingRow]:
     return [PreferenceRow(where, prompt, sides[chosen], sides[rejected])]
 
 
-def _asked(said: VoteRow | OwnAnswerRow) -> list[str]:
+def _asked(said: VoteRow | OwnAnswerRow | Thumbed) -> list[str]:
     """What it asks, in all its turns, as `asked_keys`: the same on both sides."""
     later = [turn["asked"] for turn in said.turns or ()] if isinstance(said, VoteRow) else []
     users = (Message("user", text) for text in later)
@@ -217,15 +268,20 @@ def _feedback(
     kind: str,
     rows: list[dict[str, Any]],
     places: list[float],
-    used: Sequence[VoteRow | OwnAnswerRow],
+    used: Sequence[VoteRow | OwnAnswerRow | Thumbed],
     left_out: Counter[str],
 ) -> Feedback:
-    voters, what = Counter(one.voter for one in used), kind.replace("_", " ").removesuffix("s")
+    voters = Counter(one.voter for one in used)
+    thumbs = [one.id for one in used if isinstance(one, Thumbed)]
+    main = [one.id for one in used if not isinstance(one, Thumbed)]
+    counts = (len(main), kind.replace("_", " ").removesuffix("s")), (len(thumbs), "thumb")
+    what = " and ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in counts if n)
     shown = ", ".join(f"{count:,} {name}'s" for name, count in sorted(voters.items()))
-    said = f"{len(used):,} {what}{'' if len(used) == 1 else 's'} to learn from ({shown})"
+    said = f"{what} to learn from ({shown})"
     rest = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count)
     meta = {
-        kind: [one.id for one in used],
+        kind: main,
+        **({"ratings": thumbs} if thumbs else {}),
         "voters": dict(sorted(voters.items())),
         "asked": sorted({key for one in used for key in _asked(one)}),
         "left_out": {reason: count for reason, count in sorted(left_out.items()) if count},

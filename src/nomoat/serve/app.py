@@ -31,6 +31,7 @@ from nomoat.serve.web.arena import Arena, Votes
 from nomoat.serve.web.chats import Chats
 from nomoat.serve.web.login import Sessioned, Sessions, mount_login
 from nomoat.serve.web.mount import mount_arena, mount_web_app
+from nomoat.serve.web.thumbs import Thumbs
 from nomoat.serve.web.writing import Writer
 
 _SWEEP_S = 5.0
@@ -73,7 +74,9 @@ def create_app(
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
     if chats_folder is not None:
-        writer = mount_web_app(app, desk, Chats(chats_folder), demands_key=rules.scopes_of is not None)
+        thumbs = Thumbs(pool.catalogue, votes, rules.scopes_of) if votes else None
+        demands_key = rules.scopes_of is not None
+        writer = mount_web_app(app, desk, Chats(chats_folder), thumbs, demands_key=demands_key)
         if votes is not None and arena is not None:
             mount_arena(app, arena, votes.ledger_path)
 

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any, final
 
 import gradio as gr
 
+from nomoat.errors import NomoatError
+from nomoat.ledger.rows import Thumb
+from nomoat.serve.errors import told
+from nomoat.serve.guard import key_of
 from nomoat.serve.models import Catalogue
-from nomoat.serve.web.chats import Chat, Chats, Manner, Turn, shortened
+from nomoat.serve.web.chats import Answer, Chat, Chats, Manner, Turn, shortened
 from nomoat.serve.web.parts import Parts
-from nomoat.serve.web.view import model_choices, pace, past_choices, talk
+from nomoat.serve.web.thumbs import Thumbs
+from nomoat.serve.web.view import cut, model_choices, pace, past_choices, talk, thumbs
 from nomoat.serve.web.writing import Writer, Writing
 
 Changes = dict[Any, Any]
+_THUMBS: dict[bool | str, Thumb] = {True: "up", False: "down"}
+"""By what Gradio says of a click; one on the thumb that is up already says ''."""
 _TICK_S = 0.06
 _CHARACTERS_PER_TICK = 4000  # a longer answer takes the browser longer to set; it is shown less often
 
 
 @final
 class Acts:
-    """Knows the page's parts, the kept conversations and what is being written; holds nothing of its own, so
-    that a reload or a second tab finds all as it is."""
+    """Knows the page's parts, the kept conversations and what is being written; holds nothing of the
+    reader's, so that a reload or a second tab finds all as it is."""
 
-    def __init__(self, catalogue: Catalogue, writer: Writer, chats: Chats, parts: Parts) -> None:
+    def __init__(
+        self, catalogue: Catalogue, writer: Writer, chats: Chats, thumbs: Thumbs | None, parts: Parts
+    ) -> None:
         self._catalogue = catalogue
         self._writer = writer
         self._chats = chats
+        self._thumbs = thumbs
         self._parts = parts
+        self._one_thumb_at_a_time = asyncio.Lock()
+
+    @property
+    def takes_thumbs(self) -> bool:
+        """Whether there is a place to keep them."""
+        return self._thumbs is not None
 
     # ---- answering
 
@@ -45,12 +61,14 @@ class Acts:
             yield changes
 
     async def retry(self, chat_id: str, *choices: Any) -> AsyncGenerator[Changes]:
-        """Answer the last message anew."""
+        """Answer the last message anew. The reader may then say which answer is better, if both are to the same."""
         chat = await self._get(chat_id)
         if chat is None or not chat.turns or self._is_busy(chat_id):
             return
         model, beside_base, manner = await self._chosen(*choices)
-        turns = (*chat.turns[:-1], Turn(chat.turns[-1].user))
+        last = chat.turns[-1]
+        earlier = last.answer if manner.system == chat.manner.system else None
+        turns = (*chat.turns[:-1], Turn(last.user, earlier=earlier))
         chat = replace(chat, model=model, beside_base=beside_base, manner=manner, turns=turns)
         async for changes in self._answer(chat):
             yield changes
@@ -86,7 +104,70 @@ class Acts:
         await self._writer.stop(chat_id)
         return _nothing()
 
-    # ---- the conversations
+    # ---- what the reader thinks of it
+
+    async def rate(self, chat_id: str, liked: gr.LikeData, request: gr.Request) -> Changes:
+        """A thumb up or down for an answer, or neither any more."""
+        async with self._one_thumb_at_a_time:
+            chat = await self._get(chat_id)
+            place = _turn_of(liked.index)
+            if chat is None or place >= len(chat.turns) or self._is_busy(chat_id):
+                return _nothing()
+            turn = chat.turns[place]
+            thumb = _THUMBS.get(liked.liked)
+            if turn.answer is not None and await self._rated(chat, place, {thumb: turn.answer}, request):
+                turn = replace(turn, answer=replace(turn.answer, thumb=thumb))
+                chat = replace(chat, turns=(*chat.turns[:place], turn, *chat.turns[place + 1 :]))
+                await asyncio.to_thread(self._chats.save, chat)
+            return self._shown(chat)
+
+    async def prefer_newer(self, chat_id: str, request: gr.Request) -> Changes:
+        """The new answer to the last message is better than the one before. Both get their thumbs."""
+        return await self._prefer(chat_id, lambda new, earlier: (new, earlier), request)
+
+    async def prefer_earlier(self, chat_id: str, request: gr.Request) -> Changes:
+        """The answer before was better: the conversation goes on from it."""
+        return await self._prefer(chat_id, lambda new, earlier: (earlier, new), request)
+
+    async def prefer_neither(self, chat_id: str) -> Changes:
+        """They are equal: the new answer stays, and no thumb is kept."""
+        chat = await self._get(chat_id)
+        if chat is None or not chat.turns or self._is_busy(chat_id):
+            return _nothing()
+        return await self._settle(chat, chat.turns[-1].answer)
+
+    async def _prefer(
+        self, chat_id: str, ranked: Callable[[Answer, Answer], tuple[Answer, Answer]], request: gr.Request
+    ) -> Changes:
+        chat = await self._get(chat_id)
+        choice = chat.turns[-1].choice if chat and chat.turns else None
+        if chat is None or choice is None or self._is_busy(chat_id):
+            return _nothing()
+        better, worse = ranked(*choice)
+        if not await self._rated(chat, len(chat.turns) - 1, {"up": better, "down": worse}, request):
+            return _nothing()
+        return await self._settle(chat, replace(better, thumb="up"))
+
+    async def _settle(self, chat: Chat, answer: Answer | None) -> Changes:
+        """The last turn with this answer and no question any more."""
+        turn = replace(chat.turns[-1], answer=answer, earlier=None)
+        chat = replace(chat, turns=(*chat.turns[:-1], turn))
+        await asyncio.to_thread(self._chats.save, chat)
+        return self._shown(chat)
+
+    async def _rated(
+        self, chat: Chat, place: int, said: dict[Thumb | None, Answer], request: gr.Request
+    ) -> bool:
+        """Whether these could be kept; if not, the reader is told why."""
+        assert self._thumbs is not None
+        key = key_of(request.headers)
+        try:
+            for thumb, answer in said.items():
+                await asyncio.to_thread(self._thumbs.rate, chat, place, answer, thumb, key)
+        except NomoatError as error:
+            gr.Warning(told(error).message, title="This could not be kept")
+            return False
+        return True
 
     async def open_page(self, chat_id: str) -> AsyncGenerator[Changes]:
         """What a browser sees that comes (back): its last conversation, and the models there are."""
@@ -175,12 +256,15 @@ class Acts:
 
     def _shown(self, chat: Chat, *, is_writing: bool = False) -> Changes:
         parts = self._parts
+        choice = chat.turns[-1].choice if chat.turns and not is_writing and self.takes_thumbs else None
         return {
             parts.chat_id: chat.id,
             parts.past: chat.id,
             parts.title: chat.title,
-            parts.talk: talk(chat),
+            parts.talk: gr.update(value=talk(chat), feedback_value=thumbs(chat)),
             parts.beside: gr.update(value=talk(chat, base=True), visible=chat.beside_base),
+            parts.choice: gr.update(visible=choice is not None),
+            parts.earlier: f"**The answer before:**\n\n{cut(choice[1].text)}" if choice else "",
             parts.pace: f"{chat.model} is writing …" if is_writing else pace(chat),
             parts.send: gr.update(interactive=not is_writing),
             parts.stop: gr.update(interactive=is_writing),
@@ -194,6 +278,8 @@ class Acts:
             parts.title: "",
             parts.talk: [],
             parts.beside: [],
+            parts.choice: gr.update(visible=False),
+            parts.earlier: "",
             parts.pace: "",
             parts.box: "",
             parts.send: gr.update(interactive=True),

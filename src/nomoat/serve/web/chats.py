@@ -14,7 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from nomoat.errors import ServeError
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.files import atomic_write, disk_errors, make_folder
+from nomoat.ledger.rows import Thumb
 
+STOPPED = "stopped"
 CHATS = "chats"
 """The folder, within the workspace's own."""
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -32,15 +34,31 @@ class Answer:
     ended: str
     tokens: int = 0
     seconds: float = 0.0
+    thumb: Thumb | None = None
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A message and its answer, which is None where none came; `base` is the base's, where it was asked too."""
+    """A message and its answer, which is None where none came; `base` is the base's, where it was asked too, and
+    `earlier` the answer that this one was asked for in place of, until the reader says which is better."""
 
     user: str
     answer: Answer | None = None
     base: Answer | None = None
+    earlier: Answer | None = None
+
+    @property
+    def choice(self) -> tuple[Answer, Answer] | None:
+        """The answer and the earlier one, where both are whole and differ."""
+        new, earlier = self.answer, self.earlier
+        if (
+            new is None
+            or earlier is None
+            or STOPPED in (new.ended, earlier.ended)
+            or new.text == earlier.text
+        ):
+            return None
+        return (new, earlier) if new.text.strip() and earlier.text.strip() else None
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,11 @@ class Chat:
         """The same as another conversation."""
         now = now_iso()
         return replace(self, id=secrets.token_hex(8), created_at=now, changed_at=now)
+
+    def asked(self, place: int) -> list[dict[str, Any]]:
+        """What the answer at this place of `turns` is an answer to, as `messages`."""
+        upto = (*self.turns[:place], Turn(self.turns[place].user))
+        return replace(self, turns=upto).messages()
 
     def messages(self) -> list[dict[str, Any]]:
         """In OpenAI's form, the system text first."""

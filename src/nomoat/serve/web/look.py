@@ -26,11 +26,17 @@ footer { display: none !important; }
 #picker { flex: 1 1 auto; width: auto; min-width: 0 !important; }
 #compare { flex: 0 0 auto; width: auto; min-width: 0 !important; border: 0; padding: 0 .75rem; background: none; }
 #theme { flex: 0 0 auto; min-width: 2.75rem !important; }
-#pages nav { display: flex; gap: 1rem; }
+#pages nav { display: flex; gap: .75rem; font-size: .9rem; }
+#pages .html-container { padding-left: 0 !important; }
 #pages a { color: inherit; text-decoration: none; opacity: .75; }
 #pages a[aria-current] { opacity: 1; font-weight: 600; }
 #columns { height: calc(100dvh - 11.5rem); flex-wrap: nowrap; }
 #columns > * { height: 100% !important; min-width: 0 !important; }
+main:has(#choice) #columns { height: calc(100dvh - 23.5rem); }
+#choice { height: 11rem; flex-grow: 0; flex-wrap: nowrap; gap: .5rem; padding: 0 .25rem; }
+#earlier { flex: 1 1 auto; min-height: 0; overflow-y: auto !important; }
+#which { flex: 0 0 auto; flex-wrap: nowrap; gap: .5rem; }
+#which button { min-width: 0 !important; }
 #talk .top-panel, #beside .top-panel { display: none; }
 #pace { min-height: 1.4rem; opacity: .75; font-size: .85rem; }
 #entry button { flex: 0 0 auto; min-width: 5.5rem !important; }

@@ -21,6 +21,7 @@ from nomoat.serve.web import arena_look
 from nomoat.serve.web.arena import Arena
 from nomoat.serve.web.chats import Chats
 from nomoat.serve.web.look import CSS, HEAD, POLICY, theme
+from nomoat.serve.web.thumbs import Thumbs
 from nomoat.serve.web.writing import Writer
 
 PATH, ARENA, GENERATIONS = "/app", "/arena", "/generations"
@@ -66,14 +67,18 @@ def _mount(app: FastAPI, page: Any, path: str, *, css: str = CSS, head: str = HE
     )
 
 
-def mount_web_app(app: FastAPI, desk: Desk, chats: Chats, *, demands_key: bool) -> Writer:
-    """Serve the chat page, with a way to log out where keys are demanded. The writer is to be closed before the pool
+def mount_web_app(
+    app: FastAPI, desk: Desk, chats: Chats, thumbs: Thumbs | None, *, demands_key: bool
+) -> Writer:
+    """Serve the chat page, with thumbs where there is a place for them, and with a way to log out where keys are
+    demanded. The writer is to be closed before the pool
     is."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from nomoat.serve.web.page import chat_page
 
     writer = Writer(desk, chats)
-    _mount(app, chat_page(desk.pool.catalogue, writer, chats, demands_key=demands_key), PATH)
+    page = chat_page(desk.pool.catalogue, writer, chats, thumbs, demands_key=demands_key)
+    _mount(app, page, PATH)
     app.add_middleware(Fence)
 
     @app.get("/", include_in_schema=False)

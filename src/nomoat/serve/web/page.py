@@ -13,6 +13,7 @@ from nomoat.serve.web.attach import ATTACH
 from nomoat.serve.web.chats import Chats, Manner
 from nomoat.serve.web.look import nav
 from nomoat.serve.web.parts import Parts
+from nomoat.serve.web.thumbs import Thumbs
 from nomoat.serve.web.writing import Writer
 
 # Export is the browser's own download. It asks for the conversation that the page has told it of.
@@ -26,11 +27,13 @@ LATEX = [
 ]
 
 
-def chat_page(catalogue: Catalogue, writer: Writer, chats: Chats, *, demands_key: bool) -> gr.Blocks:
+def chat_page(
+    catalogue: Catalogue, writer: Writer, chats: Chats, thumbs: Thumbs | None, *, demands_key: bool
+) -> gr.Blocks:
     """The page over the server's models and the workspace's conversations."""
     with gr.Blocks(title="nomoat", analytics_enabled=False, fill_height=True) as page:
         parts = _lay_out(demands_key=demands_key)
-        _wire(page, parts, Acts(catalogue, writer, chats, parts))
+        _wire(page, parts, Acts(catalogue, writer, chats, thumbs, parts))
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 
@@ -68,6 +71,12 @@ def _lay_out(*, demands_key: bool) -> Parts:
     with gr.Row(elem_id="columns", scale=1):
         talk = _chatbot("talk", "The chosen model", editable="user")
         beside = _chatbot("beside", "The base", visible=False)
+    with gr.Column(elem_id="choice", visible=False) as choice:
+        earlier = gr.Markdown(elem_id="earlier", sanitize_html=True, latex_delimiters=LATEX)
+        with gr.Row(elem_id="which"):
+            newer_better = gr.Button("The new answer is better", elem_id="newer-better", size="sm")
+            earlier_better = gr.Button("The one before is better", elem_id="earlier-better", size="sm")
+            equal = gr.Button("Equal", elem_id="equal", size="sm")
     pace = gr.Markdown(elem_id="pace")
     with gr.Row(elem_id="entry"):
         attach = gr.Button("+", elem_id="attach", variant="secondary", min_width=44)
@@ -85,8 +94,9 @@ def _lay_out(*, demands_key: bool) -> Parts:
         send = gr.Button("Send", elem_id="send", variant="primary")
         stop = gr.Button("Stop", elem_id="stop", variant="stop", interactive=False)
     return Parts(
-        chat_id, new, search, past, title, delete, export, model, beside_base, talk, beside, pace, box,
-        attach, send, stop, system, temperature, top_p, max_tokens, seed,
+        chat_id, new, search, past, title, delete, export, model, beside_base, talk, beside,
+        choice, earlier, newer_better, earlier_better, equal, pace, box, attach,
+        send, stop, system, temperature, top_p, max_tokens, seed,
     )  # fmt: skip
 
 
@@ -128,6 +138,11 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
     on(parts.talk.retry, acts.retry, [here, *parts.choices()])
     on(parts.talk.edit, acts.edit, [here, *parts.choices()])
     on(parts.talk.undo, acts.undo, [here])
+    if acts.takes_thumbs:
+        on(parts.talk.like, acts.rate, [here], trigger_mode="multiple")
+    on(parts.newer_better.click, acts.prefer_newer, [here])
+    on(parts.earlier_better.click, acts.prefer_earlier, [here])
+    on(parts.equal.click, acts.prefer_neither, [here])
     on(parts.new.click, acts.new, [parts.model])
     on(parts.past.input, acts.open, [parts.past])
     on(parts.search.change, acts.search, [parts.search, here])

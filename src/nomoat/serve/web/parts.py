@@ -21,6 +21,11 @@ class Parts:
     beside_base: Any
     talk: Any
     beside: Any
+    choice: Any
+    earlier: Any
+    newer_better: Any
+    earlier_better: Any
+    equal: Any
     pace: Any
     box: Any
     attach: Any
@@ -44,5 +49,5 @@ class Parts:
         ]
 
     def shown(self) -> list[Any]:
-        silent = {"new", "search", "delete", "export", "attach"}
+        silent = {"new", "search", "delete", "export", "attach", "newer_better", "earlier_better", "equal"}
         return [getattr(self, field.name) for field in fields(self) if field.name not in silent]

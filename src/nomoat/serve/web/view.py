@@ -11,6 +11,7 @@ CHAMPION = "champion"
 # A browser is slow at a megabyte of markdown; the rest is kept, and exported.
 MOST_SHOWN = 40_000
 _NOTHING = "*(no answer)*"
+_THUMBS = {"up": "Like", "down": "Dislike"}
 
 
 def talk(chat: Chat, *, base: bool = False) -> list[dict[str, str]]:
@@ -24,6 +25,12 @@ def talk(chat: Chat, *, base: bool = False) -> list[dict[str, str]]:
         elif turn is not chat.turns[-1]:  # each turn has two messages, for the page counts them
             found.append({"role": "assistant", "content": _NOTHING})
     return found
+
+
+def thumbs(chat: Chat) -> list[str | None]:
+    """What the reader said of each answer that `talk` shows, by Gradio's names."""
+    answered = (turn for turn in chat.turns if turn.answer is not None or turn is not chat.turns[-1])
+    return [_THUMBS[turn.answer.thumb] if turn.answer and turn.answer.thumb else None for turn in answered]
 
 
 def cut(text: str) -> str:

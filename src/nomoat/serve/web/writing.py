@@ -14,10 +14,9 @@ from nomoat.serve.errors import told
 from nomoat.serve.http import log_fault
 from nomoat.serve.prepare import Asked, Settings, prepare_chat
 from nomoat.serve.turns import Desk, Done
-from nomoat.serve.web.chats import Answer, Chat, Chats
+from nomoat.serve.web.chats import STOPPED, Answer, Chat, Chats
 
 BASE = "base"
-_STOPPED = "stopped"
 
 
 @dataclass
@@ -29,13 +28,13 @@ class Column:
     first_at: float | None = None
     seconds: float = 0.0
     tokens: int = 0
-    ended: str = _STOPPED
+    ended: str = STOPPED
     error: str | None = None
 
     def answer(self) -> Answer | None:
         """None where no word of it came."""
         text = "".join(self.parts)
-        if not text and self.ended == _STOPPED:
+        if not text and self.ended == STOPPED:
             return None
         return Answer(self.model, text, self.ended, self.tokens, self.seconds)
 

@@ -1,0 +1,55 @@
+"""What readers of the chat page think of its answers, kept for the nights to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from nomoat.errors import ServeError
+from nomoat.ledger.canonical import canonical_key
+from nomoat.ledger.feedback import add_rating, take_back_rating
+from nomoat.ledger.rows import Rating, Thumb
+from nomoat.ledger.store import Ledger
+from nomoat.serve.guard import ADMIN, VOTE
+from nomoat.serve.models import Catalogue
+from nomoat.serve.web.arena import Votes
+from nomoat.serve.web.chats import Answer, Chat
+
+
+@final
+class Thumbs:
+    """Puts thumbs into the workspace's ledger. `scopes_of` tells what a key allows; None where none is demanded.
+    Called from threads."""
+
+    def __init__(
+        self, catalogue: Catalogue, votes: Votes, scopes_of: Callable[[str], frozenset[str]] | None
+    ) -> None:
+        self._catalogue = catalogue
+        self._votes = votes
+        self._scopes_of = scopes_of
+
+    def rate(self, chat: Chat, place: int, answer: Answer, thumb: Thumb | None, key: str) -> None:
+        """Keep the thumb of a key's holder on an answer to the turn at `place`; None takes it back.
+
+        Raises:
+            ServeError: the key may not vote.
+            NomoatError: the model is here no more, or the ledger cannot be written.
+        """
+        if self._scopes_of is not None and not self._scopes_of(key) & {VOTE, ADMIN}:
+            raise ServeError("thumbs are votes, and this key lacks the scope vote")
+        prompt = {"messages": chat.asked(place)}
+        model = self._catalogue.find(answer.model).model
+        rating = Rating(
+            voter=self._votes.voter_of(key),
+            verdict=thumb or "up",
+            model=model,
+            model_name=answer.model,
+            prompt_hash=canonical_key(prompt),
+            prompt=prompt,
+            answer=answer.text,
+        )
+        with Ledger.open(self._votes.ledger_path) as ledger:
+            if thumb is None:
+                take_back_rating(ledger, rating)
+            else:
+                add_rating(ledger, rating)
