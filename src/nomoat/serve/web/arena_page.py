@@ -235,16 +235,16 @@ class Acts:
 
     def _step(self, step: Battle | Shown) -> Changes:
         if isinstance(step, Shown):
-            return self._battle(step) | self._entry(True, "")
+            return self._battle(step) | self._entry(True, value="")
         return {self._parts.left: cut(side(step, "left")), self._parts.right: cut(side(step, "right"))}
 
     def _failed(self, error: Exception) -> Changes:
         log_fault(error)
         return self._ballot(False) | self._entry(True) | {self._parts.told: f"No battle: {error}"}
 
-    def _entry(self, is_open: bool, *text: str) -> Changes:
+    def _entry(self, is_open: bool, **text: str) -> Changes:
         box, ask = self._parts.box, self._parts.ask
-        return {box: gr.update(*text, interactive=is_open), ask: gr.update(interactive=is_open)}
+        return {box: gr.update(**text, interactive=is_open), ask: gr.update(interactive=is_open)}
 
     def _ballot(self, is_open: bool) -> Changes:
         """Whoever may not vote may not go on either."""
