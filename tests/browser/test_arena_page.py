@@ -273,7 +273,7 @@ def test_a_probe_is_told_by_nothing_but_its_answers_until_the_vote(browser: Any,
             (wrong,) = [side for side, said in answers.items() if asked not in said]
             assert [name for name in (*NAMES, "champion", "probe") if name in voter.known()] == []
             voter.page.click(f"#vote-{wrong}")
-            told = f"This one was to check the voter: the {wrong} answer was to another prompt. Both were gen-0001."
+            told = f"This one was to check the voter: the answer on the {wrong} was to another prompt. Both"
             expect(voter.page.locator("#told")).to_contain_text(told)
             vote = kept(ledger)[-1]
             assert (vote.verdict, vote.better in ("left", "right"), vote.better != wrong) == (
@@ -300,9 +300,8 @@ def test_typed_prompts_stream_in_step_and_may_be_gone_on_with(browser: Any, ledg
         page.fill("#box textarea", words)
         page.keyboard.press("Enter")
         expect(page.locator("#question")).to_have_text(words)
-        page.wait_for_function("document.querySelector('#left .prose')?.innerText.trim().length >= 6")
-        left, right = voter.answers()
-        assert len(left) == len(right) < len(words)  # Plum has long said all
+        for side in ("left", "right"):  # Pear is held up there, and Plum, which has long said all, with it
+            expect(page.locator(f"#{side} span.prose")).to_have_text(re.compile(r"^(Plum|Pear) \d+ one\s*$"))
         assert page.is_disabled("#vote-left") and page.is_disabled("#ask")
         assert [name for name in (*NAMES, "champion", "echo") if name in voter.known()] == []
         page.keyboard.press("n")  # whoever does not want to see the end
@@ -322,6 +321,10 @@ def test_typed_prompts_stream_in_step_and_may_be_gone_on_with(browser: Any, ledg
         assert all(text.endswith("And then?") and text.count("And then?") == 2 for text in voter.answers())
         page.reload()
         voter.sees_battle()
+        assert all(text.count("And then?") == 2 for text in voter.answers())
+        page.fill("#box textarea", "x" * 5000)  # longer than their context
+        page.click("#go-on")
+        expect(page.locator("#told")).to_contain_text("Not answered: ")
         assert all(text.count("And then?") == 2 for text in voter.answers())
         page.click("#vote-left")
         expect(page.locator("#told")).to_contain_text("Kept: the left one.")
@@ -385,9 +388,10 @@ def test_a_phone_in_the_dark(browser: Any, arena: Running) -> None:
     page = voter.page
     voter.sees_battle()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for part in ("#left", "#right", "#vote-left", "#vote-right"):
+    for part in ("#left", "#right", "#vote-left", "#vote-right", "#box", "#ask", "#next"):
         box = page.query_selector(part).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844, part
+    assert page.query_selector("#box").bounding_box()["width"] > 300
     assert "dark" in page.evaluate("document.body.className")
     voter.context.close()
 

@@ -79,7 +79,7 @@ def test_a_probe_tells_of_the_voter_alone() -> None:
     ]
     (voter,) = voters(cast, confidence=0.95)
     assert (voter.votes, voter.probes, voter.missed, voter.selves, voter.self_ties) == (7, 5, 4, 1, 1)
-    assert voter.flags == ("missed 4 of 5 known answers, as at most 1 in 161 readers would",)
+    assert voter.flags == ("missed 4 of 5 known answers (of readers at most 1 in 161 would)",)
     assert head_to_head(cast, NAMES, alpha=0.05) == []
     assert standings(cast, NAMES, anchor=None, confidence=0.95) == []
     tally = count_votes(cast, VOTE.left_model, VOTE.right_model)

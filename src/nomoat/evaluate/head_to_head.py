@@ -120,7 +120,7 @@ def _missing(missed: int, probes: int, confidence: float) -> list[str]:
     if log_e < -math.log(1 - confidence):
         return []
     return [
-        f"missed {missed:,} of {probes:,} known answers, as at most 1 in {math.exp(log_e):,.0f} readers would"
+        f"missed {missed:,} of {probes:,} known answers (of readers at most 1 in {math.exp(log_e):,.0f} would)"
     ]
 
 

@@ -74,6 +74,7 @@ class Answers:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _room(self, half: Half) -> int:
         """Tokens that an answer may have at most."""

@@ -19,6 +19,7 @@ CSS = """
 .scrolls table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .scrolls th, .scrolls td { text-align: left; padding: .3rem 1rem .3rem 0 !important; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.scrolls td:last-child { white-space: normal; min-width: 9rem; }
 .figures { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; }
 .figures svg { flex: 1 1 20rem; max-width: 34rem; }
 body { --ink: #1c1c1a; --muted: #63625d; --rule: #dcdad3; --tuned: #0f766e; --base: #a85a08; }
@@ -30,6 +31,9 @@ body.dark { --ink: #e8e6e0; --muted: #a09d95; --rule: #4a4944; --tuned: #2dd4bf;
   #answers > * { padding: .5rem; font-size: .9rem; height: 44dvh; }
   #ballot button { font-size: .8rem; padding: .5rem .25rem; }
   #told { min-height: 0; }
+  #entry { flex-wrap: wrap; }
+  #entry > #box { flex: 1 1 100%; }
+  #entry button { flex: 1 1 0; }
   #keys { display: none; }
 }
 """

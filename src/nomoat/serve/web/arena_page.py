@@ -106,7 +106,9 @@ def _lay_out() -> Parts:
             go_on = gr.Button("Go on", elem_id="go-on", interactive=False)
             following = gr.Button("Next", elem_id="next", variant="primary")
         gr.Markdown(
-            "Keys: ← or a, → or b, t tie, x both bad, n next. Names are told with the vote.", elem_id="keys"
+            "Keys: ← or a, → or b, t tie, x both bad, n next. With a prompt of your own you may go on before you vote. "
+            "Names are told with the vote.",
+            elem_id="keys",
         )
     with gr.Tab("Standings", elem_id="standing") as standing:
         table = gr.HTML(elem_id="standings")

@@ -37,8 +37,8 @@ def told(vote: Vote) -> str:
     if vote.better is not None:
         other = "right" if vote.better == "left" else "left"
         return (
-            f"Kept: {_SAID[vote.verdict]}. This one was to check the voter: the {other} answer was to another prompt. "
-            f"Both were **{vote.left_name}**."
+            f"Kept: {_SAID[vote.verdict]}. This one was to check the voter: the answer on the {other} was to another "
+            f"prompt. Both were **{vote.left_name}**."
         )
     if vote.left_model == vote.right_model:
         return f"Kept: {_SAID[vote.verdict]}. Both were **{vote.left_name}**, to measure the voter."
@@ -89,7 +89,7 @@ def diligence(found: Sequence[Voter]) -> str:
     note = (
         "Sides come by chance: an interval of the left side's share that leaves out 50% is a lean. Now and then a "
         "model meets itself: every tie there is right, the rest is the voter's noise. And now and then one side "
-        "answers another prompt: the other side is the right answer, which who reads seldom misses."
+        "answers another prompt: the other one is better, which whoever reads seldom misses."
     )
     heads = ("Voter", "Votes", "Prefers left", "Even with itself", "Known answers", "Doubts")
     return html_table("Voters", heads, rows, note)
