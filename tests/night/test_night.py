@@ -387,7 +387,7 @@ def refused(workspace: Path, message: str) -> None:
 def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: Path) -> None:
     with pytest.raises(BudgetError) as caught:
         run(tmp_path, *first.words, "budget.hours=0.001")
-    assert caught.value.message.startswith("the budget leaves 0 s for a training of about 0 s, after ")
+    assert re.match(r"the budget leaves 0 s for a training of about \d s, after ", caught.value.message)
     assert caught.value.message.endswith(" s kept for merging, quantising and evaluation")
     assert caught.value.hint == (
         "Give budget.until, hours or dollars more, or lower num_train_epochs or the base's size."
@@ -400,7 +400,7 @@ def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: 
 
 def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
     hours = 56 / 3600  # of which the plan keeps some 45 s for all that follows training
-    steps = 8000
+    steps = 3000
     summary = run(
         tmp_path,
         *first.words,

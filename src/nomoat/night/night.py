@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nomoat.data.split import asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
@@ -26,31 +25,25 @@ from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
 from nomoat.night.feedback import Feedback, find_own_answers, find_votes, held_out_row_keys, with_votes_enough
 from nomoat.night.forecast import (
-    Trained,
     budget_left,
-    expected_judgements,
     plan_finetuning,
     plan_pretraining_memory,
     prices_of,
 )
 from nomoat.night.gate import find_rival
 from nomoat.night.jobs import Job, make
+from nomoat.night.learner import Learner
 from nomoat.night.orders import Orders, engine_threads
 from nomoat.night.recipes import (
     adapter_keys,
     first_training,
     require_extras,
-    resolve_learning_rate,
-    resolve_preference_rate,
-    resolve_reinforcement_rate,
-    resolve_reward_rate,
 )
 from nomoat.night.result import NightSummary, Results
 from nomoat.night.runner import Stages
 from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import MODEL
-from nomoat.plan.memory import Checkpointing
 from nomoat.plan.planner import Plan, seconds_within
 from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import Recipe
@@ -172,10 +165,10 @@ class _Night:
             compared = self._without(held_out, partial(self.orders.comparisons, base, leave_out))
         rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked)
-        learner = _Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded, compared)
+        learner = Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded, compared)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
-        trained = self._trained(learner)
+        trained = learner.trained(self.stages.store)
         forecast = partial(
             plan_finetuning,
             self.recipe,
@@ -335,21 +328,6 @@ class _Night:
             self.stages.watcher.note(sentence)
         return plan
 
-    def _trained(self, learner: _Learner) -> dict[str, Trained]:
-        """How much of each training an earlier run has done. Of a stage whose forerunner is not done nothing is."""
-        found: dict[str, Trained] = {}
-        made: dict[str, Artifact] = {}
-        for kind in learner.reports():
-            found[kind] = "no"
-            if len(made) == len(found) - 1 and learner.knows(kind):
-                job = learner.job(kind, made, Countdown(None).left, "auto")
-                artifact = self.stages.store.get(job.kind, job.key)
-                if artifact is not None:
-                    found[kind], made[kind] = "done", artifact
-                elif self.stages.store.has_begun(job.kind, job.key):
-                    found[kind] = "begun"
-        return found
-
     def _pretraining_time(self) -> Countdown:
         """Half of the budget where fine-tuning follows, else all but a tenth for the files: what comes after
         pre-training must fit too."""
@@ -358,92 +336,3 @@ class _Night:
         seconds = seconds_within(left, prices_of(budget), self.profile.watts)
         share = PRETRAIN_SHARE_BEFORE_SFT if self.recipe.sft or self.recipe.prefer else PRETRAIN_SHARE_ALONE
         return Countdown(None if seconds is None else share * seconds)
-
-
-@dataclass(frozen=True)
-class _Learner:
-    """The stages that train, in order: each goes on from what the one before it has made. Where `judgements` are not
-    there yet, they will be made of answers to so many `asked` prompts. The reward model comes first and goes on from
-    the base alone."""
-
-    recipe: Recipe
-    orders: Orders
-    base: Base
-    data: Artifact | None
-    judgements: Artifact | None
-    asked: int
-    prompts: Artifact | None
-    compared: Artifact | None
-
-    def reports(self) -> dict[str, dict[str, Any]]:
-        """The report on the rows that each of them learns from, or what it may say."""
-        found = {}
-        if self.compared is not None:
-            found["reward"] = self.compared.meta
-        if self.data is not None:
-            found["sft"] = self.data.meta
-        if self.judgements is not None:
-            found["prefer"] = self.judgements.meta
-        elif self.asked:
-            found["prefer"] = expected_judgements(self.recipe, self.asked)
-        if self.prompts is not None:
-            found["reinforce"] = self.prompts.meta
-        return found
-
-    def knows(self, kind: str) -> bool:
-        """Whether the rows that this stage learns from are there."""
-        return kind != "prefer" or self.judgements is not None
-
-    def reasons(self) -> list[str]:
-        """Why their learning rates are what they are."""
-        return [self._rate(kind)[1] for kind in self.reports()]
-
-    def job(
-        self,
-        kind: str,
-        made: Mapping[str, Artifact],
-        seconds_left: Callable[[], float | None],
-        checkpointing: Checkpointing,
-    ) -> Job:
-        """The job of the stage `kind`, after those that are made."""
-        rate, _ = self._rate(kind)
-        if kind == "reward":
-            assert self.compared is not None
-            return self.orders.reward(self.base, self.compared, rate, seconds_left, checkpointing)
-        if kind == "sft":
-            assert self.data is not None
-            return self.orders.sft(self.base, self.data, rate, seconds_left, checkpointing)
-        if kind == "reinforce":
-            evaluated, before = self.data or self.judgements, made.get("prefer", made.get("sft"))
-            assert self.prompts is not None
-            assert evaluated is not None
-            assert before is not None
-            return self.orders.reinforce(
-                self.base,
-                self.prompts,
-                evaluated,
-                before,
-                made["reward"] if self._asks_reward_model() else None,
-                rate,
-                seconds_left,
-                checkpointing,
-            )
-        assert self.judgements is not None
-        return self.orders.prefer(
-            self.base, self.judgements, made.get("sft"), rate, seconds_left, checkpointing
-        )
-
-    def _asks_reward_model(self) -> bool:
-        """Whether `reinforce` learns from this night's reward model."""
-        specs = self.orders.sources.rewards
-        return any(spec.kind == "reward_model" and spec.file is None for spec in specs)
-
-    def _rate(self, kind: str) -> tuple[float, str]:
-        if kind == "reward":
-            return resolve_reward_rate(self.recipe, self.base.width)
-        if kind == "sft":
-            assert self.recipe.sft is not None
-            return resolve_learning_rate(self.recipe.sft, self.base.width)
-        if kind == "reinforce":
-            return resolve_reinforcement_rate(self.recipe, self.base.width)
-        return resolve_preference_rate(self.recipe, self.base.width)
