@@ -123,7 +123,7 @@ def ask(url: str, width: int, tokens: int, turn: int) -> list[Stream]:
                     if not line.startswith("data: {"):
                         continue
                     event = json.loads(line.removeprefix("data: "))
-                    if first is None and any(choice["text"] for choice in event["choices"]):
+                    if first is None and event["choices"]:
                         first = time.perf_counter() - started
                     if event.get("usage"):
                         counted = event["usage"]["completion_tokens"]
