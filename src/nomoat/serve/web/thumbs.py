@@ -37,7 +37,7 @@ class Thumbs:
         """
         if self._scopes_of is not None and not self._scopes_of(key) & {VOTE, ADMIN}:
             raise ServeError("thumbs are votes, and this key lacks the scope vote")
-        prompt = {"messages": chat.asked(place)}
+        prompt = {"messages": chat.asked(place, answer)}
         model = self._catalogue.find(answer.model).model
         rating = Rating(
             voter=self._votes.voter_of(key),

@@ -24,6 +24,7 @@ class Column:
     """One model's answer as far as it is written."""
 
     model: str
+    system: str
     parts: list[str] = field(default_factory=list)
     first_at: float | None = None
     seconds: float = 0.0
@@ -36,7 +37,7 @@ class Column:
         text = "".join(self.parts)
         if not text and self.ended == STOPPED:
             return None
-        return Answer(self.model, text, self.ended, self.tokens, self.seconds)
+        return Answer(self.model, text, self.ended, self.tokens, self.seconds, system=self.system)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Writer:
         """
         assert chat.id not in self._running, chat.id
         models = [chat.model, *([BASE] if chat.beside_base and chat.model != BASE else [])]
-        writing = Writing(chat, [Column(model) for model in models])
+        writing = Writing(chat, [Column(model, chat.manner.system) for model in models])
         self._running[chat.id] = writing
         try:
             await asyncio.to_thread(self._chats.save, chat)
