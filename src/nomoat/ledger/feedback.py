@@ -42,10 +42,15 @@ def add_rating(ledger: Ledger, rating: Rating) -> int:
         return _insert(connection, ratings, asdict(rating))
 
 
-def take_back_rating(ledger: Ledger, rating: Rating) -> None:
-    """Take back what this voter has said of this answer, up or down."""
-    same = ("voter", "model", "prompt_hash", "answer")
-    which = and_(*(ratings.c[name] == getattr(rating, name) for name in same))
+def take_back_rating(ledger: Ledger, *, voter: str, model_name: str, prompt_hash: str, answer: str) -> None:
+    """Take back what this voter has said of this answer, up or down. The model may be here no more, so that it is its
+    name that is asked for."""
+    which = and_(
+        ratings.c.voter == voter,
+        ratings.c.model_name == model_name,
+        ratings.c.prompt_hash == prompt_hash,
+        ratings.c.answer == answer,
+    )
     with ledger.transaction(writes=True) as connection:
         _withdraw(connection, ratings, which, erase=False)
 
