@@ -8,7 +8,6 @@ sampling, suite and files of the models are not in it, and probes, which it has 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -61,17 +60,13 @@ def read_battles(path: Path, models: Mapping[str, str]) -> list[Vote]:
     return read_lines(path, partial(_vote, models))
 
 
-def _vote(models: Mapping[str, str], line: str, where: str) -> Vote:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+def _vote(models: Mapping[str, str], row: Any, where: str) -> Vote:
     if not isinstance(row, dict):
         raise DataError(f"{where}: got {shown(row)}; expected an object, a battle")
     for key in ("model_a", "model_b"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: {key}: got {shown(row.get(key))}; expected a model's name")
-    if row.get("winner") not in _VERDICTS:
+    if row.get("winner") not in _WINNERS.values():
         expected = 'model_a, model_b, tie or "tie (bothbad)"'
         raise DataError(f"{where}: winner: got {shown(row.get('winner'))}; expected {expected}")
     at = row.get("tstamp")
@@ -87,6 +82,8 @@ def _vote(models: Mapping[str, str], line: str, where: str) -> Vote:
         raise DataError(
             f"{where}: conversation_a: expected user and assistant in turn where the two sides differ"
         )
+    if all(message.role != "user" for message in one[:start]):
+        raise DataError(f"{where}: conversation_a: begins with an answer; expected what both were asked")
     prompt = Conversation(one[:start]).to_dict()
     turns = [
         {"asked": one[n].content, "left": one[n + 1].content, "right": other[n + 1].content}
