@@ -92,6 +92,17 @@ def test_battles_go_out_in_lmarenas_shape_and_come_in_again(workspace: Path) -> 
     assert {(v.left_model, v.right_model) for v in kept(other)} == {("quantize-cccc/night-Q8_0.gguf", "base")}
 
 
+def test_battles_of_votes_that_are_here_are_here_whether_they_stand_or_not(workspace: Path) -> None:
+    as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    assert as_json("votes", "import", "b.jsonl", "--format", "lmarena")["added"] == 0
+    as_json("votes", "withdraw", "--voter", "bob")
+    assert as_json("votes", "import", "b.jsonl", "--format", "lmarena")["added"] == 0
+    assert "bob" not in {vote.voter for vote in kept(workspace)}
+    odd = json.loads(Path("b.jsonl").read_text().splitlines()[0]) | {"question_id": [1], "judge": "eve"}
+    Path("b.jsonl").write_text(json.dumps(odd))
+    assert as_json("votes", "import", "b.jsonl", "--format", "lmarena")["added"] == 1
+
+
 def test_a_probe_goes_along_with_all_votes_and_is_no_row_to_train_on(workspace: Path) -> None:
     with Ledger.open(ledger_path(workspace)) as ledger:
         probe = replace(VOTE, voter="eve", right_model=VOTE.left_model, better="right")

@@ -187,13 +187,18 @@ def _import(workspace: Path, file: Path, shape: Shape) -> tuple[Done, str]:
 
     with open_ledger(workspace) as ledger:
         models = {g.name: g.model for g in ledger.generations() if g.served_file} if ledger else {}
-        found = read_votes(file) if shape is Shape.preference else read_battles(file, models)
+        keys: list[str] | None = None
+        if shape is Shape.preference:
+            found = read_votes(file)
+        else:
+            battles = read_battles(file, models)
+            keys, found = [key for key, _ in battles], [vote for _, vote in battles]
         if ledger is None:
             raise LedgerError(
                 f"{workspace.resolve()}: no night has run here yet, so there is no model that votes could be of",
                 hint="Run one: nomoat run",
             )
-        added = ledger.judgements.add_votes(found, imported=True)
+        added = ledger.judgements.add_votes(found, imported=True, made_of=keys)
     decided = sum(vote.verdict in ("left", "right") for vote in found)
     said = f"{file}: {count(len(found), 'vote')}, {added:,} of them new"
     return Done(len(found), decided, added=added), said

@@ -51,16 +51,17 @@ def battle_rows(votes: Iterable[VoteRow]) -> Iterator[dict[str, Any]]:
         }
 
 
-def read_battles(path: Path, models: Mapping[str, str]) -> list[Vote]:
-    """The votes of a file of battles, one JSON object a line. `models` says which files names stand for here; any other
-    name is taken for a model of its own.
+def read_battles(path: Path, models: Mapping[str, str]) -> list[tuple[str, Vote]]:
+    """The votes of a file of battles, one JSON object a line, each behind its `question_id`: where `battle_rows` wrote
+    it, the key of the vote that it was. `models` says which files names stand for here; any other name is taken for a
+    model of its own.
 
     Raises DataError with up to 20 lines, each with file, line and field, where one of them is no battle.
     """
     return read_lines(path, partial(_vote, models))
 
 
-def _vote(models: Mapping[str, str], row: Any, where: str) -> Vote:
+def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: got {shown(row)}; expected an object, a battle")
     for key in ("model_a", "model_b"):
@@ -89,7 +90,7 @@ def _vote(models: Mapping[str, str], row: Any, where: str) -> Vote:
         {"asked": one[n].content, "left": one[n + 1].content, "right": other[n + 1].content}
         for n in range(start + 1, most, 2)
     ]
-    return Vote(
+    return str(row.get("question_id", "")), Vote(
         cast_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         voter=str(row.get("judge", "unknown")),
         verdict=_VERDICTS[row["winner"]],
