@@ -186,6 +186,7 @@ def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> N
         {"conversation_b": other},
         {"conversation_a": other[:1]},
         {"winner": []},
+        {"judge": "ada\neve"},
         {f"conversation_{side}": [{"role": "assistant", "content": side}, *other] for side in "ab"},
     ]
     Path("bad.jsonl").write_text("".join(json.dumps(good | change) + "\n" for change in changes))
@@ -199,7 +200,8 @@ def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> N
         "bad.jsonl:4: conversation_b: asks another thing than conversation_a; expected the same",
         "bad.jsonl:5: conversation_a: ends in no answer; expected an assistant turn last",
         'bad.jsonl:6: winner: got an empty list; expected model_a, model_b, tie or "tie (bothbad)"',
-        "bad.jsonl:7: conversation_a: begins with an answer; expected what both were asked",
+        'bad.jsonl:7: judge: got "ada\\neve"; expected a voter\'s name',
+        "bad.jsonl:8: conversation_a: begins with an answer; expected what both were asked",
         "Nothing was imported.",
     ]
 
@@ -215,6 +217,8 @@ def test_what_the_ledger_could_not_hold_or_read_again_is_refused_line_by_line(wo
         {"cast_at": "yesterday"},
         {"cast_at": "2026-11-24T07:00:00"},
         {"prompt": vote["prompt"] | {"tools": [3]}},
+        {"voter": "\x1b[2J"},
+        {"left_name": "x" * 301},
     ]
     lines = [json.dumps({"vote": vote | change}) for change in changes]
     lines += ["[" * 100_000, '{"vote": {"seconds": ' + "9" * 5000 + "}}"]
@@ -232,8 +236,10 @@ def test_what_the_ledger_could_not_hold_or_read_again_is_refused_line_by_line(wo
         f'bad.jsonl:5: vote.cast_at: got "yesterday"; {time}',
         f'bad.jsonl:6: vote.cast_at: got "2026-11-24T07:00:00"; {time}',
         "bad.jsonl:7: vote.prompt: tools: got a list of 1; expected a list of function schemas.",
-        "bad.jsonl:8: nested too deeply to be read",
-        "bad.jsonl:9: a number too long to be read",
+        'bad.jsonl:8: vote.voter: got "\\u001b[2J"; expected a name: one line of at most 300 characters',
+        f'bad.jsonl:9: vote.left_name: got "{"x" * 56}...; expected a name: one line of at most 300 characters',
+        "bad.jsonl:10: nested too deeply to be read",
+        "bad.jsonl:11: a number too long to be read",
         "Nothing was imported.",
     ]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from nomoat.chat.conversation import Conversation, Message, parse_messages, shown
 from nomoat.errors import DataError
-from nomoat.evaluate.vote_file import read_lines
+from nomoat.evaluate.vote_file import is_name, read_lines
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import Vote, VoteRow, VoteVerdict
 
@@ -65,8 +65,11 @@ def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: got {shown(row)}; expected an object, a battle")
     for key in ("model_a", "model_b"):
-        if not isinstance(row.get(key), str):
+        if not is_name(row.get(key)):
             raise DataError(f"{where}: {key}: got {shown(row.get(key))}; expected a model's name")
+    voter = str(row.get("judge", "unknown"))
+    if not is_name(voter):
+        raise DataError(f"{where}: judge: got {shown(voter)}; expected a voter's name")
     if row.get("winner") not in _WINNERS.values():
         expected = 'model_a, model_b, tie or "tie (bothbad)"'
         raise DataError(f"{where}: winner: got {shown(row.get('winner'))}; expected {expected}")
@@ -92,7 +95,7 @@ def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
     ]
     return str(row.get("question_id", "")), Vote(
         cast_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        voter=str(row.get("judge", "unknown")),
+        voter=voter,
         verdict=_VERDICTS[row["winner"]],
         left_model=models.get(row["model_a"], row["model_a"]),
         right_model=models.get(row["model_b"], row["model_b"]),

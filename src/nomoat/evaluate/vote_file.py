@@ -23,6 +23,8 @@ from nomoat.ledger.rows import PromptSource, RatingRow, Side, Vote, VoteRow, Vot
 Found = TypeVar("Found")
 MAX_PROBLEMS = 20
 _MOST_S = 1e9
+_NAMES = ("voter", "left_model", "right_model", "left_name", "right_name")
+_LONGEST_NAME = 300
 _MAY_BE_NULL = ("suite", "prompt_id", "note", "better")
 _FIELDS = {field.name: field for field in fields(Vote)}
 _ONE_OF = {
@@ -95,6 +97,11 @@ def read_lines(path: Path, parse: Callable[[Any, str], Found]) -> list[Found]:
     return votes
 
 
+def is_name(value: object) -> bool:
+    """A voter's or a model's name: one line that a terminal and a page can show."""
+    return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= _LONGEST_NAME
+
+
 def _tools(said: VoteRow | RatingRow) -> dict[str, Any]:
     return {"tools": said.prompt["tools"]} if said.prompt.get("tools") else {}
 
@@ -155,6 +162,8 @@ def _expected(name: str) -> str:
         return "a time with its zone, such as 2026-11-24T07:00:00.000Z"
     if name == "turns":
         return 'null or a list of {"asked": text, "left": text, "right": text}'
+    if name in _NAMES:
+        return f"a name: one line of at most {_LONGEST_NAME} characters"
     return "text, or null" if name in _MAY_BE_NULL else "text"
 
 
@@ -167,6 +176,8 @@ def _is_valid(name: str, value: object) -> bool:
         return value is None or (
             isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_S
         )
+    if name in _NAMES:
+        return is_name(value)
     if name == "cast_at":
         return isinstance(value, str) and _is_time(value)
     if name == "turns":
