@@ -41,7 +41,7 @@ KEYS = {
     "left_out": "on export: votes that prefer nothing, and those that check a voter, both of which --all has; on "
     "answer: prompts that are held out; else 0",
     "ratings": "on withdraw: thumbs taken back; else 0",
-    "own_answers": "on withdraw: own answers taken back; else 0",
+    "own_answers": "on withdraw: own answers taken back, anybody's to such votes too; else 0",
     "remains": "on withdraw: folders that earlier nights left and that hold it, relative to the workspace; else empty",
 }
 """Keys of `nomoat votes --json`, for docs/cli.md."""

@@ -105,8 +105,9 @@ def remains(ledger: Ledger) -> list[str]:
 
 
 def withdraw_voter(ledger: Ledger, voter: str, *, erase: bool) -> Withdrawn:
-    """Take back all that a person has said so far; `erase` also overwrites the texts with nothing, of what was taken
-    back earlier too. LedgerError where there is nothing of that name."""
+    """Take back all that a person has said so far, and what anybody has answered to their votes, which holds their
+    prompts; `erase` also overwrites the texts with nothing, of what was taken back earlier too. LedgerError where there
+    is nothing of that name."""
     with ledger.transaction(writes=True) as connection:
         known = {
             name
@@ -115,12 +116,17 @@ def withdraw_voter(ledger: Ledger, voter: str, *, erase: bool) -> Withdrawn:
         }
         if voter not in known:
             raise LedgerError(f'votes: there are none of "{voter}".{nearest(voter, sorted(known))}')
-        counts = [_withdraw(connection, table, table.c.voter == voter, erase) for table in _ERASED]
-    return Withdrawn(*counts)
+        theirs = own_answers.c.vote_id.in_(select(votes.c.id).where(votes.c.voter == voter))
+        return Withdrawn(
+            _withdraw(connection, votes, votes.c.voter == voter, erase),
+            _withdraw(connection, ratings, ratings.c.voter == voter, erase),
+            _withdraw(connection, own_answers, theirs | (own_answers.c.voter == voter), erase),
+        )
 
 
 def withdraw_votes(ledger: Ledger, ids: Collection[int], *, erase: bool) -> Withdrawn:
-    """Take back single votes by their numbers, all or none. LedgerError where one is not there."""
+    """Take back single votes by their numbers, all or none, and what was answered to them. LedgerError where one is not
+    there."""
     with ledger.transaction(writes=True) as connection:
         query = select(votes.c.id).where(votes.c.id.in_(ids))
         missing = sorted(set(ids) - set(connection.execute(query).scalars()))
@@ -129,7 +135,11 @@ def withdraw_votes(ledger: Ledger, ids: Collection[int], *, erase: bool) -> With
                 f"votes: there is no vote {missing[0]}; nothing was taken back",
                 hint='Every row of `nomoat votes export --all` has its number under "id".',
             )
-        return Withdrawn(_withdraw(connection, votes, votes.c.id.in_(ids), erase), 0, 0)
+        return Withdrawn(
+            _withdraw(connection, votes, votes.c.id.in_(ids), erase),
+            0,
+            _withdraw(connection, own_answers, own_answers.c.vote_id.in_(ids), erase),
+        )
 
 
 def _withdraw(connection: Connection, table: Table, which: ColumnElement[bool], erase: bool) -> int:
