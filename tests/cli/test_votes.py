@@ -290,11 +290,17 @@ def test_votes_are_taken_back_and_what_remains_of_them_is_told(workspace: Path) 
         ((), "expected either --voter NAME or --id N"),
         (("--voter", "bo"), 'there are none of "bo". Did you mean "bob"?'),
         (("--id", "99"), "there is no vote 99; nothing was taken back"),
+        (("--id", "9" * 30), f"there is no vote {'9' * 30}; nothing was taken back"),
     ):
         result = nomoat("votes", "withdraw", *words)
         assert result.exit_code == 2
         assert said in result.stderr
     assert "expected nomoat votes export FILE" in nomoat("votes", "export").stderr
+    nowhere = nomoat("votes", "export", "no/such/votes.jsonl")
+    assert (nowhere.exit_code, nowhere.stderr) == (
+        2,
+        "Error: no/such/votes.jsonl: there is no folder no/such to write it to\n",
+    )
 
 
 def test_own_answers_are_asked_for_where_both_were_bad(workspace: Path) -> None:

@@ -164,6 +164,8 @@ def _export(workspace: Path, file: Path, everything: bool, kind: Kind, shape: Sh
         )
     if file.is_dir():
         raise DataError(f"{file} is a folder; expected a file to write")
+    if not file.parent.is_dir():
+        raise DataError(f"{file}: there is no folder {file.parent} to write it to")
     rows: list[Mapping[str, Any]]
     if kind is Kind.ratings:
         rows = list(rating_rows(thumbs))

@@ -128,8 +128,7 @@ def withdraw_votes(ledger: Ledger, ids: Collection[int], *, erase: bool) -> With
     """Take back single votes by their numbers, all or none, and what was answered to them. LedgerError where one is not
     there."""
     with ledger.transaction(writes=True) as connection:
-        query = select(votes.c.id).where(votes.c.id.in_(ids))
-        missing = sorted(set(ids) - set(connection.execute(query).scalars()))
+        missing = sorted(set(ids) - set(connection.execute(select(votes.c.id)).scalars()))
         if missing:
             raise LedgerError(
                 f"votes: there is no vote {missing[0]}; nothing was taken back",
