@@ -164,14 +164,17 @@ def _reader(to: Any, as_json: bool) -> Callable[[str], str]:
 
 
 def _show_standings(workspace: Path, as_json: bool) -> None:
+    from nomoat.evaluate.gatebook import evidence_of
+
     with open_ledger(workspace) as ledger:
         votes = ledger.judgements.votes() if ledger else ()
+        evidence = evidence_of(ledger) if ledger else []
         names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
     from nomoat.evaluate.head_to_head import voters
     from nomoat.evaluate.standings import standings
 
     anchor = next((m for v in votes for m, n in _sides(v) if n == BASE or n.startswith(f"{BASE} (")), None)
-    found = standings(votes, names, anchor=anchor, confidence=CONFIDENCE)
+    found = standings(evidence, names, anchor=anchor, confidence=CONFIDENCE)
     cast_by = voters(votes, confidence=CONFIDENCE)
     if as_json:
         print_json(standings_json(found, cast_by, CONFIDENCE))

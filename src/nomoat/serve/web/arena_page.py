@@ -205,8 +205,9 @@ class Acts:
         """The leaderboard and the voters, as they are now."""
         seen = await self._arena.seen()
         names, anchor = dict(seen.names), await self._arena.champion()
-        found = standings(seen.votes, names, anchor=anchor.model if anchor else None, confidence=CONFIDENCE)
-        pairs = head_to_head(seen.votes, names, alpha=1 - CONFIDENCE)
+        zero = anchor.model if anchor else None
+        found = standings(seen.evidence, names, anchor=zero, confidence=CONFIDENCE)
+        pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
         return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
 
     # ---- what they share
