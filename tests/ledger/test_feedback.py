@@ -68,6 +68,22 @@ def test_texts_that_are_erased_are_in_the_file_no_more(ledger: Ledger, tmp_path:
 
 
 @pytest.mark.parametrize("by_number", [False, True])
+def test_texts_are_erased_while_a_server_has_the_ledger_open(
+    ledger: Ledger, tmp_path: Path, by_number: bool
+) -> None:
+    assert ledger.judgements.votes() == ()
+    with Ledger.open(tmp_path / ".nomoat" / "ledger.db") as other:
+        other.judgements.add_votes([replace(VOTE, left_answer="xyzzy")])
+        if by_number:
+            withdraw_votes(other, [1], erase=True)
+        else:
+            withdraw_voter(other, "ada", erase=True)
+    left = {path.name: path.read_bytes() for path in (tmp_path / ".nomoat").glob("ledger.db*")}
+    assert "ledger.db-wal" in left
+    assert b"xyzzy" not in b"".join(left.values())
+
+
+@pytest.mark.parametrize("by_number", [False, True])
 def test_what_was_answered_to_a_vote_goes_with_it(ledger: Ledger, tmp_path: Path, by_number: bool) -> None:
     prompt = {"messages": [{"role": "user", "content": "xyzzy?"}]}
     ledger.judgements.add_votes(

@@ -117,11 +117,14 @@ def withdraw_voter(ledger: Ledger, voter: str, *, erase: bool) -> Withdrawn:
         if voter not in known:
             raise LedgerError(f'votes: there are none of "{voter}".{nearest(voter, sorted(known))}')
         theirs = own_answers.c.vote_id.in_(select(votes.c.id).where(votes.c.voter == voter))
-        return Withdrawn(
+        taken = Withdrawn(
             _withdraw(connection, votes, votes.c.voter == voter, erase),
             _withdraw(connection, ratings, ratings.c.voter == voter, erase),
             _withdraw(connection, own_answers, theirs | (own_answers.c.voter == voter), erase),
         )
+    if erase:
+        ledger.forget_overwritten()
+    return taken
 
 
 def withdraw_votes(ledger: Ledger, ids: Collection[int], *, erase: bool) -> Withdrawn:
@@ -134,11 +137,14 @@ def withdraw_votes(ledger: Ledger, ids: Collection[int], *, erase: bool) -> With
                 f"votes: there is no vote {missing[0]}; nothing was taken back",
                 hint='Every row of `nomoat votes export --all` has its number under "id".',
             )
-        return Withdrawn(
+        taken = Withdrawn(
             _withdraw(connection, votes, votes.c.id.in_(ids), erase),
             0,
             _withdraw(connection, own_answers, own_answers.c.vote_id.in_(ids), erase),
         )
+    if erase:
+        ledger.forget_overwritten()
+    return taken
 
 
 def _withdraw(connection: Connection, table: Table, which: ColumnElement[bool], erase: bool) -> int:
