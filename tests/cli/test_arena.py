@@ -177,6 +177,8 @@ def test_prompts_of_ones_own(workspace: Path) -> None:
     as_json("arena", "--prompts", "mine.jsonl", typed="\nt\n")
     (vote,) = kept(workspace)
     assert (vote.suite, vote.prompt_id, vote.left_answer.split(": ")[1]) == ("mine", "x", "My own")
+    shown = nomoat("arena", "--prompts", "mine.jsonl", typed="").stdout
+    assert "Enter draws one of 1 prompt, or type a prompt" in shown, "nobody has held it out"
 
 
 def match(seed: int, self_share: float = 0.0) -> tuple[Match, Parrot, Parrot]:

@@ -16,6 +16,7 @@ from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.cli.units import count
 from nomoat.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Table:
 
     def run(self, pool: int) -> None:
         """Rounds until Ctrl-D. Ctrl-C while answering or voting leaves that prompt without a vote."""
-        drawn = f"Enter draws one of {pool} held-out prompts, or type" if pool else "Type"
+        drawn = f"Enter draws one of {count(pool, 'prompt')}, or type" if pool else "Type"
         self._say(f"{drawn} a prompt; Ctrl-D leaves.")
         while True:
             try:
