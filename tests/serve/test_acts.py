@@ -15,6 +15,7 @@ from nomoat.ledger.rows import Thumb
 from nomoat.serve.web.acts import Acts
 from nomoat.serve.web.chats import Answer, Chat, Chats, Turn
 from nomoat.serve.web.parts import Parts
+from nomoat.serve.web.writing import Column, Writing
 
 NEW, EARLIER = Answer("m", "New.", "stop"), Answer("m", "Earlier.", "stop")
 PARTS = Parts(**{field.name: field.name for field in fields(Parts)})
@@ -47,7 +48,9 @@ class Busy:
         await asyncio.sleep(0.05)
         done = asyncio.create_task(asyncio.sleep(0))
         await done
-        return SimpleNamespace(task=done, is_done=True, error=None, so_far=lambda: chat)
+        return SimpleNamespace(
+            task=done, is_done=True, error=None, so_far=lambda: chat, at_the_end=lambda: chat
+        )
 
 
 def at_once(*acts: Callable[[], Any]) -> None:
@@ -85,3 +88,22 @@ def test_of_two_messages_sent_at_once_one_is_answered(tmp_path: Path) -> None:
 
     at_once(lambda: send("One?"), lambda: send("Two?"))
     assert len(writer.begun) == 1
+
+
+def test_an_answer_stays_where_no_word_of_the_new_one_came(tmp_path: Path) -> None:
+    asked_anew = replace(Chat.new("Why?", "m"), turns=(Turn("Why?", earlier=EARLIER),))
+    assert Writing(asked_anew, [Column("m", "")]).at_the_end().turns == (Turn("Why?", EARLIER),)
+    written = Column("m", "", ["New."], ended="stop")
+    (turn,) = Writing(asked_anew, [written]).at_the_end().turns
+    assert turn.choice == (replace(NEW, system=""), EARLIER)
+
+    chats, writer = Chats(tmp_path), Busy()
+    chats.save(asked_anew)  # as a server leaves it that is killed then
+    acts = Acts(Names(["m"]), writer, chats, None, PARTS)  # type: ignore[arg-type]
+
+    async def retry() -> None:
+        async for _ in acts.retry(asked_anew.id, "m", False, "", 0.7, 0.95, 16, None):
+            pass
+
+    at_once(retry)
+    assert writer.begun[0].turns == (Turn("Why?", earlier=EARLIER),)

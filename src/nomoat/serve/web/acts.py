@@ -67,7 +67,8 @@ class Acts:
             return
         model, beside_base, manner = await self._chosen(*choices)
         last = chat.turns[-1]
-        earlier = last.answer if manner.system == chat.manner.system else None
+        before = last.answer or last.earlier  # there is no answer where the server ended while it was written
+        earlier = before if manner.system == chat.manner.system else None
         turns = (*chat.turns[:-1], Turn(last.user, earlier=earlier))
         chat = replace(chat, model=model, beside_base=beside_base, manner=manner, turns=turns)
         async for changes in self._answer(chat):
@@ -256,7 +257,7 @@ class Acts:
             await asyncio.wait({writing.task}, timeout=_TICK_S * (1 + length / _CHARACTERS_PER_TICK))
         if writing.error:
             gr.Warning(writing.error, title="The model could not answer")
-        yield self._shown(writing.so_far())
+        yield self._shown(writing.at_the_end())
 
     def _shown(self, chat: Chat, *, is_writing: bool = False) -> Changes:
         parts = self._parts

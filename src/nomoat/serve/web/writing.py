@@ -63,6 +63,14 @@ class Writing:
         turn = replace(last, answer=answers[0], base=answers[1] if len(answers) > 1 else None)
         return replace(self.chat, turns=(*before, turn))
 
+    def at_the_end(self) -> Chat:
+        """The conversation as it is kept: where no word of a new answer came, the one before stays."""
+        chat = self.so_far()
+        *before, last = chat.turns
+        if last.answer is None and last.earlier is not None:
+            chat = replace(chat, turns=(*before, replace(last, answer=last.earlier, earlier=None)))
+        return chat
+
 
 @final
 class Writer:
@@ -115,7 +123,7 @@ class Writer:
             pass  # stopped by the reader: what came is kept
         finally:
             try:
-                await asyncio.to_thread(self._chats.save, writing.so_far())
+                await asyncio.to_thread(self._chats.save, writing.at_the_end())
             except Exception as error:
                 log_fault(error)
                 writing.columns[0].error = told(error).message
