@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, fields
@@ -206,9 +207,15 @@ class Acts:
         seen = await self._arena.seen()
         names, anchor = dict(seen.names), await self._arena.champion()
         zero = anchor.model if anchor else None
-        found = standings(seen.evidence, names, anchor=zero, confidence=CONFIDENCE)
-        pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
-        return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+
+        def tables() -> str:
+            found = standings(seen.evidence, names, anchor=zero, confidence=CONFIDENCE)
+            pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
+            return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+
+        return await asyncio.to_thread(
+            tables
+        )  # of thousands of votes it takes a second, and others wait for answers
 
     # ---- what they share
 
