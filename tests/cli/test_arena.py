@@ -177,6 +177,8 @@ def test_prompts_of_ones_own(workspace: Path) -> None:
     as_json("arena", "--prompts", "mine.jsonl", typed="\nt\n")
     (vote,) = kept(workspace)
     assert (vote.suite, vote.prompt_id, vote.left_answer.split(": ")[1]) == ("mine", "x", "My own")
+    shown = nomoat("arena", "--prompts", "mine.jsonl", typed="").stdout
+    assert "Enter draws one of 1 prompt, or type a prompt" in shown, "nobody has held it out"
 
 
 def match(seed: int, self_share: float = 0.0) -> tuple[Match, Parrot, Parrot]:
@@ -317,7 +319,8 @@ def test_a_file_that_holds_no_votes_is_told_line_by_line(workspace: Path) -> Non
     )
     assert told[2].strip() == 'bad.jsonl:4: vote.verdict: got "lfet"; expected left, right, tie or both bad'
     assert told[3].strip() == 'bad.jsonl:5: vote.votre: unknown field. Did you mean "voter"?'
-    assert told[4].strip() == "bad.jsonl:6: vote.voter: got nothing; expected text"
+    name = "a name: one line of at most 300 characters"
+    assert told[4].strip() == f"bad.jsonl:6: vote.voter: got nothing; expected {name}"
     assert told[5].strip().startswith("bad.jsonl:7: vote.prompt.messages: got an empty list")
     assert told[-1].strip() == "Nothing was imported."
     assert len(kept(workspace)) == 1

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from helpers.workspaces import ledger_path, start_night
+from helpers.workspaces import artifact, ledger_path, start_night
+from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.cli import gate, promote, rollback, status
 from nomoat.cli.main import app
 from nomoat.cli.served import ServedModel
+from nomoat.data.split import asked_keys
+from nomoat.evaluate.gatebook import evidence_of
 from nomoat.ledger.rows import Evidence, Vote
 from nomoat.ledger.store import Ledger
 from nomoat.recipe import Recipe
@@ -229,3 +232,33 @@ def test_status_shows_the_champion(workspace: Path) -> None:
     said = next(line for line in lines if line.startswith("Champion    gen-0001, since 20"))
     assert said.endswith("chosen by the gate")
     assert "Votes       1 blind vote" in lines
+
+
+def test_votes_on_what_a_model_has_learned_from_rate_it_nowhere(workspace: Path) -> None:
+    taught = vote(1, 1, 0)
+    asked = asked_keys(Conversation(parse_messages(taught.prompt["messages"], "vote")))
+    learned = artifact(workspace, "votes", "1", {}, votes=[9], asked=asked)
+    served = artifact(workspace, "quantize", "2", {"model": learned.id})
+    with open_here(workspace) as ledger:
+        for made in (learned, served):
+            ledger.add_artifact(made)
+        ledger.add_generation(
+            start_night(ledger), base="base:x", served_file=".nomoat/artifacts/quantize-0/night-Q8_0.gguf"
+        )
+        ledger.add_generation(
+            start_night(ledger, alone=False),
+            base="base:x",
+            gguf_artifact=served.id,
+            served_file=".nomoat/artifacts/quantize-1/night-Q8_0.gguf",
+        )
+        other = [vote(n, 0, 1) for n in (2, 3)]
+        bystanders = replace(vote(1, 5, 6), voter="bob")
+        ledger.judgements.add_votes([taught, *other, bystanders])
+        ledger.judgements.crown(1, by="owner", said="the first")
+        assert [one.voter for one in evidence_of(ledger)] == ["bob", "ada", "ada"]
+    (weighed,) = as_json("gate", "--explain", "gen-0002")["weighed"]
+    assert (weighed["source"], weighed["wins"], weighed["losses"]) == ("votes", 0, 2)
+    found = as_json("arena", "--standings")
+    counts = {one["name"]: (one["wins"], one["losses"]) for one in found["standings"]}
+    assert counts["gen-0002"] == (0, 2)
+    assert {one["name"]: one["votes"] for one in found["voters"]} == {"ada": 3, "bob": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,17 @@ def test_battles_go_out_in_lmarenas_shape_and_come_in_again(workspace: Path) -> 
     assert {(v.left_model, v.right_model) for v in kept(other)} == {("quantize-cccc/night-Q8_0.gguf", "base")}
 
 
+def test_battles_of_votes_that_are_here_are_here_whether_they_stand_or_not(workspace: Path) -> None:
+    as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    assert as_json("votes", "import", "b.jsonl", "--format", "lmarena")["added"] == 0
+    as_json("votes", "withdraw", "--voter", "bob")
+    assert as_json("votes", "import", "b.jsonl", "--format", "lmarena")["added"] == 0
+    assert "bob" not in {vote.voter for vote in kept(workspace)}
+    odd = json.loads(Path("b.jsonl").read_text().splitlines()[0]) | {"question_id": [1], "judge": "eve"}
+    Path("b.jsonl").write_text(json.dumps(odd))
+    assert as_json("votes", "import", "b.jsonl", "--format", "lmarena")["added"] == 1
+
+
 def test_a_probe_goes_along_with_all_votes_and_is_no_row_to_train_on(workspace: Path) -> None:
     with Ledger.open(ledger_path(workspace)) as ledger:
         probe = replace(VOTE, voter="eve", right_model=VOTE.left_model, better="right")
@@ -173,6 +185,9 @@ def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> N
         {"model_b": 3},
         {"conversation_b": other},
         {"conversation_a": other[:1]},
+        {"winner": []},
+        {"judge": "ada\neve"},
+        {f"conversation_{side}": [{"role": "assistant", "content": side}, *other] for side in "ab"},
     ]
     Path("bad.jsonl").write_text("".join(json.dumps(good | change) + "\n" for change in changes))
     result = nomoat("votes", "import", "bad.jsonl", "--format", "lmarena")
@@ -184,8 +199,59 @@ def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> N
         "bad.jsonl:3: model_b: got 3; expected a model's name",
         "bad.jsonl:4: conversation_b: asks another thing than conversation_a; expected the same",
         "bad.jsonl:5: conversation_a: ends in no answer; expected an assistant turn last",
+        'bad.jsonl:6: winner: got an empty list; expected model_a, model_b, tie or "tie (bothbad)"',
+        'bad.jsonl:7: judge: got "ada\\neve"; expected a voter\'s name',
+        "bad.jsonl:8: conversation_a: begins with an answer; expected what both were asked",
         "Nothing was imported.",
     ]
+
+
+def test_what_the_ledger_could_not_hold_or_read_again_is_refused_line_by_line(workspace: Path) -> None:
+    as_json("votes", "export", "all.jsonl", "--all")
+    vote = json.loads(Path("all.jsonl").read_text().splitlines()[0])["vote"]
+    changes: list[dict[str, Any]] = [
+        {"seconds": math.inf},
+        {"sampling": {"temperature": math.nan}},
+        {"seconds": 10**400},
+        {"voter": "ad\ud83d"},
+        {"cast_at": "yesterday"},
+        {"cast_at": "2026-11-24T07:00:00"},
+        {"prompt": vote["prompt"] | {"tools": [3]}},
+        {"voter": "\x1b[2J"},
+        {"left_name": "x" * 301},
+    ]
+    lines = [json.dumps({"vote": vote | change}) for change in changes]
+    lines += ["[" * 100_000, '{"vote": {"seconds": ' + "9" * 5000 + "}}"]
+    Path("bad.jsonl").write_text("\n".join(lines))
+    result = nomoat("votes", "import", "bad.jsonl")
+    assert result.exit_code == 2
+    told = [line.strip().removeprefix("Error: ") for line in result.stderr.splitlines()]
+    time = "expected a time with its zone, such as 2026-11-24T07:00:00.000Z"
+    place = lines[3].encode("utf-8").index(b"\\ud83d")
+    assert told == [
+        "bad.jsonl:1: row.vote.seconds: got inf; expected a finite number (JSON has no other)",
+        "bad.jsonl:2: row.vote.sampling.temperature: got nan; expected a finite number (JSON has no other)",
+        f"bad.jsonl:3: vote.seconds: got 1{'0' * 56}...; expected a number, 0 to 1e+09, or null",
+        f"bad.jsonl:4: holds half of a surrogate pair (\\ud83d at character {place}); expected whole characters.",
+        f'bad.jsonl:5: vote.cast_at: got "yesterday"; {time}',
+        f'bad.jsonl:6: vote.cast_at: got "2026-11-24T07:00:00"; {time}',
+        "bad.jsonl:7: vote.prompt: tools: got a list of 1; expected a list of function schemas.",
+        'bad.jsonl:8: vote.voter: got "\\u001b[2J"; expected a name: one line of at most 300 characters',
+        f'bad.jsonl:9: vote.left_name: got "{"x" * 56}...; expected a name: one line of at most 300 characters',
+        "bad.jsonl:10: nested too deeply to be read",
+        "bad.jsonl:11: a number too long to be read",
+        "Nothing was imported.",
+    ]
+
+
+def test_an_imported_prompt_has_the_form_of_those_asked_here(workspace: Path) -> None:
+    as_json("votes", "export", "all.jsonl", "--all")
+    vote = json.loads(Path("all.jsonl").read_text().splitlines()[0])["vote"]
+    parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Parts?"}]}]}
+    Path("p.jsonl").write_text(json.dumps({"vote": vote | {"prompt": parts, "verdict": "both bad"}}))
+    assert as_json("votes", "import", "p.jsonl")["added"] == 1
+    assert {"messages": [{"role": "user", "content": "Parts?"}]} in [one.prompt for one in kept(workspace)]
+    assert as_json("votes", "import", "all.jsonl")["added"] == 0
 
 
 def test_thumbs_go_out_as_rated_answers(workspace: Path) -> None:
@@ -224,11 +290,17 @@ def test_votes_are_taken_back_and_what_remains_of_them_is_told(workspace: Path) 
         ((), "expected either --voter NAME or --id N"),
         (("--voter", "bo"), 'there are none of "bo". Did you mean "bob"?'),
         (("--id", "99"), "there is no vote 99; nothing was taken back"),
+        (("--id", "9" * 30), f"there is no vote {'9' * 30}; nothing was taken back"),
     ):
         result = nomoat("votes", "withdraw", *words)
         assert result.exit_code == 2
         assert said in result.stderr
     assert "expected nomoat votes export FILE" in nomoat("votes", "export").stderr
+    nowhere = nomoat("votes", "export", "no/such/votes.jsonl")
+    assert (nowhere.exit_code, nowhere.stderr) == (
+        2,
+        "Error: no/such/votes.jsonl: there is no folder no/such to write it to\n",
+    )
 
 
 def test_own_answers_are_asked_for_where_both_were_bad(workspace: Path) -> None:

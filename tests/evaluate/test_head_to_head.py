@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pytest
 
 from helpers.votes import VOTE
+from nomoat.evaluate.gate import Tally
 from nomoat.evaluate.gatebook import count_votes
 from nomoat.evaluate.head_to_head import head_to_head, voters
 from nomoat.evaluate.standings import standings
@@ -37,6 +40,20 @@ def test_a_model_against_itself_is_no_pair() -> None:
     assert head_to_head(selves, NAMES, alpha=0.05) == []
     (voter,) = voters([*selves, vote(7, "right", right_model=VOTE.left_model)], confidence=0.95)
     assert (voter.selves, voter.self_ties, voter.votes) == (4, 3, 4)
+
+
+def test_each_vote_is_counted_for_its_own_pair_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 9,000 votes on 59 models took 8 s: every pair looked at every vote."""
+    looked_at = []
+
+    def counted(votes: Sequence[VoteRow], one: str, other: str) -> Tally:
+        looked_at.extend(votes)
+        return count_votes(votes, one, other)
+
+    monkeypatch.setattr("nomoat.evaluate.head_to_head.count_votes", counted)
+    cast = [vote(n, left_model=f"m/{n:02d}", right_model=f"m/{n + 1:02d}") for n in range(20)]
+    assert [(pair.wins, pair.losses) for pair in head_to_head(cast, {}, alpha=0.05)] == [(1, 0)] * 20
+    assert len(looked_at) == len(cast)
 
 
 def test_who_always_votes_left_or_faster_than_one_reads_is_told() -> None:

@@ -120,6 +120,8 @@ def test_grades_decide_too_and_are_kept(tmp_path: Path) -> None:
         ('{"score": 11}', "score", None),
         ('{"score": true}', "score", None),
         ('{"score": "7"}', "score", None),
+        pytest.param('{"score": ' + "9" * 5000 + "}", "score", None, id="digits"),
+        pytest.param("[" * 100_000, "pair", None, id="brackets"),
     ],
 )
 def test_what_is_a_verdict(text: str, mode: Mode, expected: float | None) -> None:

@@ -67,6 +67,40 @@ def test_texts_that_are_erased_are_in_the_file_no_more(ledger: Ledger, tmp_path:
     assert b"xyzzy" not in left
 
 
+@pytest.mark.parametrize("by_number", [False, True])
+def test_texts_are_erased_while_a_server_has_the_ledger_open(
+    ledger: Ledger, tmp_path: Path, by_number: bool
+) -> None:
+    assert ledger.judgements.votes() == ()
+    with Ledger.open(tmp_path / ".nomoat" / "ledger.db") as other:
+        other.judgements.add_votes([replace(VOTE, left_answer="xyzzy")])
+        if by_number:
+            withdraw_votes(other, [1], erase=True)
+        else:
+            withdraw_voter(other, "ada", erase=True)
+    left = {path.name: path.read_bytes() for path in (tmp_path / ".nomoat").glob("ledger.db*")}
+    assert "ledger.db-wal" in left
+    assert b"xyzzy" not in b"".join(left.values())
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_what_was_answered_to_a_vote_goes_with_it(ledger: Ledger, tmp_path: Path, by_number: bool) -> None:
+    prompt = {"messages": [{"role": "user", "content": "xyzzy?"}]}
+    ledger.judgements.add_votes(
+        [replace(VOTE, prompt=prompt, verdict="both bad"), replace(VOTE, voter="bob")]
+    )
+    first, second = sorted(ledger.judgements.votes(), key=lambda vote: vote.id)
+    add_own_answer(ledger, first, "bob", "xyzzy!")
+    add_own_answer(ledger, second, "bob", "Thrice.")
+    taken = (
+        withdraw_votes(ledger, [1], erase=True) if by_number else withdraw_voter(ledger, "ada", erase=True)
+    )
+    assert taken == Withdrawn(1, 0, 1)
+    assert [own.answer for own in standing_own_answers(ledger)] == ["Thrice."]
+    ledger.close()
+    assert b"xyzzy" not in (tmp_path / ".nomoat" / "ledger.db").read_bytes()
+
+
 def test_single_votes_are_taken_back_by_number(ledger: Ledger) -> None:
     ledger.judgements.add_votes([VOTE, replace(VOTE, verdict="tie")])
     with pytest.raises(LedgerError, match="there is no vote 9; nothing was taken back"):

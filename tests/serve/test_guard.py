@@ -149,3 +149,12 @@ def test_a_key_opens_what_it_may(locked_server: Running) -> None:
     refused = httpx.get(f"{locked_server.url}/v1/models", headers={"Authorization": "Basic abc"})
     assert refused.json()["error"]["code"] == "missing_api_key"
     assert refused.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_path_without_a_slash_is_no_fault_of_ours(locked_server: Running) -> None:
+    host, _, port = locked_server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer c\r\nConnection: close\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 404 ")

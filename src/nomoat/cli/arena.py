@@ -16,6 +16,7 @@ from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.cli.units import count
 from nomoat.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -164,14 +165,17 @@ def _reader(to: Any, as_json: bool) -> Callable[[str], str]:
 
 
 def _show_standings(workspace: Path, as_json: bool) -> None:
+    from nomoat.evaluate.gatebook import evidence_of
+
     with open_ledger(workspace) as ledger:
         votes = ledger.judgements.votes() if ledger else ()
+        evidence = evidence_of(ledger) if ledger else []
         names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
     from nomoat.evaluate.head_to_head import voters
     from nomoat.evaluate.standings import standings
 
     anchor = next((m for v in votes for m, n in _sides(v) if n == BASE or n.startswith(f"{BASE} (")), None)
-    found = standings(votes, names, anchor=anchor, confidence=CONFIDENCE)
+    found = standings(evidence, names, anchor=anchor, confidence=CONFIDENCE)
     cast_by = voters(votes, confidence=CONFIDENCE)
     if as_json:
         print_json(standings_json(found, cast_by, CONFIDENCE))
@@ -200,7 +204,7 @@ class Table:
 
     def run(self, pool: int) -> None:
         """Rounds until Ctrl-D. Ctrl-C while answering or voting leaves that prompt without a vote."""
-        drawn = f"Enter draws one of {pool} held-out prompts, or type" if pool else "Type"
+        drawn = f"Enter draws one of {count(pool, 'prompt')}, or type" if pool else "Type"
         self._say(f"{drawn} a prompt; Ctrl-D leaves.")
         while True:
             try:

@@ -41,7 +41,7 @@ KEYS = {
     "left_out": "on export: votes that prefer nothing, and those that check a voter, both of which --all has; on "
     "answer: prompts that are held out; else 0",
     "ratings": "on withdraw: thumbs taken back; else 0",
-    "own_answers": "on withdraw: own answers taken back; else 0",
+    "own_answers": "on withdraw: own answers taken back, anybody's to such votes too; else 0",
     "remains": "on withdraw: folders that earlier nights left and that hold it, relative to the workspace; else empty",
 }
 """Keys of `nomoat votes --json`, for docs/cli.md."""
@@ -164,6 +164,8 @@ def _export(workspace: Path, file: Path, everything: bool, kind: Kind, shape: Sh
         )
     if file.is_dir():
         raise DataError(f"{file} is a folder; expected a file to write")
+    if not file.parent.is_dir():
+        raise DataError(f"{file}: there is no folder {file.parent} to write it to")
     rows: list[Mapping[str, Any]]
     if kind is Kind.ratings:
         rows = list(rating_rows(thumbs))
@@ -187,13 +189,18 @@ def _import(workspace: Path, file: Path, shape: Shape) -> tuple[Done, str]:
 
     with open_ledger(workspace) as ledger:
         models = {g.name: g.model for g in ledger.generations() if g.served_file} if ledger else {}
-        found = read_votes(file) if shape is Shape.preference else read_battles(file, models)
+        keys: list[str] | None = None
+        if shape is Shape.preference:
+            found = read_votes(file)
+        else:
+            battles = read_battles(file, models)
+            keys, found = [key for key, _ in battles], [vote for _, vote in battles]
         if ledger is None:
             raise LedgerError(
                 f"{workspace.resolve()}: no night has run here yet, so there is no model that votes could be of",
                 hint="Run one: nomoat run",
             )
-        added = ledger.judgements.add_votes(found, imported=True)
+        added = ledger.judgements.add_votes(found, imported=True, made_of=keys)
     decided = sum(vote.verdict in ("left", "right") for vote in found)
     said = f"{file}: {count(len(found), 'vote')}, {added:,} of them new"
     return Done(len(found), decided, added=added), said

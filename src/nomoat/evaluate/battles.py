@@ -8,7 +8,6 @@ sampling, suite and files of the models are not in it, and probes, which it has 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any
 
 from nomoat.chat.conversation import Conversation, Message, parse_messages, shown
 from nomoat.errors import DataError
-from nomoat.evaluate.vote_file import read_lines
+from nomoat.evaluate.vote_file import is_name, read_lines
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import Vote, VoteRow, VoteVerdict
 
@@ -52,26 +51,26 @@ def battle_rows(votes: Iterable[VoteRow]) -> Iterator[dict[str, Any]]:
         }
 
 
-def read_battles(path: Path, models: Mapping[str, str]) -> list[Vote]:
-    """The votes of a file of battles, one JSON object a line. `models` says which files names stand for here; any other
-    name is taken for a model of its own.
+def read_battles(path: Path, models: Mapping[str, str]) -> list[tuple[str, Vote]]:
+    """The votes of a file of battles, one JSON object a line, each behind its `question_id`: where `battle_rows` wrote
+    it, the key of the vote that it was. `models` says which files names stand for here; any other name is taken for a
+    model of its own.
 
     Raises DataError with up to 20 lines, each with file, line and field, where one of them is no battle.
     """
     return read_lines(path, partial(_vote, models))
 
 
-def _vote(models: Mapping[str, str], line: str, where: str) -> Vote:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: got {shown(row)}; expected an object, a battle")
     for key in ("model_a", "model_b"):
-        if not isinstance(row.get(key), str):
+        if not is_name(row.get(key)):
             raise DataError(f"{where}: {key}: got {shown(row.get(key))}; expected a model's name")
-    if row.get("winner") not in _VERDICTS:
+    voter = str(row.get("judge", "unknown"))
+    if not is_name(voter):
+        raise DataError(f"{where}: judge: got {shown(voter)}; expected a voter's name")
+    if row.get("winner") not in _WINNERS.values():
         expected = 'model_a, model_b, tie or "tie (bothbad)"'
         raise DataError(f"{where}: winner: got {shown(row.get('winner'))}; expected {expected}")
     at = row.get("tstamp")
@@ -87,14 +86,16 @@ def _vote(models: Mapping[str, str], line: str, where: str) -> Vote:
         raise DataError(
             f"{where}: conversation_a: expected user and assistant in turn where the two sides differ"
         )
+    if all(message.role != "user" for message in one[:start]):
+        raise DataError(f"{where}: conversation_a: begins with an answer; expected what both were asked")
     prompt = Conversation(one[:start]).to_dict()
     turns = [
         {"asked": one[n].content, "left": one[n + 1].content, "right": other[n + 1].content}
         for n in range(start + 1, most, 2)
     ]
-    return Vote(
+    return str(row.get("question_id", "")), Vote(
         cast_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        voter=str(row.get("judge", "unknown")),
+        voter=voter,
         verdict=_VERDICTS[row["winner"]],
         left_model=models.get(row["model_a"], row["model_a"]),
         right_model=models.get(row["model_b"], row["model_b"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,7 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     rival = ledger.generation(rival_id) if rival_id is not None else None
     rival_model = rival.model if rival else base_model(ledger, generation)
     tallies = _measured(rows, settings.guard)
-    learned = {key for one in (generation, rival) if one for key in learned_prompts(ledger, one)}
-    votes = count_votes(ledger.judgements.votes(), generation.model, rival_model, learned)
+    votes = count_votes(evidence_of(ledger), generation.model, rival_model)
     if votes.wins + votes.losses + votes.ties:
         tallies.append(votes)
     return decide(
@@ -112,17 +111,30 @@ def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
     return found
 
 
-def count_votes(
-    votes: Iterable[VoteRow], challenger: str, rival: str | None, learned: Collection[str] = ()
-) -> Tally:
-    """Votes between two models, but on prompts that one of them has `learned` (`asked_keys`) none. The same voter on
-    the same two answers to the same prompt counts once."""
+def evidence_of(ledger: Ledger) -> list[VoteRow]:
+    """All votes but those on prompts that one of their two models has learned from: they tell what was taught, not who
+    is better."""
+    votes = ledger.judgements.votes()
+    voted_on = {model for vote in votes for model in (vote.left_model, vote.right_model)}
+    learned = {
+        one.model: learned_prompts(ledger, one)
+        for one in ledger.generations()
+        if one.served_file and one.model in voted_on
+    }
+
+    def is_taught(vote: VoteRow) -> bool:
+        taught = learned.get(vote.left_model, set()) | learned.get(vote.right_model, set())
+        return bool(taught) and not taught.isdisjoint(asked_keys(conversation_of(vote))[-1:])
+
+    return [vote for vote in votes if not is_taught(vote)]
+
+
+def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) -> Tally:
+    """Votes between two models. The same voter on the same two answers to the same prompt counts once."""
     seen: set[object] = set()
     wins = losses = ties = 0
     for vote in votes:
         if {vote.left_model, vote.right_model} != {challenger, rival} or challenger == rival:
-            continue
-        if learned and not set(asked_keys(conversation_of(vote))[-1:]).isdisjoint(learned):
             continue
         answers = frozenset(
             {(vote.left_model, str(vote.said("left"))), (vote.right_model, str(vote.said("right")))}

@@ -62,11 +62,14 @@ def head_to_head(votes: Sequence[VoteRow], names: Mapping[str, str], *, alpha: f
     """Every pair that was voted on, the most voted first. `alpha` is a pair's error rate, of both directions together;
     `names` are as in `standings`."""
     called = {m: n for v in votes for m, n in ((v.left_model, v.left_name), (v.right_model, v.right_name))}
-    met = {frozenset((vote.left_model, vote.right_model)) for vote in votes}
+    met: dict[frozenset[str], list[VoteRow]] = {}
+    for vote in votes:
+        met.setdefault(frozenset((vote.left_model, vote.right_model)), []).append(vote)
     found = []
     for one, other in combinations(sorted(called), 2):
-        if {one, other} in met:
-            tally = count_votes(votes, one, other)
+        between = met.get(frozenset((one, other)))
+        if between:
+            tally = count_votes(between, one, other)
             sides = names.get(one, called[one]), names.get(other, called[other])
             found.append(_pairing(sides, tally.wins, tally.losses, tally.ties, alpha))
     return sorted(found, key=lambda pair: -(pair.wins + pair.losses + pair.ties))

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from nomoat.evaluate.compare import LOSS, PASS_RATE
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.gatebook import base_model
+from nomoat.evaluate.gatebook import base_model, evidence_of
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import GenerationRow, ScoreRow
 from nomoat.ledger.store import Ledger
@@ -77,7 +77,7 @@ def _voted(ledger: Ledger, generations: Sequence[GenerationRow], confidence: flo
     """Points above the newest base by blind votes."""
     served = [one for one in generations if one.served_file]
     base = next((found for one in reversed(served) if (found := base_model(ledger, one))), None)
-    rated = standings(ledger.judgements.votes(), {}, anchor=base, confidence=confidence) if base else []
+    rated = standings(evidence_of(ledger), {}, anchor=base, confidence=confidence) if base else []
     by_model = {one.model: one.points for one in rated}
     if base not in by_model:
         return []

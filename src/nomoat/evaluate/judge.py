@@ -215,7 +215,7 @@ def read_reply(text: str, mode: Mode) -> float | None:
     fenced = _FENCE.match(text.strip())
     try:
         found = json.loads(fenced[1] if fenced else text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits, or thousands of brackets, too
         return None
     if not isinstance(found, dict):
         return None

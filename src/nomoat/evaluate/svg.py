@@ -6,6 +6,7 @@ in the page's font. The same numbers give the same bytes.
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def svg(name: str, title: str, height_in: float, draw: Callable[[Axes], None]) -
     found = re.sub(r"font-family: [^;\"]*", "font-family: inherit", found)
     for placeholder, variable in _CSS.items():
         found = found.replace(placeholder, f"var({variable})")
+    label = f'role="img" aria-label="{html.escape(title)}"'
     return re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{title}">', found, count=1
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda svg: f"<svg {svg[1]} {label}>", found, count=1
     )

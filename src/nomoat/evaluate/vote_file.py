@@ -11,14 +11,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
+from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from nomoat.chat.conversation import parse_messages, shown
+from nomoat.chat.conversation import Conversation, check_text, parse_messages, parse_tools, shown
 from nomoat.errors import DataError, nearest
+from nomoat.ledger.canonical import check_json
 from nomoat.ledger.rows import PromptSource, RatingRow, Side, Vote, VoteRow, VoteVerdict
 
+Found = TypeVar("Found")
 MAX_PROBLEMS = 20
+_MOST_S = 1e9
+_NAMES = ("voter", "left_model", "right_model", "left_name", "right_name")
+_LONGEST_NAME = 300
 _MAY_BE_NULL = ("suite", "prompt_id", "note", "better")
 _FIELDS = {field.name: field for field in fields(Vote)}
 _ONE_OF = {
@@ -64,8 +70,8 @@ def read_votes(path: Path) -> list[Vote]:
     return read_lines(path, _vote)
 
 
-def read_lines(path: Path, parse: Callable[[str, str], Vote]) -> list[Vote]:
-    """A vote a line, by `parse(line, where)`. Raises DataError with what it raised of up to 20 lines."""
+def read_lines(path: Path, parse: Callable[[Any, str], Found]) -> list[Found]:
+    """A vote a line, by `parse(decoded, where)`. Raises DataError with what it raised of up to 20 lines."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
@@ -77,8 +83,9 @@ def read_lines(path: Path, parse: Callable[[str, str], Vote]) -> list[Vote]:
     votes, problems = [], []
     for number, line in enumerate(lines, 1):
         if line.strip():
+            where = f"{path.name}:{number}"
             try:
-                votes.append(parse(line, f"{path.name}:{number}"))
+                votes.append(parse(_decoded(line, where), where))
             except DataError as error:
                 problems.append(error.message)
         if len(problems) == MAX_PROBLEMS:
@@ -90,15 +97,35 @@ def read_lines(path: Path, parse: Callable[[str, str], Vote]) -> list[Vote]:
     return votes
 
 
+def is_name(value: object) -> bool:
+    """A voter's or a model's name: one line that a terminal and a page can show."""
+    return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= _LONGEST_NAME
+
+
 def _tools(said: VoteRow | RatingRow) -> dict[str, Any]:
     return {"tools": said.prompt["tools"]} if said.prompt.get("tools") else {}
 
 
-def _vote(line: str, where: str) -> Vote:
+def _decoded(line: str, where: str) -> Any:
+    """What the ledger can hold too: finite numbers and whole characters."""
     try:
         row = json.loads(line)
+        check_json(row, f"{where}: row")
+        text = json.dumps(row, ensure_ascii=False)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError:
+        raise DataError(f"{where}: nested too deeply to be read") from None
+    except ValueError as error:
+        told = str(error)
+        raise DataError(
+            told if told.startswith(where) else f"{where}: a number too long to be read"
+        ) from None
+    check_text(text, where)
+    return row
+
+
+def _vote(row: Any, where: str) -> Vote:
     known = row.get("vote") if isinstance(row, dict) else None
     if not isinstance(known, dict):
         raise DataError(
@@ -113,8 +140,9 @@ def _vote(line: str, where: str) -> Vote:
             raise DataError(f"{where}: vote.{name}: got nothing; expected {_expected(name)}")
         if name in known and not _is_valid(name, known[name]):
             raise DataError(f"{where}: vote.{name}: got {shown(known[name])}; expected {_expected(name)}")
-    parse_messages(known["prompt"].get("messages"), where, field="vote.prompt.messages")
-    vote = Vote(**known)
+    messages = parse_messages(known["prompt"].get("messages"), where, field="vote.prompt.messages")
+    tools = parse_tools(known["prompt"].get("tools"), f"{where}: vote.prompt")
+    vote = Vote(**known | {"prompt": Conversation(messages, tools).to_dict()})
     if vote.better is not None and vote.left_model != vote.right_model:
         raise DataError(
             f"{where}: vote.better: got {shown(vote.better)} of two models; a probe has the same one on both sides"
@@ -129,9 +157,13 @@ def _expected(name: str) -> str:
     if name in ("prompt", "sampling"):
         return "an object"
     if name == "seconds":
-        return "a number, 0 or more, or null"
+        return f"a number, 0 to {_MOST_S:g}, or null"
+    if name == "cast_at":
+        return "a time with its zone, such as 2026-11-24T07:00:00.000Z"
     if name == "turns":
         return 'null or a list of {"asked": text, "left": text, "right": text}'
+    if name in _NAMES:
+        return f"a name: one line of at most {_LONGEST_NAME} characters"
     return "text, or null" if name in _MAY_BE_NULL else "text"
 
 
@@ -142,11 +174,22 @@ def _is_valid(name: str, value: object) -> bool:
         return isinstance(value, dict)
     if name == "seconds":
         return value is None or (
-            isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+            isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_S
         )
+    if name in _NAMES:
+        return is_name(value)
+    if name == "cast_at":
+        return isinstance(value, str) and _is_time(value)
     if name == "turns":
         return value is None or (isinstance(value, list) and all(map(_is_turn, value)) and value != [])
     return isinstance(value, str) or (value is None and name in _MAY_BE_NULL)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _is_turn(value: object) -> bool:

@@ -111,6 +111,14 @@ def use_wal(engine: Engine, *, busy_timeout_s: float) -> None:
             time.sleep(0.01)
 
 
+def empty_wal(engine: Engine) -> None:
+    """Bring SQLite's log into the file and empty it: it holds what was there before an overwriting, for as long as
+    another program has the ledger open. Nothing to do on PostgreSQL."""
+    if engine.dialect.name == "sqlite":
+        with closing(engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def refuse_damage(connection: Connection, place: str) -> None:
     """Look through the whole file (about 2 s a gigabyte) before a night relies on it; LedgerError if damaged."""
     if connection.dialect.name == "sqlite":

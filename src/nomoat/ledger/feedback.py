@@ -42,10 +42,15 @@ def add_rating(ledger: Ledger, rating: Rating) -> int:
         return _insert(connection, ratings, asdict(rating))
 
 
-def take_back_rating(ledger: Ledger, rating: Rating) -> None:
-    """Take back what this voter has said of this answer, up or down."""
-    same = ("voter", "model", "prompt_hash", "answer")
-    which = and_(*(ratings.c[name] == getattr(rating, name) for name in same))
+def take_back_rating(ledger: Ledger, *, voter: str, model_name: str, prompt_hash: str, answer: str) -> None:
+    """Take back what this voter has said of this answer, up or down. The model may be here no more, so that it is its
+    name that is asked for."""
+    which = and_(
+        ratings.c.voter == voter,
+        ratings.c.model_name == model_name,
+        ratings.c.prompt_hash == prompt_hash,
+        ratings.c.answer == answer,
+    )
     with ledger.transaction(writes=True) as connection:
         _withdraw(connection, ratings, which, erase=False)
 
@@ -100,8 +105,9 @@ def remains(ledger: Ledger) -> list[str]:
 
 
 def withdraw_voter(ledger: Ledger, voter: str, *, erase: bool) -> Withdrawn:
-    """Take back all that a person has said so far; `erase` also overwrites the texts with nothing, of what was taken
-    back earlier too. LedgerError where there is nothing of that name."""
+    """Take back all that a person has said so far, and what anybody has answered to their votes, which holds their
+    prompts; `erase` also overwrites the texts with nothing, of what was taken back earlier too. LedgerError where there
+    is nothing of that name."""
     with ledger.transaction(writes=True) as connection:
         known = {
             name
@@ -110,21 +116,35 @@ def withdraw_voter(ledger: Ledger, voter: str, *, erase: bool) -> Withdrawn:
         }
         if voter not in known:
             raise LedgerError(f'votes: there are none of "{voter}".{nearest(voter, sorted(known))}')
-        counts = [_withdraw(connection, table, table.c.voter == voter, erase) for table in _ERASED]
-    return Withdrawn(*counts)
+        theirs = own_answers.c.vote_id.in_(select(votes.c.id).where(votes.c.voter == voter))
+        taken = Withdrawn(
+            _withdraw(connection, votes, votes.c.voter == voter, erase),
+            _withdraw(connection, ratings, ratings.c.voter == voter, erase),
+            _withdraw(connection, own_answers, theirs | (own_answers.c.voter == voter), erase),
+        )
+    if erase:
+        ledger.forget_overwritten()
+    return taken
 
 
 def withdraw_votes(ledger: Ledger, ids: Collection[int], *, erase: bool) -> Withdrawn:
-    """Take back single votes by their numbers, all or none. LedgerError where one is not there."""
+    """Take back single votes by their numbers, all or none, and what was answered to them. LedgerError where one is not
+    there."""
     with ledger.transaction(writes=True) as connection:
-        query = select(votes.c.id).where(votes.c.id.in_(ids))
-        missing = sorted(set(ids) - set(connection.execute(query).scalars()))
+        missing = sorted(set(ids) - set(connection.execute(select(votes.c.id)).scalars()))
         if missing:
             raise LedgerError(
                 f"votes: there is no vote {missing[0]}; nothing was taken back",
                 hint='Every row of `nomoat votes export --all` has its number under "id".',
             )
-        return Withdrawn(_withdraw(connection, votes, votes.c.id.in_(ids), erase), 0, 0)
+        taken = Withdrawn(
+            _withdraw(connection, votes, votes.c.id.in_(ids), erase),
+            0,
+            _withdraw(connection, own_answers, own_answers.c.vote_id.in_(ids), erase),
+        )
+    if erase:
+        ledger.forget_overwritten()
+    return taken
 
 
 def _withdraw(connection: Connection, table: Table, which: ColumnElement[bool], erase: bool) -> int:

@@ -5,7 +5,7 @@ Got by `Ledger.judgements`; each call is one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
@@ -103,16 +103,19 @@ class Judgements:
 
     # ---- votes
 
-    def add_votes(self, cast: Iterable[Vote], *, imported: bool = False) -> int:
+    def add_votes(
+        self, cast: Sequence[Vote], *, imported: bool = False, made_of: Sequence[str] | None = None
+    ) -> int:
         """Keep votes that are not there yet, and give how many those were. One that was taken back is there, and
-        stays taken back."""
+        stays taken back. `made_of`: the keys of the votes that these were before another format lost a part of them;
+        where such a one is there, so is the vote."""
         values = [asdict(vote) | {"key": vote_key(vote)} for vote in cast]
         at = now_iso() if imported else None
         added = 0
         with self.write() as connection:
             known = set(connection.execute(select(votes.c.key)).scalars())
-            for value in values:
-                if value["key"] not in known:
+            for value, before in zip(values, made_of or [""] * len(values), strict=True):
+                if value["key"] not in known and before not in known:
                     connection.execute(insert(votes).values(**value, imported_at=at))
                     known.add(value["key"])
                     added += 1

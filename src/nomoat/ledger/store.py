@@ -18,7 +18,7 @@ from nomoat.errors import LedgerError
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.canonical import check_json
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.database import make_engine, parse_place, refuse_damage, told, use_wal
+from nomoat.ledger.database import empty_wal, make_engine, parse_place, refuse_damage, told, use_wal
 from nomoat.ledger.judgements import Judgements
 from nomoat.ledger.lineage import read_lineage
 from nomoat.ledger.migrate import revision_of, upgrade
@@ -351,6 +351,11 @@ class Ledger:
             return read_lineage(connection, root.id, root.kind, depth=depth)
 
     # ---- transactions
+
+    def forget_overwritten(self) -> None:
+        """Leave nothing in the database's files of what was overwritten; texts that were erased are gone then."""
+        with told(self.place, busy_timeout_s=self._busy_timeout_s):
+            empty_wal(self._engine)
 
     def transaction(self, *, writes: bool) -> AbstractContextManager[Connection]:
         """One for tables that have a module of their own. What is refused is told as LedgerError."""

@@ -106,7 +106,7 @@ class Guard:
         scopes = await run_in_threadpool(self._rules.scopes_of, key)
         if not scopes:
             raise ApiError(401, "This key is not known here, or was revoked.", code="invalid_api_key")
-        wanted = _SCOPES.get("/" + path.split("/")[1], CHAT)
+        wanted = _SCOPES.get("/" + path.strip("/").partition("/")[0], CHAT)
         if wanted not in scopes and ADMIN not in scopes:
             raise ApiError(
                 403, f"This key lacks the scope {wanted}.", kind="permission_error", code="missing_scope"

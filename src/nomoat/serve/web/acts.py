@@ -40,7 +40,7 @@ class Acts:
         self._chats = chats
         self._thumbs = thumbs
         self._parts = parts
-        self._one_thumb_at_a_time = asyncio.Lock()
+        self._one_opinion_at_a_time = asyncio.Lock()
 
     @property
     def takes_thumbs(self) -> bool:
@@ -67,7 +67,8 @@ class Acts:
             return
         model, beside_base, manner = await self._chosen(*choices)
         last = chat.turns[-1]
-        earlier = last.answer if manner.system == chat.manner.system else None
+        before = last.answer or last.earlier  # there is no answer where the server ended while it was written
+        earlier = before if manner.system == chat.manner.system else None
         turns = (*chat.turns[:-1], Turn(last.user, earlier=earlier))
         chat = replace(chat, model=model, beside_base=beside_base, manner=manner, turns=turns)
         async for changes in self._answer(chat):
@@ -108,7 +109,7 @@ class Acts:
 
     async def rate(self, chat_id: str, liked: gr.LikeData, request: gr.Request) -> Changes:
         """A thumb up or down for an answer, or neither any more."""
-        async with self._one_thumb_at_a_time:
+        async with self._one_opinion_at_a_time:
             chat = await self._get(chat_id)
             place = _turn_of(liked.index)
             if chat is None or place >= len(chat.turns) or self._is_busy(chat_id):
@@ -131,22 +132,24 @@ class Acts:
 
     async def prefer_neither(self, chat_id: str) -> Changes:
         """They are equal: the new answer stays, and no thumb is kept."""
-        chat = await self._get(chat_id)
-        if chat is None or not chat.turns or self._is_busy(chat_id):
-            return _nothing()
-        return await self._settle(chat, chat.turns[-1].answer)
+        async with self._one_opinion_at_a_time:
+            chat = await self._get(chat_id)
+            if chat is None or not chat.turns or self._is_busy(chat_id):
+                return _nothing()
+            return await self._settle(chat, chat.turns[-1].answer)
 
     async def _prefer(
         self, chat_id: str, ranked: Callable[[Answer, Answer], tuple[Answer, Answer]], request: gr.Request
     ) -> Changes:
-        chat = await self._get(chat_id)
-        choice = chat.turns[-1].choice if chat and chat.turns else None
-        if chat is None or choice is None or self._is_busy(chat_id):
-            return _nothing()
-        better, worse = ranked(*choice)
-        if not await self._rated(chat, len(chat.turns) - 1, {"up": better, "down": worse}, request):
-            return _nothing()
-        return await self._settle(chat, replace(better, thumb="up"))
+        async with self._one_opinion_at_a_time:
+            chat = await self._get(chat_id)
+            choice = chat.turns[-1].choice if chat and chat.turns else None
+            if chat is None or choice is None or self._is_busy(chat_id):
+                return _nothing()
+            better, worse = ranked(*choice)
+            if not await self._rated(chat, len(chat.turns) - 1, {"up": better, "down": worse}, request):
+                return _nothing()
+            return await self._settle(chat, replace(better, thumb="up"))
 
     async def _settle(self, chat: Chat, answer: Answer | None) -> Changes:
         """The last turn with this answer and no question any more."""
@@ -235,6 +238,8 @@ class Acts:
     # ---- what they share
 
     async def _answer(self, chat: Chat) -> AsyncGenerator[Changes]:
+        if self._is_busy(chat.id):  # asked for from two tabs at once
+            return
         writing = await self._writer.start(chat)
         yield {**self._shown(chat, is_writing=True), **await self._past(chat.id)}
         async for changes in self._watch(writing):
@@ -252,7 +257,7 @@ class Acts:
             await asyncio.wait({writing.task}, timeout=_TICK_S * (1 + length / _CHARACTERS_PER_TICK))
         if writing.error:
             gr.Warning(writing.error, title="The model could not answer")
-        yield self._shown(writing.so_far())
+        yield self._shown(writing.at_the_end())
 
     def _shown(self, chat: Chat, *, is_writing: bool = False) -> Changes:
         parts = self._parts

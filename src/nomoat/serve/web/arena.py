@@ -29,7 +29,7 @@ from nomoat.evaluate.battle import (
     draw_unlike,
     held_out_pool,
 )
-from nomoat.evaluate.gatebook import score_of
+from nomoat.evaluate.gatebook import evidence_of, score_of
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
 from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
 from nomoat.ledger.store import Ledger
@@ -65,9 +65,11 @@ class Votes:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the ledger says: the contestants' votes and the names of generations by their model."""
+    """What the ledger says: all votes, those of them that tell who is better, and the names of generations by their
+    model."""
 
     votes: tuple[VoteRow, ...] = ()
+    evidence: tuple[VoteRow, ...] = ()
     names: tuple[tuple[str, str], ...] = ()
     pool: tuple[Question, ...] = ()
 
@@ -293,7 +295,7 @@ class Arena:
         """The pair whose vote narrows most what is known of all against the champion."""
         at = {one.model: number for number, one in enumerate(contestants)}
         won_MM = np.zeros((len(at), len(at)))
-        for vote in self._read().votes:
+        for vote in self._read().evidence:
             if vote.left_model in at and vote.right_model in at:
                 left, right, score = (
                     at[vote.left_model],
@@ -330,7 +332,8 @@ class Arena:
             generations = [one for one in ledger.generations() if one.served_file]
             pool = next((found for one in generations if (found := held_out_pool(ledger, one))), [])
             names = tuple((one.model, one.name) for one in generations)
-            return Seen(ledger.judgements.votes(), names, tuple(pool))
+            votes, evidence = ledger.judgements.votes(), tuple(evidence_of(ledger))
+            return Seen(votes, evidence, names, tuple(pool))
 
     def _keep(self, vote: Vote) -> None:
         with Ledger.open(self._ledger_path) as ledger:

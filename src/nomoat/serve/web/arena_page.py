@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, fields
@@ -205,9 +206,16 @@ class Acts:
         """The leaderboard and the voters, as they are now."""
         seen = await self._arena.seen()
         names, anchor = dict(seen.names), await self._arena.champion()
-        found = standings(seen.votes, names, anchor=anchor.model if anchor else None, confidence=CONFIDENCE)
-        pairs = head_to_head(seen.votes, names, alpha=1 - CONFIDENCE)
-        return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+        zero = anchor.model if anchor else None
+
+        def tables() -> str:
+            found = standings(seen.evidence, names, anchor=zero, confidence=CONFIDENCE)
+            pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
+            return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+
+        return await asyncio.to_thread(
+            tables
+        )  # of thousands of votes it takes a second, and others wait for answers
 
     # ---- what they share
 

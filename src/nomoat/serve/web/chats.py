@@ -27,7 +27,8 @@ _LOG = logging.getLogger("nomoat.serve")
 @dataclass(frozen=True)
 class Answer:
     """What a model wrote. `seconds` from its first token to its last; `ended` is 'stop', 'length', or 'stopped'
-    where the reader ended it (its tokens are then not known: 0)."""
+    where the reader ended it (its tokens are then not known: 0). `system` is the text that it was asked with, None in
+    files from before this was kept."""
 
     model: str
     text: str
@@ -35,6 +36,7 @@ class Answer:
     tokens: int = 0
     seconds: float = 0.0
     thumb: Thumb | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,12 @@ class Chat:
         now = now_iso()
         return replace(self, id=secrets.token_hex(8), created_at=now, changed_at=now)
 
-    def asked(self, place: int) -> list[dict[str, Any]]:
-        """What the answer at this place of `turns` is an answer to, as `messages`."""
+    def asked(self, place: int, answer: Answer) -> list[dict[str, Any]]:
+        """What `answer`, at this place of `turns`, is an answer to, as `messages`. The system text may be another
+        one by now."""
         upto = (*self.turns[:place], Turn(self.turns[place].user))
-        return replace(self, turns=upto).messages()
+        manner = self.manner if answer.system is None else replace(self.manner, system=answer.system)
+        return replace(self, turns=upto, manner=manner).messages()
 
     def messages(self) -> list[dict[str, Any]]:
         """In OpenAI's form, the system text first."""

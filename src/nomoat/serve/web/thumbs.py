@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 from nomoat.errors import ServeError
 from nomoat.ledger.canonical import canonical_key
@@ -33,23 +33,20 @@ class Thumbs:
 
         Raises:
             ServeError: the key may not vote.
-            NomoatError: the model is here no more, or the ledger cannot be written.
+            NomoatError: the model is here no more and there is a thumb to keep, or the ledger cannot be written.
         """
         if self._scopes_of is not None and not self._scopes_of(key) & {VOTE, ADMIN}:
             raise ServeError("thumbs are votes, and this key lacks the scope vote")
-        prompt = {"messages": chat.asked(place)}
-        model = self._catalogue.find(answer.model).model
-        rating = Rating(
-            voter=self._votes.voter_of(key),
-            verdict=thumb or "up",
-            model=model,
-            model_name=answer.model,
-            prompt_hash=canonical_key(prompt),
-            prompt=prompt,
-            answer=answer.text,
-        )
+        prompt = {"messages": chat.asked(place, answer)}
+        said: dict[str, Any] = {
+            "voter": self._votes.voter_of(key),
+            "model_name": answer.model,
+            "prompt_hash": canonical_key(prompt),
+            "answer": answer.text,
+        }
         with Ledger.open(self._votes.ledger_path) as ledger:
             if thumb is None:
-                take_back_rating(ledger, rating)
+                take_back_rating(ledger, **said)
             else:
-                add_rating(ledger, rating)
+                model = self._catalogue.find(answer.model).model
+                add_rating(ledger, Rating(**said, verdict=thumb, model=model, prompt=prompt))

@@ -24,6 +24,7 @@ class Column:
     """One model's answer as far as it is written."""
 
     model: str
+    system: str
     parts: list[str] = field(default_factory=list)
     first_at: float | None = None
     seconds: float = 0.0
@@ -36,7 +37,7 @@ class Column:
         text = "".join(self.parts)
         if not text and self.ended == STOPPED:
             return None
-        return Answer(self.model, text, self.ended, self.tokens, self.seconds)
+        return Answer(self.model, text, self.ended, self.tokens, self.seconds, system=self.system)
 
 
 @dataclass
@@ -62,6 +63,14 @@ class Writing:
         turn = replace(last, answer=answers[0], base=answers[1] if len(answers) > 1 else None)
         return replace(self.chat, turns=(*before, turn))
 
+    def at_the_end(self) -> Chat:
+        """The conversation as it is kept: where no word of a new answer came, the one before stays."""
+        chat = self.so_far()
+        *before, last = chat.turns
+        if last.answer is None and last.earlier is not None:
+            chat = replace(chat, turns=(*before, replace(last, answer=last.earlier, earlier=None)))
+        return chat
+
 
 @final
 class Writer:
@@ -84,7 +93,7 @@ class Writer:
         """
         assert chat.id not in self._running, chat.id
         models = [chat.model, *([BASE] if chat.beside_base and chat.model != BASE else [])]
-        writing = Writing(chat, [Column(model) for model in models])
+        writing = Writing(chat, [Column(model, chat.manner.system) for model in models])
         self._running[chat.id] = writing
         try:
             await asyncio.to_thread(self._chats.save, chat)
@@ -114,7 +123,7 @@ class Writer:
             pass  # stopped by the reader: what came is kept
         finally:
             try:
-                await asyncio.to_thread(self._chats.save, writing.so_far())
+                await asyncio.to_thread(self._chats.save, writing.at_the_end())
             except Exception as error:
                 log_fault(error)
                 writing.columns[0].error = told(error).message
