@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 from nomoat.chat.conversation import Conversation, Message
@@ -160,11 +161,11 @@ def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
     )
 
 
-def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | None:
+def _unusable(vote: VoteRow, never: set[str], *, rated: bool) -> str | None:
     """Why a vote teaches nothing."""
     if vote.better is not None:
         return "to check the voter"
-    if not set(never).isdisjoint(_asked(vote)):
+    if not never.isdisjoint(_asked(vote)):
         return _HELD_OUT
     if vote.verdict == "tie" or (vote.verdict == "both bad" and not rated):
         return "undecided"
@@ -174,12 +175,12 @@ def _unusable(vote: VoteRow, never: Collection[str], *, rated: bool) -> str | No
 
 
 def _usable_thumbs(
-    thumbs: Sequence[Thumbed], never: Collection[str], left_out: Counter[str], *, rated: bool
+    thumbs: Sequence[Thumbed], never: set[str], left_out: Counter[str], *, rated: bool
 ) -> list[Thumbed]:
     """Those that teach something. Without ratings to learn from, one alone on its prompt does not."""
     found = []
     for one in thumbs:
-        if not set(never).isdisjoint(asked_keys(conversation_of(one))):
+        if not never.isdisjoint(asked_keys(conversation_of(one))):
             left_out[_HELD_OUT] += 1
         elif not one.answer.strip():
             left_out[_EMPTY] += 1
@@ -187,15 +188,22 @@ def _usable_thumbs(
             found.append(one)
     if rated:
         return found
-    paired = [one for one in found if any(_is_pair(one, other) or _is_pair(other, one) for other in found)]
+    paired = {one.id for pair in _pairs(found) for one in pair}
     left_out["with no other to compare with"] += len(found) - len(paired)
-    return paired
+    return [one for one in found if one.id in paired]
 
 
-def _is_pair(up: Thumbed, down: Thumbed) -> bool:
-    """Whether the first answer is better than the second, as the same person says."""
-    same = (up.voter, up.prompt_hash) == (down.voter, down.prompt_hash)
-    return same and (up.verdict, down.verdict) == ("up", "down") and up.answer != down.answer
+def _pairs(thumbs: Sequence[Thumbed]) -> list[tuple[Thumbed, Thumbed]]:
+    """Every thumb up with every one down of the same person on another answer to the same prompt."""
+    said: defaultdict[tuple[str, str], list[Thumbed]] = defaultdict(list)
+    for one in thumbs:
+        said[one.voter, one.prompt_hash].append(one)
+    return [
+        (up, down)
+        for group in said.values()
+        for up, down in product(group, group)
+        if (up.verdict, down.verdict) == ("up", "down") and up.answer != down.answer
+    ]
 
 
 def _of_thumbs(
@@ -203,16 +211,14 @@ def _of_thumbs(
 ) -> list[tuple[PreferenceRow | RatingRow, dict[str, Any]]]:
     """Their rows, each with where it came from."""
     found: list[tuple[PreferenceRow | RatingRow, dict[str, Any]]] = []
-    for one in thumbs:
-        where, asked, said = Where("thumbs", one.id), conversation_of(one), (_says(one.answer),)
-        source = {"voter": one.voter}
-        if rated:
-            found.append((RatingRow(where, asked, said, one.verdict == "up"), source | {"ratings": [one.id]}))
-            continue
-        for other in thumbs:
-            if _is_pair(one, other):
-                row = PreferenceRow(where, asked, said, (_says(other.answer),))
-                found.append((row, source | {"ratings": [one.id, other.id]}))
+    for one in thumbs if rated else ():
+        where, answer = Where("thumbs", one.id), (_says(one.answer),)
+        row = RatingRow(where, conversation_of(one), answer, one.verdict == "up")
+        found.append((row, {"ratings": [one.id], "voter": one.voter}))
+    for up, down in () if rated else _pairs(thumbs):
+        where, answers = Where("thumbs", up.id), ((_says(up.answer),), (_says(down.answer),))
+        pair = PreferenceRow(where, conversation_of(up), *answers)
+        found.append((pair, {"ratings": [up.id, down.id], "voter": up.voter}))
     return found
 
 
