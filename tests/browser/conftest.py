@@ -81,8 +81,9 @@ def running(gate: Gate, chats_folder: Path, tmp_path: Path) -> Iterator[Running]
         gate.open.set()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[playwright_api.Browser]:
+    """Of a module and not of all: while it is open its event loop runs, and no other test may run one beside it."""
     path = shutil.which("chromium")
     if path is None:
         why = "chromium is not installed (Debian: apt-get install chromium)"
