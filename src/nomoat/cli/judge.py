@@ -212,7 +212,7 @@ def _references(files: list[Path]) -> dict[tuple[str | None, str | None], str]:
     from nomoat.errors import DataError
     from nomoat.evaluate.prompts import read_prompts
 
-    prompts = [prompt for file in files for prompt in read_prompts(file, most=1 << 62)]
+    prompts = [prompt for file in files for prompt in read_prompts(file)]
     found: dict[tuple[str | None, str | None], str] = {
         (p.suite, p.id): str(p.row["answer"]) for p in prompts if "answer" in p.row
     }

@@ -10,7 +10,6 @@ known, and which tells whether the voter reads. It costs what any battle does, s
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -174,7 +173,7 @@ def held_out_pool(ledger: Ledger, generation: GenerationRow) -> list[Question]:
 
 def pool_of_files(files: Sequence[Path]) -> list[Question]:
     """The prompts of JSONL files. Raises DataError with file, line and field."""
-    found = [prompt for file in files for prompt in read_prompts(file, most=sys.maxsize)]
+    found = [prompt for file in files for prompt in read_prompts(file)]
     return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]
 
 

@@ -28,8 +28,8 @@ class Prompt:
     row: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
-def read_prompts(path: Path, *, most: int) -> list[Prompt]:
-    """The first `most` prompts of a file of rows {"id", "messages", "checks"}; its stem is the suite's name.
+def read_prompts(path: Path, *, most: int | None = None) -> list[Prompt]:
+    """The first `most` prompts, or all, of a file of rows {"id", "messages", "checks"}; its stem is the suite's name.
 
     Raises DataError with file, line and field.
     """

@@ -17,7 +17,6 @@ from nomoat.night.jobs import Folders, Outcome, Report
 QUOTED = 20
 """Overlaps that are quoted; all are in the file."""
 _FILE = "overlaps.json"
-_EVERY = 1 << 62
 
 
 def run_overlaps(
@@ -35,7 +34,7 @@ def run_overlaps(
     questions = [
         question_of(prompt.suite, prompt.id, prompt.conversation.messages)
         for suite in suites
-        for prompt in read_prompts(suite, most=_EVERY)
+        for prompt in read_prompts(suite)
     ]
     found = [asdict(one) for one in find_overlaps(_rows(train, format, judged), questions)]
     text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)

@@ -136,8 +136,8 @@ def _listed(losses: RowLosses) -> dict[str, list[float]]:
     return {"nll": losses.nll_N.tolist(), "tokens": losses.tokens_N.tolist()}
 
 
-def owners_prompts(files: Sequence[Path], max_prompts: int) -> list[Prompt]:
-    """The first `max_prompts` of the owner's prompts. Raises DataError with file, line and field."""
+def owners_prompts(files: Sequence[Path], max_prompts: int | None = None) -> list[Prompt]:
+    """The first `max_prompts`, or all, of the owner's prompts. Raises DataError with file, line and field."""
     return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
 
 

@@ -28,7 +28,6 @@ from nomoat.ledger.rows import RatingRow as Thumbed
 from nomoat.ledger.store import Ledger
 from nomoat.night.evaluation import owners_prompts
 from nomoat.night.jobs import Folders, Job, Outcome, Report
-from nomoat.night.sampling import ALL
 from nomoat.night.sources import Sources
 from nomoat.night.stages import LEAST_HELD_OUT
 from nomoat.recipe import Recipe
@@ -155,7 +154,7 @@ def held_out_row_keys(ledger: Ledger) -> list[str]:
 
 def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
     """Keys of all that the suites ask, tonight's and those of every night before."""
-    prompts = owners_prompts(sources.prompts, ALL)
+    prompts = owners_prompts(sources.prompts)
     return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]} | sampled_keys(
         ledger, of_rows=False
     )

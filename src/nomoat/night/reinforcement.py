@@ -30,7 +30,6 @@ from nomoat.train.reinforce import reinforce
 from nomoat.train.rewards import Question
 from nomoat.train.sampled import Prompt, Reader
 
-EVERY = 1 << 62
 LEAST_HELD_OUT = 2
 SIDES = ("train", "held_out")
 
@@ -53,10 +52,10 @@ def run_prompts(
     report(0.0, None, "reading")
     _, template = tokenizer_with_template(base, chat_template)
     most = max_seq_len - max_new_tokens
-    seen = {_hash(prompt) for file in never for prompt in read_prompts(file, most=EVERY)}
+    seen = {_hash(prompt) for file in never for prompt in read_prompts(file)}
     counts: Counter[str] = Counter()
     rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for prompt in (prompt for file in files for prompt in read_prompts(file, most=EVERY)):
+    for prompt in (prompt for file in files for prompt in read_prompts(file)):
         counts["read"] += 1
         content_hash = _hash(prompt)
         tokens = template.encode(prompt.conversation, add_generation_prompt=True)

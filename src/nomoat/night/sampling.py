@@ -17,7 +17,6 @@ from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.train.hooks import Interrupted
 
 PAIRS = "pairs.jsonl"
-ALL = 10**9
 _ANSWERS = "answers.jsonl"
 
 
@@ -44,7 +43,7 @@ def run_sample(
     every one draws with a seed of its own, so that a stopped stage goes on to the same bytes. Raises DataError where
     no prompt had answers of both kinds.
     """
-    prompts = owners_prompts(prompt_files, ALL)
+    prompts = owners_prompts(prompt_files)
     kept = folders.scratch / _ANSWERS
     done = _kept(kept)
     with (
@@ -87,7 +86,7 @@ def run_sample(
 def prompts_with_checks(files: Sequence[Path]) -> list[Prompt]:
     """The prompts of `prefer.prompts`. DataError with file and prompt where one has no check, for then no answer to it
     is better than another."""
-    prompts = owners_prompts(files, ALL)
+    prompts = owners_prompts(files)
     for prompt in prompts:
         if not prompt.checks:
             raise DataError(
