@@ -24,7 +24,7 @@ from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.cmodel import CModel
 from nomoat.engine.gguf_file import check_gguf, load_failure
 from nomoat.engine.library import library
-from nomoat.engine.request import Ending, Likely, Piece, Request, Written
+from nomoat.engine.request import Ending, Likely, Piece, Request, Written, whole_answer
 from nomoat.engine.weigh import score_answers, weigh_tokens
 from nomoat.errors import EngineError
 from nomoat.model.load import load_tokenizer
@@ -180,14 +180,7 @@ class LlamaServerEngine:
         def complete(index: int) -> Completion:
             prompt = tuple(self.encode(conversations[index]))
             seeded = Sampling(**{**vars(sampling), "seed": sampling.seed + index})
-            pieces: list[Piece] = []
-
-            def take(piece: Piece) -> bool:
-                pieces.append(piece)
-                return True
-
-            ending = self.answer(Request(prompt, seeded, top_logprobs=0), take)
-            assert ending is not None  # nobody said stop
+            pieces, ending = whole_answer(self, Request(prompt, seeded, top_logprobs=0))
             tokens = tuple(written.chosen.token for piece in pieces for written in piece.tokens)
             text = "".join(piece.text for piece in pieces)
             return Completion(text, tokens, ending.finish_reason, ending.prompt_tokens)

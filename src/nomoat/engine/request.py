@@ -111,3 +111,16 @@ class ServingEngine(Engine, Protocol):
         Raises:
             EngineError: the prompt leaves no room in the context, or a token is not in the vocabulary.
         """
+
+
+def whole_answer(engine: ServingEngine, request: Request) -> tuple[list[Piece], Ending]:
+    """All pieces of an answer, and how it ended. Raises as `ServingEngine.answer`."""
+    pieces: list[Piece] = []
+
+    def take(piece: Piece) -> bool:
+        pieces.append(piece)
+        return True
+
+    ending = engine.answer(request, take)
+    assert ending is not None  # nobody said stop
+    return pieces, ending

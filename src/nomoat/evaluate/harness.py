@@ -1,7 +1,7 @@
 """lm-eval's tasks against a GGUF file: its own tasks, or those of local files, with an interval beside every number.
 
-Importing it needs the extra `eval`. Contexts that do not fit are cut
-at their beginning, as lm-eval's own models do it, but counted.
+Importing it needs the extra `eval`. Contexts that do not fit are cut at their beginning, as lm-eval's own models do it,
+but counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.engine.base import Sampling
 from nomoat.engine.llamaserver import LlamaServerEngine
-from nomoat.engine.request import Piece, Request
+from nomoat.engine.request import Request, whole_answer
 from nomoat.errors import DataError, EngineError
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.stats.intervals import normal_quantile, paired_bootstrap_mean, wilson
@@ -199,15 +199,9 @@ class EngineModel(TemplateLM):
             top_k=int(wanted.get("top_k", 0)),
             stop=(until,) if isinstance(until, str) else tuple(until),
         )
-        pieces: list[str] = []
-
-        def take(piece: Piece) -> bool:
-            pieces.append(piece.text)
-            return True
-
         prompt = self._fitted(self.tok_encode(context), self.max_length - most)
-        self._engine.answer(Request(tuple(prompt), sampling), take)
-        return "".join(pieces)
+        pieces, _ = whole_answer(self._engine, Request(tuple(prompt), sampling))
+        return "".join(piece.text for piece in pieces)
 
     def _fitted(self, context: list[int], room: int) -> list[int]:
         if room < 1:

@@ -22,7 +22,7 @@ from nomoat.chat.conversation import Conversation, Message
 from nomoat.engine.base import FinishReason, Sampling
 from nomoat.engine.grammar import json_grammar
 from nomoat.engine.openai import OpenAIEngine
-from nomoat.engine.request import Piece, Request, ServingEngine
+from nomoat.engine.request import Request, ServingEngine, whole_answer
 from nomoat.errors import EngineError
 from nomoat.ledger.canonical import canonical_key
 
@@ -233,16 +233,10 @@ def ask_engine(engine: ServingEngine, mode: Mode) -> Ask:
     grammar = json_grammar(SCHEMAS[mode], "judge")
 
     def ask(question: Conversation) -> tuple[str, FinishReason]:
-        pieces: list[str] = []
-
-        def take(piece: Piece) -> bool:
-            pieces.append(piece.text)
-            return True
-
         sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
-        ending = engine.answer(Request(tuple(engine.encode(question)), sampling, grammar=grammar), take)
-        assert ending is not None  # nobody said stop
-        return "".join(pieces), ending.finish_reason
+        request = Request(tuple(engine.encode(question)), sampling, grammar=grammar)
+        pieces, ending = whole_answer(engine, request)
+        return "".join(piece.text for piece in pieces), ending.finish_reason
 
     return ask
 
