@@ -63,7 +63,7 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
                 partial(watcher.stage_progress, "data"),
                 train=sources.train,
                 format=recipe.data.format,
-                judged=tuple(dict.fromkeys((*sources.prefer, *sources.compared))),
+                judged=sources.judged,
                 suites=sources.prompts,
             )
             overlaps = {**outcome.meta, "said": outcome.said}

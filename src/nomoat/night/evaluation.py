@@ -11,6 +11,7 @@ from typing import Any
 
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Head, Rows
+from nomoat.data.split import asked_keys
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude, no_rival
@@ -139,6 +140,11 @@ def _listed(losses: RowLosses) -> dict[str, list[float]]:
 def owners_prompts(files: Sequence[Path], max_prompts: int | None = None) -> list[Prompt]:
     """The first `max_prompts`, or all, of the owner's prompts. Raises DataError with file, line and field."""
     return [prompt for file in files for prompt in read_prompts(file, most=max_prompts)][:max_prompts]
+
+
+def asked_by(prompts: Sequence[Prompt]) -> set[str]:
+    """What prompts ask at last, as `asked_keys`."""
+    return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
 
 
 def check_prompts(

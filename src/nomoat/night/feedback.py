@@ -26,7 +26,7 @@ from nomoat.ledger.feedback import standing_own_answers, standing_ratings
 from nomoat.ledger.rows import OwnAnswerRow, Side, VoteRow
 from nomoat.ledger.rows import RatingRow as Thumbed
 from nomoat.ledger.store import Ledger
-from nomoat.night.evaluation import owners_prompts
+from nomoat.night.evaluation import asked_by, owners_prompts
 from nomoat.night.jobs import Folders, Job, Outcome, Report
 from nomoat.night.sources import Sources
 from nomoat.night.stages import LEAST_HELD_OUT
@@ -76,8 +76,11 @@ def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | N
     files hold no pairs, each thumb is a rated answer, each vote two, and "both bad" two bad ones. Whoever voted twice
     on the same two answers is heard once, with what was said last.
     """
-    section, cast, thumbs = recipe.prefer, ledger.judgements.votes(), standing_ratings(ledger)
-    if section is None or not section.votes or not (cast or thumbs):
+    section = recipe.prefer
+    if section is None or not section.votes:
+        return None
+    cast, thumbs = ledger.judgements.votes(), standing_ratings(ledger)
+    if not cast and not thumbs:
         return None
     rated = section.loss_type == "kto" and not sources.asked and not _hold_pairs(sources.prefer)
     never, left_out = _held_out_keys(sources, ledger), Counter[str]()
@@ -112,13 +115,13 @@ def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | N
 def find_own_answers(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | None:
     """The own answers that `sft` learns from, on prompts that no suite holds out; of one person's to the same prompt
     the newest. None where there are none."""
-    written = standing_own_answers(ledger)
-    if recipe.sft is None or not written:
+    written = standing_own_answers(ledger) if recipe.sft else []
+    if not written:
         return None
     never, left_out = _held_out_keys(sources, ledger), Counter[str]()
     used: dict[object, OwnAnswerRow] = {}
     for own in written:
-        if never.isdisjoint(asked_keys(conversation_of(own))):
+        if never.isdisjoint(_asked(own)):
             used[own.voter, own.prompt_hash] = own
         else:
             left_out[_HELD_OUT] += 1
@@ -154,10 +157,7 @@ def held_out_row_keys(ledger: Ledger) -> list[str]:
 
 def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
     """Keys of all that the suites ask, tonight's and those of every night before."""
-    prompts = owners_prompts(sources.prompts)
-    return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]} | sampled_keys(
-        ledger, of_rows=False
-    )
+    return asked_by(owners_prompts(sources.prompts)) | sampled_keys(ledger, of_rows=False)
 
 
 def _unusable(vote: VoteRow, never: set[str], *, rated: bool) -> str | None:
@@ -179,7 +179,7 @@ def _usable_thumbs(
     """Those that teach something. Without ratings to learn from, one alone on its prompt does not."""
     found = []
     for one in thumbs:
-        if not never.isdisjoint(asked_keys(conversation_of(one))):
+        if not never.isdisjoint(_asked(one)):
             left_out[_HELD_OUT] += 1
         elif not one.answer.strip():
             left_out[_EMPTY] += 1

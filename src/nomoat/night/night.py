@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from nomoat.data.split import asked_in_training, asked_keys
+from nomoat.data.split import asked_in_training
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.gatebook import rival_of
@@ -21,7 +21,7 @@ from nomoat.night.code import code_version
 from nomoat.night.contamination import contaminated
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
-from nomoat.night.evaluation import check_prompts, owners_prompts
+from nomoat.night.evaluation import asked_by, check_prompts, owners_prompts
 from nomoat.night.events import Watcher
 from nomoat.night.feedback import Feedback, find_own_answers, find_votes, held_out_row_keys, with_votes_enough
 from nomoat.night.forecast import (
@@ -152,7 +152,7 @@ class _Night:
         overlaps, leave_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = compared = None
-        held_out = {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
+        held_out = asked_by(prompts)
         if self.sources.train:
             data = self._without(held_out, partial(self.orders.data, base, own_answers, leave_out))
         if votes is not None:  # the arena may have drawn their prompts from rows that were held out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,7 @@ class Orders(TrainingOrders):
 
     def overlaps(self) -> Job:
         """Look for what the suites ask among the owner's rows."""
-        train, suites = self.sources.train, self.sources.prompts
-        judged = tuple(dict.fromkeys((*self.sources.prefer, *self.sources.compared)))
+        train, judged, suites = self.sources.train, self.sources.judged, self.sources.prompts
         return Job(
             kind="overlaps",
             why=f"rows against {len(suites)} suite(s)",
@@ -135,33 +134,27 @@ class Orders(TrainingOrders):
             files, inputs = (str(sampled.path / PAIRS),), {"pairs": sampled.id}
         if votes is not None:
             files, inputs = (*files, str(votes.path / ROWS)), inputs | {"votes": votes.id}
-        return Job(
-            kind="judgements",
-            why=f"{len(files)} file(s) of judged answers to read, check and tokenise",
-            inputs={"base": base.source, **inputs, **template_input(self.sources.chat_template)},
-            params=keys,
-            run=partial(
-                run_judgements,
-                base=base.folder,
-                chat_template=self.sources.chat_template,
-                files=list(files),
-                **keys,
-            ),
-        )
+        return self._judged(base, files, inputs, keys)
 
     def comparisons(self, base: Base, leave_out: Sequence[str] = (), keep_out: Sequence[str] = ()) -> Job:
         """Read, check, split and tokenise the judged answers that the reward model learns from; as in `data`, rows are
         left out, or held out."""
         keys = comparison_keys(self.recipe) | _given(leave_out=leave_out, keep_out=keep_out)
         files = self.sources.compared
+        return self._judged(base, files, self.sources.fingerprints(files), keys, " for the reward model")
+
+    def _judged(
+        self,
+        base: Base,
+        files: Sequence[str],
+        inputs: Mapping[str, str],
+        keys: dict[str, Any],
+        what_for: str = "",
+    ) -> Job:
         return Job(
             kind="judgements",
-            why=f"{len(files)} file(s) of judged answers to read, check and tokenise for the reward model",
-            inputs={
-                "base": base.source,
-                **self.sources.fingerprints(files),
-                **template_input(self.sources.chat_template),
-            },
+            why=f"{len(files)} file(s) of judged answers to read, check and tokenise{what_for}",
+            inputs={"base": base.source, **inputs, **template_input(self.sources.chat_template)},
             params=keys,
             run=partial(
                 run_judgements,

@@ -43,6 +43,11 @@ class Sources:
     pretrain: tuple[str, ...]
     chat_template: Path | None
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """All files of judged answers, each once."""
+        return tuple(dict.fromkeys((*self.prefer, *self.compared)))
+
     def fingerprints(self, names: tuple[str, ...]) -> dict[str, str]:
         """role -> fingerprint for these files, in order."""
         return {f"file {index}": _fingerprint(name) for index, name in enumerate(names)}
