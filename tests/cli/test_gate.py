@@ -255,7 +255,7 @@ def test_votes_on_what_a_model_has_learned_from_rate_it_nowhere(workspace: Path)
         bystanders = replace(vote(1, 5, 6), voter="bob")
         ledger.judgements.add_votes([taught, *other, bystanders])
         ledger.judgements.crown(1, by="owner", said="the first")
-        assert [one.voter for one in evidence_of(ledger)] == ["bob", "ada", "ada"]
+        assert [one.voter for one in evidence_of(ledger, ledger.judgements.votes())] == ["bob", "ada", "ada"]
     (weighed,) = as_json("gate", "--explain", "gen-0002")["weighed"]
     assert (weighed["source"], weighed["wins"], weighed["losses"]) == ("votes", 0, 2)
     found = as_json("arena", "--standings")

@@ -169,7 +169,7 @@ def _show_standings(workspace: Path, as_json: bool) -> None:
 
     with open_ledger(workspace) as ledger:
         votes = ledger.judgements.votes() if ledger else ()
-        evidence = evidence_of(ledger) if ledger else []
+        evidence = evidence_of(ledger, votes) if ledger else []
         names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
     from nomoat.evaluate.head_to_head import voters
     from nomoat.evaluate.standings import standings

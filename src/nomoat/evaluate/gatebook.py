@@ -62,7 +62,8 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     rival = ledger.generation(rival_id) if rival_id is not None else None
     rival_model = rival.model if rival else base_model(ledger, generation)
     tallies = _measured(rows, settings.guard)
-    votes = count_votes(evidence_of(ledger), generation.model, rival_model)
+    evidence = evidence_of(ledger, ledger.judgements.votes())
+    votes = count_votes(evidence, generation.model, rival_model)
     if votes.wins + votes.losses + votes.ties:
         tallies.append(votes)
     return decide(
@@ -111,10 +112,9 @@ def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
     return found
 
 
-def evidence_of(ledger: Ledger) -> list[VoteRow]:
-    """All votes but those on prompts that one of their two models has learned from: they tell what was taught, not who
+def evidence_of(ledger: Ledger, votes: Sequence[VoteRow]) -> list[VoteRow]:
+    """Its votes but those on prompts that one of their two models has learned from: they tell what was taught, not who
     is better."""
-    votes = ledger.judgements.votes()
     voted_on = {model for vote in votes for model in (vote.left_model, vote.right_model)}
     learned = {
         one.model: learned_prompts(ledger, one)

@@ -77,7 +77,8 @@ def _voted(ledger: Ledger, generations: Sequence[GenerationRow], confidence: flo
     """Points above the newest base by blind votes."""
     served = [one for one in generations if one.served_file]
     base = next((found for one in reversed(served) if (found := base_model(ledger, one))), None)
-    rated = standings(evidence_of(ledger), {}, anchor=base, confidence=confidence) if base else []
+    votes = ledger.judgements.votes() if base else ()
+    rated = standings(evidence_of(ledger, votes), {}, anchor=base, confidence=confidence)
     by_model = {one.model: one.points for one in rated}
     if base not in by_model:
         return []

@@ -332,8 +332,8 @@ class Arena:
             generations = [one for one in ledger.generations() if one.served_file]
             pool = next((found for one in generations if (found := held_out_pool(ledger, one))), [])
             names = tuple((one.model, one.name) for one in generations)
-            votes, evidence = ledger.judgements.votes(), tuple(evidence_of(ledger))
-            return Seen(votes, evidence, names, tuple(pool))
+            votes = ledger.judgements.votes()
+            return Seen(votes, tuple(evidence_of(ledger, votes)), names, tuple(pool))
 
     def _keep(self, vote: Vote) -> None:
         with Ledger.open(self._ledger_path) as ledger:
