@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, final
 
@@ -124,11 +124,11 @@ class Acts:
 
     async def prefer_newer(self, chat_id: str, request: gr.Request) -> Changes:
         """The new answer to the last message is better than the one before. Both get their thumbs."""
-        return await self._prefer(chat_id, lambda new, earlier: (new, earlier), request)
+        return await self._prefer(chat_id, request, is_newer_better=True)
 
     async def prefer_earlier(self, chat_id: str, request: gr.Request) -> Changes:
         """The answer before was better: the conversation goes on from it."""
-        return await self._prefer(chat_id, lambda new, earlier: (earlier, new), request)
+        return await self._prefer(chat_id, request, is_newer_better=False)
 
     async def prefer_neither(self, chat_id: str) -> Changes:
         """They are equal: the new answer stays, and no thumb is kept."""
@@ -138,15 +138,13 @@ class Acts:
                 return _nothing()
             return await self._settle(chat, chat.turns[-1].answer)
 
-    async def _prefer(
-        self, chat_id: str, ranked: Callable[[Answer, Answer], tuple[Answer, Answer]], request: gr.Request
-    ) -> Changes:
+    async def _prefer(self, chat_id: str, request: gr.Request, *, is_newer_better: bool) -> Changes:
         async with self._one_opinion_at_a_time:
             chat = await self._get(chat_id)
             choice = chat.turns[-1].choice if chat and chat.turns else None
             if chat is None or choice is None or self._is_busy(chat_id):
                 return _nothing()
-            better, worse = ranked(*choice)
+            better, worse = choice if is_newer_better else reversed(choice)
             if not await self._rated(chat, len(chat.turns) - 1, {"up": better, "down": worse}, request):
                 return _nothing()
             return await self._settle(chat, replace(better, thumb="up"))
@@ -171,6 +169,8 @@ class Acts:
             gr.Warning(told(error).message, title="This could not be kept")
             return False
         return True
+
+    # ---- the conversations
 
     async def open_page(self, chat_id: str) -> AsyncGenerator[Changes]:
         """What a browser sees that comes (back): its last conversation, and the models there are."""

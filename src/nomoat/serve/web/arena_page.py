@@ -213,9 +213,8 @@ class Acts:
             pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
             return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
 
-        return await asyncio.to_thread(
-            tables
-        )  # of thousands of votes it takes a second, and others wait for answers
+        # of thousands of votes it takes a second, and others wait for answers
+        return await asyncio.to_thread(tables)
 
     # ---- what they share
 

@@ -71,8 +71,7 @@ def mount_web_app(
     app: FastAPI, desk: Desk, chats: Chats, thumbs: Thumbs | None, *, demands_key: bool
 ) -> Writer:
     """Serve the chat page, with thumbs where there is a place for them, and with a way to log out where keys are
-    demanded. The writer is to be closed before the pool
-    is."""
+    demanded. The writer is to be closed before the pool is."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from nomoat.serve.web.page import chat_page
 

@@ -10,7 +10,7 @@ from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.feedback import add_rating, take_back_rating
 from nomoat.ledger.rows import Rating, Thumb
 from nomoat.ledger.store import Ledger
-from nomoat.serve.guard import ADMIN, VOTE
+from nomoat.serve.guard import VOTE, allows
 from nomoat.serve.models import Catalogue
 from nomoat.serve.web.arena import Votes
 from nomoat.serve.web.chats import Answer, Chat
@@ -35,7 +35,7 @@ class Thumbs:
             ServeError: the key may not vote.
             NomoatError: the model is here no more and there is a thumb to keep, or the ledger cannot be written.
         """
-        if self._scopes_of is not None and not self._scopes_of(key) & {VOTE, ADMIN}:
+        if self._scopes_of is not None and not allows(self._scopes_of(key), VOTE):
             raise ServeError("thumbs are votes, and this key lacks the scope vote")
         prompt = {"messages": chat.asked(place, answer)}
         said: dict[str, Any] = {
