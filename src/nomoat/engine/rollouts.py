@@ -21,6 +21,7 @@ from nomoat.data.pack import Tokens, pack
 from nomoat.engine.base import FinishReason, Sampling
 from nomoat.model.cache import Cache, Reading, Writing
 from nomoat.model.fused.decode import Step, read_step
+from nomoat.model.modes import evaluating
 
 MAX_ROWS = 64
 """Answers that grow at once: more of them fill a small machine no better, and each takes room in the cache."""
@@ -62,13 +63,8 @@ def roll_out(
         _Growing(prompt, limit, np.random.default_rng(seed).random(limit))
         for prompt, limit, seed in zip(prompts, limits, seeds, strict=True)
     ]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            _grow(model, answers, sampling, stop_tokens, max_rows)
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.no_grad():
+        _grow(model, answers, sampling, stop_tokens, max_rows)
     return [answer.finished() for answer in answers]
 
 

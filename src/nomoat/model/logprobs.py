@@ -17,6 +17,7 @@ from nomoat.model.fused.families import Output, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
 from nomoat.model.fused.parts import above, decoder_inputs
 from nomoat.model.memory import in_batches_that_fit
+from nomoat.model.modes import evaluating
 
 
 def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
@@ -90,14 +91,10 @@ def row_losses(
     The batch changes nothing but rounding. When memory runs out it is halved and all rows are computed anew,
     so that the losses are those of one batch. Raises BudgetError when one row does not fit into memory.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return in_batches_that_fit(
             lambda tokens: _row_losses(model, rows, tokens, device), batch_tokens, int(rows.lengths.max())
         )
-    finally:
-        model.train(was_training)
 
 
 def _row_losses(

@@ -21,6 +21,7 @@ from nomoat.model.load import Machine
 from nomoat.model.logprobs import token_logprobs
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
+from nomoat.model.modes import evaluating
 from nomoat.train.finetune import keep_adapter
 from nomoat.train.hooks import Hooks, Interrupted
 from nomoat.train.judged_loss import JudgedLoss, judged_loss
@@ -267,9 +268,8 @@ class _Reader:
     ) -> Iterator[tuple[NDArray[np.float32], int]]:
         """log p of the answers minus that of their reference (0 where there is none yet), batch by batch, each with how
         many groups are done."""
-        was_training, done = self.model.training, 0
-        self.model.eval()
-        try:
+        done = 0
+        with evaluating(self.model):
             for batch in fill(which, rows.lengths, batch_tokens):
                 packed = rows.pack(batch, self.machine.device)
                 with autocast(self.machine.device, self.machine.bf16):
@@ -277,19 +277,13 @@ class _Reader:
                 assert packed.judged is not None
                 done += len(batch)
                 yield (logp_N - packed.judged.reference_N).float().cpu().numpy(), done
-        finally:
-            self.model.train(was_training)
 
     @torch.no_grad()
     def held_out_loss(self, side: _Side, loss: PreferenceKeys, batch_tokens: int) -> JudgedLoss:
         """The loss of all groups of a side, in batches of so many tokens, or of half as many where those do not fit."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            longest = int(side.rows.lengths.max())
+        longest = int(side.rows.lengths.max())
+        with evaluating(self.model):
             return in_batches_that_fit(lambda tokens: self._loss(side, loss, tokens), batch_tokens, longest)
-        finally:
-            self.model.train(was_training)
 
     def _loss(self, side: _Side, loss: PreferenceKeys, batch_tokens: int) -> JudgedLoss:
         objective = loss.objective(side.kl(self, range(len(side.rows)), batch_tokens))

@@ -18,6 +18,7 @@ from nomoat.model.adapters import add_lora
 from nomoat.model.load import Machine, count_parameters
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.merge import PROBE_ROWS, TOLERANCE, merge_dtype, save_model
+from nomoat.model.modes import evaluating
 from nomoat.model.scorer import load_scorer, new_scorer, scores
 from nomoat.train.hooks import Hooks
 from nomoat.train.judged_loss import JudgedLoss, judged_loss
@@ -142,19 +143,14 @@ def _compass(held_out: Groups) -> Groups:
 
 
 def _held_out_loss(model: Any, rows: JudgedRows, batch_tokens: int, machine: Machine) -> JudgedLoss:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return in_batches_that_fit(
-                lambda tokens: judged_loss(
-                    model, rows, bradley_terry, batch_tokens=tokens, machine=machine, reads=scores
-                ),
-                batch_tokens,
-                int(rows.lengths.max()),
-            )
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.no_grad():
+        return in_batches_that_fit(
+            lambda tokens: judged_loss(
+                model, rows, bradley_terry, batch_tokens=tokens, machine=machine, reads=scores
+            ),
+            batch_tokens,
+            int(rows.lengths.max()),
+        )
 
 
 def _measure(model: Any, groups: Groups, batch_tokens: int, machine: Machine) -> Measured:

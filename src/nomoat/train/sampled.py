@@ -19,6 +19,7 @@ from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import MAX_ROWS, Rollout, roll_out
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.model.memory import in_batches_that_fit
+from nomoat.model.modes import evaluating
 from nomoat.train.checkpoint import Named
 from nomoat.train.loop import autocast
 from nomoat.train.objectives.advantages import best_of, gae, group_relative, leave_one_out, overlong_penalty
@@ -178,27 +179,25 @@ class Sampler:
         """The groups in parts of `micro_tokens`, read by the reference, and by the policy where it must be kept."""
         lengths = np.array([len(p) + sum(len(r.tokens) for r in rolled) for p, rolled in groups])
         parts = []
-        was_training = self.model.training
-        self.model.eval()
-        for which in fill(range(len(groups)), lengths, micro_tokens):
-            own = [(prompt, [r.tokens for r in rolled]) for prompt, rolled in (groups[i] for i in which)]
-            packed = pack_groups(own, self.device)
-            if self.keys.overlong == "mask":
-                cut_N = [r.finish_reason == "length" for i in which for r in groups[i][1]]
-                packed.weights_S[torch.tensor(cut_N, device=self.device)[packed.row_S]] = 0.0
-            sampled = np.concatenate([r.logps for i in which for r in groups[i][1]])
-            rolled = Rolled(torch.zeros(len(sampled)), torch.from_numpy(sampled).to(self.device))
-            with autocast(self.device, self.bf16):
-                if self.value_head is not None:
-                    states_SH, old_S = states_and_logprobs(self.model, packed)
-                    value_S = self.value_head(states_SH.float())[:, 0]
-                    rolled = replace(rolled, old_S=old_S.float(), value_S=value_S.float())
-                elif self.keys.needs_old:
-                    rolled = replace(rolled, old_S=token_logprobs(self.model, packed).float())
-                with as_it_was(self.named, self.initial):
-                    rolled = replace(rolled, reference_S=token_logprobs(self.model, packed).float())
-            parts.append(Part(packed, rolled))
-        self.model.train(was_training)
+        with evaluating(self.model):
+            for which in fill(range(len(groups)), lengths, micro_tokens):
+                own = [(prompt, [r.tokens for r in rolled]) for prompt, rolled in (groups[i] for i in which)]
+                packed = pack_groups(own, self.device)
+                if self.keys.overlong == "mask":
+                    cut_N = [r.finish_reason == "length" for i in which for r in groups[i][1]]
+                    packed.weights_S[torch.tensor(cut_N, device=self.device)[packed.row_S]] = 0.0
+                sampled = np.concatenate([r.logps for i in which for r in groups[i][1]])
+                rolled = Rolled(torch.zeros(len(sampled)), torch.from_numpy(sampled).to(self.device))
+                with autocast(self.device, self.bf16):
+                    if self.value_head is not None:
+                        states_SH, old_S = states_and_logprobs(self.model, packed)
+                        value_S = self.value_head(states_SH.float())[:, 0]
+                        rolled = replace(rolled, old_S=old_S.float(), value_S=value_S.float())
+                    elif self.keys.needs_old:
+                        rolled = replace(rolled, old_S=token_logprobs(self.model, packed).float())
+                    with as_it_was(self.named, self.initial):
+                        rolled = replace(rolled, reference_S=token_logprobs(self.model, packed).float())
+                parts.append(Part(packed, rolled))
         return parts
 
     def _with_advantages(
