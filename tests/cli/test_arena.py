@@ -86,8 +86,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return served(f"gen-{number:04d}", f"quantize-{number}/night-Q8_0.gguf")
 
     monkeypatch.setattr("nomoat.evaluate.battle.SELF_SHARE", 0.0)
-    monkeypatch.setattr(arena, "find_generation", find)
-    monkeypatch.setattr(arena, "find_base", lambda *_: served("base (embedded)", "quantize-9/base-Q8_0.gguf"))
+    base = served("base (embedded)", "quantize-9/base-Q8_0.gguf")
+    monkeypatch.setattr("nomoat.cli.served.find_generation", find)
+    for where in ("served", "arena"):
+        monkeypatch.setattr(f"nomoat.cli.{where}.find_base", lambda *_: base)
     monkeypatch.setattr(
         "nomoat.cli.talkers.GgufTalker.open", lambda found, context: Parrot(found.name, WORDS[found.name])
     )

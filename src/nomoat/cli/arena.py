@@ -15,7 +15,7 @@ from nomoat.cli.gate import gate_json, generation_of
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_model
 from nomoat.cli.units import count
 from nomoat.errors import LedgerError
 
@@ -141,10 +141,7 @@ def arena(
 def _served(workspace: Path, one: str, other: str) -> tuple[ServedModel, ServedModel]:
     """Both files. The newest generation meets its base where it is the champion itself, or there is none."""
 
-    def find(which: str) -> ServedModel:
-        return find_base(workspace, LATEST) if which == BASE else find_generation(workspace, which)
-
-    first, second = find(one), find(other)
+    first, second = find_model(workspace, one), find_model(workspace, other)
     if first.model == second.model and other == CHAMPION:
         second = find_base(workspace, one)
     if first.model == second.model:

@@ -11,7 +11,7 @@ import typer
 
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, visible
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.cli.served import BASE, CHAMPION, find_base, find_model
 from nomoat.cli.session import ChatSession
 from nomoat.cli.terminal import TerminalChat
 from nomoat.errors import EngineError
@@ -88,9 +88,7 @@ def chat(
     from nomoat.cli.talkers import GgufTalker
 
     with console(stderr=True).status("Loading the model …"):
-        served = (
-            find_base(workspace, LATEST) if generation == BASE else find_generation(workspace, generation)
-        )
+        served = find_model(workspace, generation)
         quiet_libraries()
         talker: Talker = GgufTalker.open(served, context)
 

@@ -13,7 +13,7 @@ import typer
 
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, table
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.cli.served import CHAMPION, find_model
 from nomoat.errors import ModelError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def evaluate(
             "nomoat evaluate --tasks needs lm-eval, which is not installed",
             hint='Install it: pip install "nomoat[eval]"',
         )
-    served = [_find(workspace, which) for which in (one, against) if which is not None]
+    served = [find_model(workspace, which) for which in (one, against) if which is not None]
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     quiet_libraries()
     from nomoat.evaluate.harness import run_tasks
@@ -125,10 +125,6 @@ def evaluate(
         print_json(result)
     else:
         _print(result, console())
-
-
-def _find(workspace: Path, which: str) -> ServedModel:
-    return find_base(workspace, LATEST) if which == BASE else find_generation(workspace, which)
 
 
 def _engine(model: ServedModel, most_context: int) -> Any:

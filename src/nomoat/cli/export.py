@@ -10,7 +10,7 @@ import typer
 
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
 from nomoat.cli.quiet import quiet_libraries
-from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_generation
+from nomoat.cli.served import BASE, CHAMPION, find_model
 
 EPILOG = """
 \b
@@ -64,7 +64,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a model as a folder for Ollama, llama.cpp, LM Studio, vLLM or transformers."""
-    served = find_base(workspace, LATEST) if generation == BASE else find_generation(workspace, generation)
+    served = find_model(workspace, generation)
     quiet_libraries()
     from nomoat.share import export as share
 

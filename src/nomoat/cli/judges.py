@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nomoat.cli.served import BASE, LATEST, find_base, find_generation
+from nomoat.cli.served import find_model
 from nomoat.cli.talkers import cores
 from nomoat.errors import DataError
 
@@ -53,7 +53,7 @@ def open_judge(
 ) -> Iterator[OpenJudge]:
     """`which` is an address (http...), a file (....gguf, with its `tokenizer` folder), or a model of the workspace.
 
-    Raises DataError where what it needs was not said, and as loading and `find_generation` do.
+    Raises DataError where what it needs was not said, and as loading and `find_model` do.
     """
     if which.startswith(("http://", "https://")):
         with _behind(which, endpoint, mode) as judge:
@@ -67,7 +67,7 @@ def open_judge(
                 hint="Give the transformers folder that the file was made from: --tokenizer DIR",
             )
     else:
-        served = find_base(workspace, LATEST) if which == BASE else find_generation(workspace, which)
+        served = find_model(workspace, which)
         gguf, name, identity, tokenizer = served.gguf, served.name, served.model, served.tokenizer_dir
     with _local(gguf, name, identity, tokenizer, mode, most_context) as judge:
         yield judge

@@ -45,6 +45,11 @@ def find_generation(workspace: Path, which: str) -> ServedModel:
         )
 
 
+def find_model(workspace: Path, which: str) -> ServedModel:
+    """The file of 'base', the newest generation's, or else as `find_generation`, and raises as it."""
+    return find_base(workspace, LATEST) if which == BASE else find_generation(workspace, which)
+
+
 def find_base(workspace: Path, which: str) -> ServedModel:
     """The base of a generation, as it was compared with it; the embedded base where there is none yet.
 
