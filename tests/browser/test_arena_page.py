@@ -16,10 +16,10 @@ from playwright.sync_api import expect
 
 from browser.conftest import Worded
 from helpers.serving import Running, serving, wait_until
-from helpers.workspaces import ledger_path, start_night
+from helpers.workspaces import held_out, ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
 from nomoat.engine.request import Ending, Piece, Request
-from nomoat.ledger.rows import Sample, VoteRow
+from nomoat.ledger.rows import VoteRow
 from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena import Votes
 
@@ -53,19 +53,7 @@ def ledger(tmp_path: Path) -> Path:
     with Ledger.open(path) as opened:
         night = start_night(opened)
         opened.add_generation(night, base="base:x", served_file=".nomoat/artifacts/q/night.gguf")
-        opened.add_samples(
-            night,
-            [
-                Sample(
-                    suite="heldout",
-                    prompt_id=f"p{n}",
-                    prompt=[{"role": "user", "content": f"Held out {n}"}],
-                    base_answer="",
-                    tuned_answer="",
-                )
-                for n in range(4)
-            ],
-        )
+        opened.add_samples(night, [held_out(n) for n in range(4)])
     return path
 
 

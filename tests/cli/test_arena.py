@@ -7,22 +7,20 @@ import random
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from helpers.workspaces import ledger_path, start_night
+from helpers.commands import as_json, nomoat
+from helpers.votes import kept
+from helpers.workspaces import held_out, ledger_path, start_night, two_generations
 from nomoat.chat.conversation import Conversation
 from nomoat.cli import arena, votes
-from nomoat.cli.main import app
 from nomoat.cli.match import Match
 from nomoat.cli.served import ServedModel
 from nomoat.data.readers import read_rows
 from nomoat.data.rows import PreferenceRow
 from nomoat.engine.base import Sampling
 from nomoat.evaluate.battle import Contestant, Question
-from nomoat.ledger.rows import Sample, VoteRow
 from nomoat.ledger.store import Ledger
 
 
@@ -56,27 +54,7 @@ WORDS = {"gen-0002": "Better", "gen-0001": "Good", "base (embedded)": "Poor"}
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two generations with three held-out prompts, the first of them the champion; files are not opened."""
     monkeypatch.chdir(tmp_path)
-    with Ledger.open(ledger_path(tmp_path)) as ledger:
-        for number in (1, 2):
-            night = start_night(ledger)
-            ledger.add_generation(
-                night, base="base:x", served_file=f".nomoat/artifacts/quantize-{number}/night-Q8_0.gguf"
-            )
-            ledger.add_samples(
-                night,
-                [
-                    Sample(
-                        suite="heldout",
-                        prompt_id=f"p{n}",
-                        prompt=[{"role": "user", "content": f"Held out {n}"}],
-                        base_answer="",
-                        tuned_answer="",
-                    )
-                    for n in range(3)
-                ],
-            )
-            ledger.finish_night(night, status="done", seconds=1.0, energy_joules=None, dollars=None)
-        ledger.judgements.crown(1, by="gate", said="")
+    two_generations(tmp_path, lambda _: [held_out(n) for n in range(3)])
 
     def served(name: str, file: str) -> ServedModel:
         return ServedModel(name, tmp_path / ".nomoat" / "artifacts" / file, tmp_path, 64)
@@ -94,22 +72,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "nomoat.cli.talkers.GgufTalker.open", lambda found, context: Parrot(found.name, WORDS[found.name])
     )
     return tmp_path
-
-
-def nomoat(*words: str, typed: str = "") -> Result:
-    return CliRunner().invoke(app, [*words], input=typed)
-
-
-def as_json(*words: str, typed: str = "") -> dict[str, Any]:
-    result = nomoat(*words, "--json", typed=typed)
-    assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout[result.stdout.index("{") :])
-    return found
-
-
-def kept(workspace: Path) -> tuple[VoteRow, ...]:
-    with Ledger.open(ledger_path(workspace)) as ledger:
-        return ledger.judgements.votes()
 
 
 def test_a_vote_is_blind_until_it_is_cast_and_then_kept_whole(workspace: Path) -> None:

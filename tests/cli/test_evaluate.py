@@ -65,7 +65,7 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
     )
     monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
     monkeypatch.setattr(evaluate, "find_spec", lambda name: object())
-    monkeypatch.setattr(evaluate, "_find", lambda _, which: ServedModel(which, tmp_path, tmp_path, 64))
+    monkeypatch.setattr(evaluate, "find_model", lambda _, which: ServedModel(which, tmp_path, tmp_path, 64))
     monkeypatch.setattr(
         evaluate, "_engine", lambda model, context: SimpleNamespace(name=model.name, close=lambda: None)
     )

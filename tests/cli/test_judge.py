@@ -13,12 +13,12 @@ from typer.testing import CliRunner, Result
 
 from helpers.endpoints import Endpoint, Reply, listening, said
 from helpers.generations import workspace_with_generation
-from helpers.workspaces import ledger_path, start_night
+from helpers.workspaces import held_out, ledger_path, start_night, two_generations
 from nomoat.cli import judge
 from nomoat.cli.main import app
 from nomoat.evaluate.judge import MAX_NEW_TOKENS
 from nomoat.ledger.canonical import canonical_key
-from nomoat.ledger.rows import Sample, Vote
+from nomoat.ledger.rows import Vote
 from nomoat.ledger.store import Ledger
 
 PROMPTS = 12
@@ -50,27 +50,17 @@ def endpoint() -> Iterator[Endpoint]:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two generations that answered the same prompts, the first of them the champion."""
     monkeypatch.chdir(tmp_path)
-    with Ledger.open(ledger_path(tmp_path)) as ledger:
-        for number in (1, 2):
-            night = start_night(ledger)
-            ledger.add_generation(
-                night, base="base:x", served_file=f".nomoat/artifacts/quantize-{number}/night-Q8_0.gguf"
+    two_generations(
+        tmp_path,
+        lambda number: [
+            held_out(
+                n,
+                base=f"a plain and rather long answer {n}",
+                tuned=f"yes {n}" + "!" * number * (n % 4 != 0),
             )
-            ledger.add_samples(
-                night,
-                [
-                    Sample(
-                        suite="heldout",
-                        prompt_id=f"p{n}",
-                        prompt=[{"role": "user", "content": f"Held out {n}"}],
-                        base_answer=f"a plain and rather long answer {n}",
-                        tuned_answer=f"yes {n}" + "!" * number * (n % 4 != 0),
-                    )
-                    for n in range(PROMPTS)
-                ],
-            )
-            ledger.finish_night(night, status="done", seconds=1.0, energy_joules=None, dollars=None)
-        ledger.judgements.crown(1, by="gate", said="")
+            for n in range(PROMPTS)
+        ],
+    )
     return tmp_path
 
 
@@ -193,18 +183,8 @@ def test_what_is_refused(workspace: Path, endpoint: Endpoint) -> None:
 
 def test_a_model_of_the_workspace_and_a_file_may_judge(tmp_path: Path) -> None:
     place = workspace_with_generation(tmp_path / "real", max_position_embeddings=2048)
-    samples = [
-        Sample(
-            suite="heldout",
-            prompt_id=f"p{n}",
-            prompt=[{"role": "user", "content": f"Held out {n}"}],
-            base_answer=f"no {n}",
-            tuned_answer=f"yes {n}",
-        )
-        for n in range(3)
-    ]
     with Ledger.open(ledger_path(place)) as ledger:
-        ledger.add_samples(1, samples)
+        ledger.add_samples(1, [held_out(n, base=f"no {n}", tuned=f"yes {n}") for n in range(3)])
     by_base = ask("base", "--workspace", str(place), "--json")
     assert by_base.exit_code == 0, by_base.output
     found = json.loads(by_base.stdout)

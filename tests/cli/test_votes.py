@@ -10,19 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from helpers.votes import VOTE, vote_on
+from helpers.commands import as_json, nomoat
+from helpers.votes import VOTE, kept, vote_on
 from helpers.workspaces import ledger_path, start_night
 from nomoat.cli.arena import STANDINGS_KEYS
-from nomoat.cli.main import app
 from nomoat.cli.output import console
 from nomoat.cli.own_answers import ask_all
 from nomoat.data.readers import read_rows
 from nomoat.data.rows import PreferenceRow, RatingRow
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.feedback import add_rating, standing_own_answers
-from nomoat.ledger.rows import Rating, Sample, VoteRow
+from nomoat.ledger.rows import Rating, Sample
 from nomoat.ledger.store import Ledger
 
 
@@ -47,22 +46,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ]
         ledger.judgements.add_votes([VOTE, replace(VOTE, voter="bob", verdict="right"), *more])
     return tmp_path
-
-
-def nomoat(*words: str, typed: str = "") -> Result:
-    return CliRunner().invoke(app, [*words], input=typed)
-
-
-def as_json(*words: str, typed: str = "") -> dict[str, Any]:
-    result = nomoat(*words, "--json", typed=typed)
-    assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout[result.stdout.index("{") :])
-    return found
-
-
-def kept(workspace: Path) -> tuple[VoteRow, ...]:
-    with Ledger.open(ledger_path(workspace)) as ledger:
-        return ledger.judgements.votes()
 
 
 def test_battles_go_out_in_lmarenas_shape_and_come_in_again(workspace: Path) -> None:

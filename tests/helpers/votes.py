@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from helpers.workspaces import ledger_path
 from nomoat.ledger.canonical import canonical_key
-from nomoat.ledger.rows import Vote
+from nomoat.ledger.rows import Vote, VoteRow
+from nomoat.ledger.store import Ledger
 
 VOTE = Vote(
     cast_at="2026-11-24T07:00:00.000Z",
@@ -37,3 +40,9 @@ def vote_on(asked: str, chosen: str, rejected: str, *, left: bool = True, **othe
         "right_answer": rejected if left else chosen,
     }
     return replace(VOTE, **(said | other))
+
+
+def kept(workspace: Path) -> tuple[VoteRow, ...]:
+    """The votes of a workspace's ledger."""
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        return ledger.judgements.votes()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nomoat.ledger.artifacts import Artifact
-from nomoat.ledger.rows import Score
+from nomoat.ledger.rows import Sample, Score
 from nomoat.ledger.store import Ledger
 from nomoat.recipe import Recipe
 
@@ -45,6 +46,25 @@ def start_night(
     )
     ledger.set_plan(started.night.id, PLAN)
     return started.night.id
+
+
+def held_out(n: int, *, base: str = "", tuned: str = "") -> Sample:
+    """What both said to the prompt "Held out {n}"."""
+    prompt = [{"role": "user", "content": f"Held out {n}"}]
+    return Sample(suite="heldout", prompt_id=f"p{n}", prompt=prompt, base_answer=base, tuned_answer=tuned)
+
+
+def two_generations(workspace: Path, samples_of: Callable[[int], Sequence[Sample]]) -> None:
+    """A generation of each of the nights 1 and 2, the first of them the champion. `samples_of` are a night's."""
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        for number in (1, 2):
+            night = start_night(ledger)
+            ledger.add_generation(
+                night, base="base:x", served_file=f".nomoat/artifacts/quantize-{number}/night-Q8_0.gguf"
+            )
+            ledger.add_samples(night, samples_of(number))
+            ledger.finish_night(night, status="done", seconds=1.0, energy_joules=None, dollars=None)
+        ledger.judgements.crown(1, by="gate", said="")
 
 
 def good_night(workspace: Path, ledger: Ledger, digit: str = "a") -> int:
