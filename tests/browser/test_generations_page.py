@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers.serving import serving
 from helpers.workspaces import good_night, ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
 from nomoat.evaluate.history import courses
+from nomoat.ledger.peers import PeerScore, add_peer_scores
 from nomoat.ledger.rows import Score
 from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena import Votes
@@ -45,6 +47,36 @@ def ledger(tmp_path: Path) -> Path:
             )
         opened.finish_night(night, status="done", seconds=500.0, energy_joules=2000.0, dollars=0.002)
     return path
+
+
+@pytest.fixture
+def beside_peers(ledger: Path) -> Path:
+    """Two outside models were measured, one of them twice, and a third on another suite."""
+    big = PeerScore(name="big", endpoint="x big", suite="heldout", passed=50, n=60, dollars=0.02)
+    with Ledger.open(ledger) as opened:
+        add_peer_scores(opened, [replace(big, passed=1), replace(big, name="small <b>", passed=30)])
+        add_peer_scores(opened, [big, replace(big, name="elsewhere", suite="other")])
+    return ledger
+
+
+def test_outside_models_are_lines_beside_the_generations(browser: Any, beside_peers: Path) -> None:
+    with Ledger.open(beside_peers) as opened:
+        rate, loss = courses(opened, confidence=0.95)
+    assert [(peer.name, peer.value.value, peer.dollars) for peer in rate.peers] == [
+        ("big", 50 / 60, 0.04),
+        ("small <b>", 0.5, 0.02),
+    ]
+    assert loss.peers == ()
+    votes = Votes(beside_peers, lambda key: "owner")
+    with serving({"base": EchoEngine}, chats_folder=beside_peers.parent, votes=votes) as running:
+        page = browser.new_page()
+        page.goto(f"{running.url}/generations/")
+        page.wait_for_selector("#generations svg")
+        shown = page.locator("#generations")
+        expect(shown).to_contain_text("83.3% (72.0% to 90.7%)")
+        expect(shown.locator("td", has_text="small <b>")).to_have_count(1)
+        expect(shown.locator("b")).to_have_count(0)
+        page.close()
 
 
 def test_cost_is_that_of_all_nights_until_then(ledger: Path) -> None:

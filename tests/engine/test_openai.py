@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers.endpoints import Endpoint, listening, said
+from helpers.endpoints import Endpoint, Reply, listening, said
 from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.engine.base import GREEDY, Engine, Sampling
 from nomoat.engine.openai import OpenAIEngine, Spent
@@ -80,6 +80,31 @@ def test_what_waiting_does_not_mend_is_told_at_once(endpoint: Endpoint) -> None:
         f"{endpoint.url}: answers 401: Incorrect API key\n  Set its key: export MY_KEY=..."
     )
     assert waits == []
+
+
+def test_what_a_model_does_not_take_is_not_sent_again(endpoint: Endpoint) -> None:
+    def refused(name: str, code: str) -> Reply:
+        return 400, {}, {"error": {"message": f"Unsupported: '{name}'", "param": name, "code": code}}
+
+    endpoint.script = [
+        refused("max_tokens", "unsupported_parameter"),
+        refused("temperature", "unsupported_value"),
+        (200, {}, said("Hi.")),
+        (200, {}, said("Hello.")),
+        refused("messages", "unsupported_value"),
+    ]
+    with OpenAIEngine(endpoint.url, "m", n_parallel=1, attempts=3) as engine:
+        assert engine.generate([TALK], GREEDY)[0].text == "Hi."
+        assert engine.generate([TALK], GREEDY)[0].text == "Hello."
+        with pytest.raises(EngineError, match="answers 400: Unsupported: 'messages'"):
+            engine.generate([TALK], GREEDY)
+    sent = [body for _, _, body in endpoint.seen]
+    assert [("max_tokens" in body, "temperature" in body) for body in sent] == [
+        (True, True),
+        (False, True),
+        *[(False, False)] * 3,
+    ]
+    assert sent[2]["max_completion_tokens"] == sent[0]["max_tokens"]
 
 
 def test_it_gives_up_in_the_end(endpoint: Endpoint) -> None:

@@ -132,12 +132,12 @@ def test_verdicts_are_kept_by_judge_and_content_and_half_a_line_is_no_verdict(tm
     pairs = [pair(n, "x" * (n + 2), "y") for n in range(5)]
     first, asked = judge(longest, tmp_path)
     found = first.judge(pairs)
-    assert (first.asked, first.remembered, len(asked)) == (10, 0, 10)
+    assert (first.interview.asked, first.interview.remembered, len(asked)) == (10, 0, 10)
     kept = tmp_path / "kept.jsonl"
     kept.write_bytes(kept.read_bytes()[:-20])
     again, asked = judge(longest, tmp_path)
     assert again.judge(pairs) == found
-    assert (again.asked, again.remembered, len(asked)) == (1, 9, 1)
+    assert (again.interview.asked, again.interview.remembered, len(asked)) == (1, 9, 1)
     third, asked = judge(longest, tmp_path)
     assert third.judge(pairs) == found
     assert asked == []
@@ -153,7 +153,7 @@ def test_nonsense_is_counted_by_name_and_asked_again_another_time(tmp_path: Path
     some, _ = judge(mostly, tmp_path)
     found = some.judge([pair(n, f"{n} long", "y") for n in range(8)])
     assert [one is None for one in found] == [n == 3 for n in range(8)]
-    assert some.failures_said() == "1 of 16 replies are no verdict: nonsense (1)"
+    assert some.interview.failures_said() == "1 of 16 replies failed: nonsense (1)"
     better, asked = judge(longest, tmp_path)
     assert None not in better.judge([pair(n, f"{n} long", "y") for n in range(8)])
     assert len(asked) == 1
@@ -163,9 +163,7 @@ def test_a_judge_that_mostly_fails_is_given_up(tmp_path: Path) -> None:
     echo = Judge(
         ask_engine(EchoEngine(), "pair"), identity="echo", mode="pair", cache=tmp_path / "c", n_parallel=4
     )
-    with pytest.raises(
-        EngineError, match=r"^the judge fails: 20 of 20 replies are no verdict: cut short \(20\); "
-    ):
+    with pytest.raises(EngineError, match=r"^the judge fails: 20 of 20 replies failed: cut short \(20\); "):
         echo.judge([pair(n, f"{n}", "y") for n in range(500)])
     short = Judge(ask_engine(EchoEngine(n_ctx=64), "pair"), identity="e", mode="pair", cache=tmp_path / "c")
     with pytest.raises(
@@ -210,7 +208,7 @@ def test_a_local_judge_of_random_weights_gives_verdicts_since_a_grammar_holds_it
             ask_engine(engine, mode), identity="tiny", mode=mode, cache=tmp_path / "c", n_parallel=2
         )
         assert None not in local.judge([pair(n, f"{n} cats", "y") for n in range(4)])
-    assert local.failures_said() == ""
+    assert local.interview.failures_said() == ""
 
 
 def votes_of(count: int, seed: int = 3, *, taste: float = 0.5, voter: str = "me") -> list[Vote]:

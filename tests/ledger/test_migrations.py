@@ -24,6 +24,7 @@ from nomoat.errors import LedgerError
 from nomoat.ledger import migrate, store
 from nomoat.ledger.database import make_engine, parse_place
 from nomoat.ledger.feedback import standing_own_answers, standing_ratings
+from nomoat.ledger.peers import peer_scores
 from nomoat.ledger.schema import HEAD, METADATA, REVISION_TABLE
 from nomoat.ledger.store import Ledger
 
@@ -151,6 +152,13 @@ def test_rows_of_the_fifth_schema_are_read_as_they_were(tmp_path: Path) -> None:
         assert (second.better, second.turns) == ("right", None)
 
 
+def test_rows_of_the_sixth_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0006", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        (peer,) = peer_scores(ledger)
+        assert (peer.name, peer.suite, peer.passed, peer.n, peer.dollars) == ("big", "checks", 61, 120, 0.02)
+
+
 def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         probe = replace(VOTE, better="left")
@@ -215,7 +223,7 @@ def test_the_migrations_are_sql_that_postgresql_can_be_given() -> None:
         assert f"CREATE TABLE {table} (" in text
     assert "CREATE VIEW v_nights AS" in text
     assert "CREATE VIEW v_lineage AS" in text
-    assert text.count("id SERIAL NOT NULL") == 12
+    assert text.count("id SERIAL NOT NULL") == 13
     assert f"INSERT INTO {REVISION_TABLE} (version_num) VALUES ('{REVISIONS[0]}')" in text
     assert "PRAGMA" not in text
 

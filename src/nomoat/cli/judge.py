@@ -180,9 +180,9 @@ def judge(
         "other": name,
         "confidence": CONFIDENCE,
         **asdict(found),
-        "asked": asked.asked,
-        "remembered": asked.remembered,
-        "failures": dict(asked.failures),
+        "asked": asked.interview.asked,
+        "remembered": asked.interview.remembered,
+        "failures": dict(asked.interview.failures),
         "spent": None if spent is None else asdict(spent),
         "said": said,
         "next": command("nomoat", "arena", generation.name, name, workspace=workspace),
@@ -190,7 +190,7 @@ def judge(
     if as_json:
         print_json(result)
     else:
-        print_judge(found, result, asked.failures_said(), console())
+        print_judge(found, result, asked.interview.failures_said(), console())
 
 
 def _rival(ledger: Ledger, generation: GenerationRow, which: str) -> GenerationRow | None:

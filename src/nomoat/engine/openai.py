@@ -22,6 +22,9 @@ from nomoat.errors import EngineError
 KEY_VARIABLE = "OPENAI_API_KEY"
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _TRANSIENT = frozenset({408, 409, 429})
+_OPTIONAL = frozenset({"temperature", "top_p", "top_k", "seed"})
+_RENAMED = {"max_tokens": "max_completion_tokens"}
+"""What models that think first take no longer under the name that all others know."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class OpenAIEngine:
         self._prices = (dollars_per_million_prompt_tokens, dollars_per_million_completion_tokens)
         self._attempts = attempts
         self._wait = wait
+        self._not_taken = set[str]()  # parameters that the endpoint has refused
         self._spent = Spent()
         self._counting = threading.Lock()
         key = os.environ.get(key_variable, "").strip()
@@ -210,7 +214,8 @@ class OpenAIEngine:
         for attempt in range(self._attempts):
             asked_s = None
             try:
-                request = self._client.build_request("POST", f"{self._base_url}/{path}", json=body)
+                taken = self._as_taken(body)
+                request = self._client.build_request("POST", f"{self._base_url}/{path}", json=taken)
                 response = self._client.send(request, stream=stream)
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise EngineError(f"{self._base_url}: is no address of an endpoint ({error})") from error
@@ -223,7 +228,12 @@ class OpenAIEngine:
                 if response.status_code == httpx.codes.OK:
                     return response
                 response.read()
-                problem = self._refusal(response.status_code, _json_or_text(response))
+                answered = _json_or_text(response)
+                problem = self._refusal(response.status_code, answered)
+                refused = _refused_parameter(response.status_code, answered)
+                if refused in taken and refused in _OPTIONAL | _RENAMED.keys():
+                    self._not_taken.add(refused)
+                    continue
                 if response.status_code < 500 and response.status_code not in _TRANSIENT:
                     raise problem
                 asked_s = _retry_after_s(response)
@@ -231,6 +241,14 @@ class OpenAIEngine:
                 backoff_s = _FIRST_WAIT_S * 2**attempt * random.uniform(0.75, 1.25)
                 self._wait(min(_LONGEST_WAIT_S, asked_s if asked_s is not None else backoff_s))
         raise problem
+
+    def _as_taken(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request without what this endpoint's model has refused to take."""
+        renamed = {
+            _RENAMED.get(name, name) if name in self._not_taken else name: value
+            for name, value in body.items()
+        }
+        return {name: value for name, value in renamed.items() if name not in self._not_taken}
 
     def _refusal(self, status: int, body: Any) -> EngineError:
         error = body.get("error") if isinstance(body, dict) else body
@@ -281,6 +299,17 @@ def _json_or_text(response: httpx.Response) -> Any:
         return response.json()
     except (json.JSONDecodeError, UnicodeDecodeError):
         return response.text
+
+
+def _refused_parameter(status: int, body: Any) -> str | None:
+    """The parameter that a model does not take, or takes only at one value, as OpenAI says so."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if status != httpx.codes.BAD_REQUEST or not isinstance(error, dict):
+        return None
+    if error.get("code") not in ("unsupported_parameter", "unsupported_value"):
+        return None
+    named = error.get("param")
+    return named if isinstance(named, str) else None
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -15,7 +15,8 @@ from nomoat.chat.conversation import parse_messages
 from nomoat.errors import DataError
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.gatebook import score_of
-from nomoat.evaluate.judge import Judge, Pair, Progress, Verdict
+from nomoat.evaluate.interview import Progress
+from nomoat.evaluate.judge import Judge, Pair, Verdict
 from nomoat.evaluate.stats.agreement import (
     COIN,
     FIRST,

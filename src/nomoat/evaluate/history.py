@@ -10,6 +10,8 @@ from nomoat.evaluate.compare import LOSS, PASS_RATE
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.gatebook import base_model, evidence_of
 from nomoat.evaluate.standings import standings
+from nomoat.evaluate.stats.intervals import wilson
+from nomoat.ledger.peers import peer_scores
 from nomoat.ledger.rows import GenerationRow, ScoreRow
 from nomoat.ledger.store import Ledger
 
@@ -35,6 +37,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """An outside model on one measure, and what asking it had cost."""
+
+    name: str
+    measured_at: datetime
+    dollars: float
+    value: Estimate
+
+
+@dataclass(frozen=True)
 class Course:
     """One measure over all generations, oldest first. `base` is what the newest measured generation's base has, None
     where there is none."""
@@ -44,6 +56,7 @@ class Course:
     higher_is_better: bool
     base: Estimate | None
     points: tuple[Point, ...]
+    peers: tuple[Peer, ...] = ()
 
 
 def courses(ledger: Ledger, *, confidence: float) -> list[Course]:
@@ -58,6 +71,7 @@ def courses(ledger: Ledger, *, confidence: float) -> list[Course]:
         for score in rows
         if score.metric in (PASS_RATE, LOSS)
     }
+    peers = _peers(ledger, confidence)
     for suite, metric in sorted(kinds, key=lambda kind: (kind[1] == LOSS, kind[0])):
         tuned = {one.id: _score(scores[one.id], suite, metric, "tuned") for one in generations}
         bases = [_score(scores[one.id], suite, metric, "base") for one in generations]
@@ -68,9 +82,19 @@ def courses(ledger: Ledger, *, confidence: float) -> list[Course]:
                 metric == PASS_RATE,
                 next((base for base in reversed(bases) if base), None),
                 _points(ledger, generations, tuned),
+                tuple(peers.get(suite, ())) if metric == PASS_RATE else (),
             )
         )
     return [course for course in found if any(point.value for point in course.points)]
+
+
+def _peers(ledger: Ledger, confidence: float) -> dict[str, list[Peer]]:
+    """Outside models by suite."""
+    found: dict[str, list[Peer]] = {}
+    for row in peer_scores(ledger):
+        measured_at, rate = datetime.fromisoformat(row.measured_at), wilson(row.passed, row.n, confidence)
+        found.setdefault(row.suite, []).append(Peer(row.name, measured_at, row.dollars, rate))
+    return found
 
 
 def _voted(ledger: Ledger, generations: Sequence[GenerationRow], confidence: float) -> list[Course]:

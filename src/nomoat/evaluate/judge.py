@@ -2,8 +2,7 @@
 
 The verdict is JSON of one field, held to its form by a grammar (llama.cpp) or by the endpoint (`response_format`). What
 is judged stands between marks with a number taken from its own content, which no answer can have guessed. A verdict
-that cannot be read is a counted value and not the end, unless most are. Verdicts are kept on the disk under the hash of
-judge and question, so that none is paid for twice.
+that cannot be read is a counted value and not the end, unless most are (see `interview`).
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -24,19 +21,14 @@ from nomoat.engine.grammar import json_grammar
 from nomoat.engine.openai import OpenAIEngine
 from nomoat.engine.request import Request, ServingEngine, whole_answer
 from nomoat.errors import EngineError
-from nomoat.ledger.canonical import canonical_key
+from nomoat.evaluate.interview import Failed, Interview, Progress
 
 Mode = Literal["pair", "score"]
 Ask = Callable[[Conversation], tuple[str, FinishReason]]
 """The judge's reply to one conversation. Raises EngineError."""
 
-Progress = Callable[[int, int], None]
-"""Told how many questions of how many have been answered."""
-
 MAX_NEW_TOKENS = 64
 MOST_GRADE = 10
-ENOUGH = 20
-"""Replies after which a judge that fails most of the time is given up."""
 _SCORES = {"first": 1.0, "second": 0.0, "tie": 0.5}
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 
@@ -97,14 +89,6 @@ class Verdict:
         return self.forward if self.forward == self.backward else 0.5
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A reply that is no verdict: `no answer`, `cut short` or `nonsense`."""
-
-    kind: str
-    detail: str
-
-
 @final
 class Judge:
     """A judge with its memory.
@@ -116,11 +100,10 @@ class Judge:
     """
 
     def __init__(self, ask: Ask, *, identity: str, mode: Mode, cache: Path, n_parallel: int = 1) -> None:
-        self._ask, self._identity, self.mode = ask, identity, mode
-        self._n_parallel, self._file = n_parallel, cache
-        self._known = _kept(cache)
-        self.failures: Counter[str] = Counter()
-        self.asked = self.remembered = 0
+        self._ask, self.mode = ask, mode
+        self.interview = Interview(
+            self._reply, role="judge", identity=identity, file=cache, n_parallel=n_parallel
+        )
 
     def judge(
         self, pairs: Sequence[Pair], progress: Progress = lambda done, total: None
@@ -132,18 +115,11 @@ class Judge:
         """
         different = [pair for pair in pairs if pair.one != pair.other]
         sides = [side for pair in different for side in self._sides(pair)]
-        replies = iter(self._replies(sides, progress))
+        replies = iter(self.interview.replies(sides, progress))
         return [
             Verdict(0.5, 0.5) if pair.one == pair.other else self._verdict(next(replies), next(replies))
             for pair in pairs
         ]
-
-    def failures_said(self) -> str:
-        """'3 of 80 replies are no verdict: nonsense (3)', '' where all were."""
-        if not self.failures:
-            return ""
-        kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(self.failures.items()))
-        return f"{self.failures.total():,} of {self.asked:,} replies are no verdict: {kinds}"
 
     def _sides(self, pair: Pair) -> tuple[Conversation, Conversation]:
         if self.mode == "score":
@@ -161,38 +137,8 @@ class Judge:
         score = 0.5 + 0.5 * ((one > other) - (one < other))
         return Verdict(score, score, (int(one), int(other)))
 
-    def _replies(self, questions: Sequence[Conversation], progress: Progress) -> Iterable[float | Failed]:
-        """What each question was answered with, now or before: a score, a grade, or why not."""
-        keys = [canonical_key({"judge": self._identity, "asked": asked.to_dict()}) for asked in questions]
-        new = {key: asked for key, asked in zip(keys, questions, strict=True) if key not in self._known}
-        self.remembered += len(set(keys)) - len(new)
-        failed: dict[str, Failed] = {}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            self._file.open("a", encoding="utf-8", newline="\n") as file,
-            ThreadPoolExecutor(self._n_parallel) as pool,
-        ):
-            try:
-                for done, (key, found) in enumerate(
-                    zip(new, pool.map(self._reply, new.values()), strict=True), 1
-                ):
-                    self.asked += 1
-                    progress(done, len(new))
-                    if isinstance(found, Failed):
-                        failed[key] = found
-                        self.failures[found.kind] += 1
-                        self._give_up_where_most_fail(found, is_last=done == len(new))
-                    else:
-                        self._known[key] = found
-                        # the line break first: a killed run may have left half a line
-                        file.write("\n" + json.dumps({"key": key, "found": found}))
-                        file.flush()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [failed[key] if key in failed else self._known[key] for key in keys]
-
     def _reply(self, question: Conversation) -> float | Failed:
+        """The score or grade; or `no answer`, `cut short` or `nonsense`."""
         try:
             text, ending = self._ask(question)
         except EngineError as error:
@@ -201,13 +147,6 @@ class Judge:
         if found is not None:
             return found
         return Failed("cut short" if ending == "length" else "nonsense", f"{text[:80]!r}")
-
-    def _give_up_where_most_fail(self, last: Failed, *, is_last: bool) -> None:
-        if (self.asked >= ENOUGH or is_last) and self.failures.total() > self.asked / 2:
-            raise EngineError(
-                f"the judge fails: {self.failures_said()}; the last: {last.detail}",
-                hint="Verdicts that could be read are kept. Choose another judge.",
-            )
 
 
 def read_reply(text: str, mode: Mode) -> float | None:
@@ -264,16 +203,3 @@ def _question(pair: Pair, mode: Mode, answers: Sequence[str]) -> Conversation:
     task = _TASKS[mode].format(reference="" if pair.reference is None else _REFERENCE)
     marked = "\n\n".join(f"--- {title} {tag} ---\n{text}" for title, text in parts)
     return Conversation((Message("user", f"{task}\n\n{marked}\n\n--- end {tag} ---"),))
-
-
-def _kept(cache: Path) -> dict[str, float]:
-    """Verdicts on the disk. A line that a killed run left unfinished is no verdict."""
-    known: dict[str, float] = {}
-    if cache.is_file():
-        for line in cache.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-                known[row["key"]] = float(row["found"])
-            except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-                continue
-    return known

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -246,6 +246,23 @@ own_answers = Table(
     Column("prompt", _JSON, nullable=False),
     Column("answer", Text, nullable=False),
     Column("withdrawn_at", Text),
+)
+
+# What an outside model passed of the held-out prompts of a suite. Rows are only added: of a name on a suite the
+# newest counts.
+peers = Table(
+    "peers",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("measured_at", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("suite", Text, nullable=False),
+    Column("passed", Integer, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("dollars", Float, nullable=False),
+    Column("forgotten_at", Text),
+    CheckConstraint("passed BETWEEN 0 AND n AND n > 0", name="passed"),
 )
 
 # Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.

@@ -58,21 +58,26 @@ def find_sources(recipe: Recipe, folder: Path) -> Sources:
 
     Raises DataError or RecipeError where one is not there, before anything else is done.
     """
-    prompts = [_existing(folder, name, "evaluate.prompts") for name in recipe.evaluate.prompts]
-    if not prompts and _learns_from_starter(recipe):
-        prompts = [STARTER / "heldout.jsonl"]
     template = recipe.data.chat_template
     return Sources(
         train=_train(recipe, folder),
         prefer=_judged(recipe, folder),
         compared=_compared(recipe, folder),
         asked=_asked(recipe, folder),
-        prompts=tuple(prompts),
+        prompts=held_out_files(recipe, folder),
         reinforce=_reinforced(recipe, folder),
         rewards=_rewards(recipe, folder),
         pretrain=_files(folder, recipe.pretrain.train, "pretrain.train") if recipe.pretrain else (),
         chat_template=None if template is None else _template(folder, template),
     )
+
+
+def held_out_files(recipe: Recipe, folder: Path) -> tuple[Path, ...]:
+    """The files of held-out prompts. Raises DataError where one is not there."""
+    prompts = tuple(_existing(folder, name, "evaluate.prompts") for name in recipe.evaluate.prompts)
+    if not prompts and _learns_from_starter(recipe):
+        return (STARTER / "heldout.jsonl",)
+    return prompts
 
 
 def _train(recipe: Recipe, folder: Path) -> tuple[str, ...]:

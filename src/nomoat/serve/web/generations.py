@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import gradio as gr
@@ -20,6 +22,7 @@ from nomoat.serve.web.arena_view import CONFIDENCE, html_table
 from nomoat.serve.web.look import nav
 
 _DAY = "day"
+_LINES = ("-.", ":", (0, (8, 2)), (0, (1, 3)))  # of outside models, one after the other
 _DRAWING = threading.Lock()  # matplotlib's styles are the whole process's
 _NONE_YET = "<p>No generation was measured yet: nomoat run</p>"
 
@@ -55,6 +58,10 @@ def _section(number: int, course: Course) -> str:
     rows = [_row(course, point) for point in reversed(course.points)]
     if course.base:
         rows.append(("base", _value(course, course.base), "", "", "", ""))
+    rows += [
+        (peer.name, _value(course, peer.value), _moment(peer.measured_at), "", "", f"{peer.dollars:.4f}")
+        for peer in course.peers
+    ]
     better = "higher" if course.higher_is_better else "lower"
     note = (
         f"{100 * CONFIDENCE:g}% intervals; {better} is better; costs are those of all nights until then. "
@@ -78,6 +85,8 @@ def _figure(name: str, course: Course, label: str, place: Callable[[Point], floa
             low, value, high = (scale * x for x in (course.base.low, course.base.value, course.base.high))
             axes.axhspan(low, high, color=BASE, alpha=0.12, linewidth=0)
             axes.axhline(value, color=BASE, linewidth=1.4, linestyle="--", label="base")
+        for peer, style in zip(course.peers, itertools.cycle(_LINES), strict=False):
+            axes.axhline(scale * peer.value.value, color=INK, linewidth=1.2, linestyle=style, label=peer.name)
         for point in course.points:
             if point.value is None:
                 continue
@@ -106,7 +115,7 @@ def _figure(name: str, course: Course, label: str, place: Callable[[Point], floa
             axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        if course.base:
+        if course.base or course.peers:
             axes.legend(loc="best", fontsize=10)
 
     return svg(name, f"{course.measure} of each generation, by {label}", 2.6, draw)
@@ -124,11 +133,15 @@ def _row(course: Course, point: Point) -> tuple[str, ...]:
     return (
         f"{point.generation} ★ champion" if point.is_champion else point.generation,
         _value(course, point.value),
-        point.made_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+        _moment(point.made_at),
         f"{spent.seconds / 3600:.2f}",
         f"{spent.energy_joules / 3600:,.1f} Wh",
         f"{spent.dollars:.4f}",
     )
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _value(course: Course, found: Estimate | None) -> str:
