@@ -2,13 +2,14 @@
 reward model and best of n after `sft`, on the embedded base, each over some seeds.
 
     python bench/learning.py --workspace DIR [--method NAME ...] [--seeds 1 2 3] [--prompts 300] [--threads 1]
-                             [--set KEY=VALUE ...] [--json FILE] [--plot FILE]
+                             [--checks JSON] [--set KEY=VALUE ...] [--json FILE] [--plot FILE]
 
 One `sft` on the starter data; from it every method learns with the embedded prompts and their checks, by the product's
 own stages at its defaults, but for what METHODS says; the reward model learns from the pairs that DPO learns from. The
 judge is held-out prompts that the starter generator makes afresh and no stage has seen; answers are greedy. Prints pass
 rates and their difference to `sft` with a 95% interval: the mean of the seeds for each prompt, paired with `sft`'s,
-bootstrapped over prompts. What is in the workspace already is not done again. Minutes are of one core.
+bootstrapped over prompts. With --checks every prompt, fresh ones too, has these in place of its own: an owner's taste.
+What is in the workspace already is not done again. Minutes are of one core.
 """
 
 from __future__ import annotations
@@ -67,17 +68,20 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="of data, sft, prefer, reward or reinforce"
     )
+    parser.add_argument("--checks", type=json.loads, help="a JSON list of checks")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
 
     threads, machine = set_threads(args.threads), choose_machine("auto")
     args.workspace.mkdir(parents=True, exist_ok=True)
-    house = House(args.workspace.resolve(), machine, threads, args.set)
+    house = House(args.workspace.resolve(), machine, threads, args.set, args.checks)
     most = min(CURVE_PROMPTS, args.prompts)
     with house.store.lock():
         begun = house.begin()
-        examiner = Examiner(begun.base, begun.sft.path / ADAPTER, fresh_prompts(args.prompts), machine)
+        examiner = Examiner(
+            begun.base, begun.sft.path / ADAPTER, fresh_prompts(args.prompts, args.checks), machine
+        )
         sft = examiner.of_adapter(begun.sft.path / ADAPTER)
         rate = wilson(sum(sft), len(sft), 0.95)
         print(

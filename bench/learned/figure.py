@@ -14,8 +14,8 @@ from matplotlib import pyplot
 
 from learned.stages import Run
 
-COLOURS = {"dpo": "#1b6ca8", "grpo": "#c8553d", "best_of_n": "#3a8a5f", "reward_rloo": "#7d5ba6"}
-NAMES = {"dpo": "DPO", "grpo": "GRPO", "best_of_n": "best of n", "reward_rloo": "reward model, RLOO"}
+COLOURS = {"dpo": "#1b6ca8", "grpo": "#c8553d", "best_of_n": "#3a8a5f", "rloo": "#7d5ba6"}
+NAMES = {"dpo": "DPO", "grpo": "GRPO", "best_of_n": "best of n", "rloo": "reward model, RLOO"}
 
 
 def draw(runs: Sequence[Run], sft: Sequence[bool], most: int, file: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +30,10 @@ MOST_TOKENS = 256
 Weights = Mapping[str, torch.Tensor]
 
 
-def fresh_prompts(count: int) -> list[Row]:
-    """Requests from the generator of the starter data. None shares its combination of name, words and phrases, or
-    nine tenths of its words, with a prompt of training, of `prompts.jsonl` or of the held-out suite."""
+def fresh_prompts(count: int, checks: list[dict[str, Any]] | None = None) -> list[Row]:
+    """Requests from the generator of the starter data, with these checks in place of their own. None shares its
+    combination of name, words and phrases, or nine tenths of its words, with a prompt of training, of `prompts.jsonl`
+    or of the held-out suite."""
     train, held_out = make_rows(0)
     seen = [*train, *held_out, *make_prompts(0, train, held_out)]
     rows = make_fresh(random.Random("fresh prompts of bench/learning.py"), count, seen)
@@ -42,7 +45,7 @@ def fresh_prompts(count: int) -> list[Row]:
     assert shipped == {row.prompt for row in seen}, "the files are not what the generator makes"
     assert not {row.prompt for row in rows} & shipped
     assert not {row.combination for row in rows} & {row.combination for row in seen}
-    return rows
+    return rows if checks is None else [replace(row, checks=checks) for row in rows]
 
 
 class Examiner:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from learned.fresh import Examiner
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
@@ -22,7 +23,7 @@ from nomoat.night.recipes import (
     resolve_reward_rate,
 )
 from nomoat.night.sampling import PAIRS
-from nomoat.night.sources import find_sources
+from nomoat.night.sources import STARTER, find_sources
 from nomoat.night.stages import ADAPTER, MODEL
 from nomoat.recipe_file import load_recipe
 from nomoat.train.hooks import Interrupted
@@ -59,7 +60,14 @@ def quiet(share: float, seconds: float | None, said: str) -> None:
 class House:
     """Makes what a night would make, in a workspace where all that is done is found again."""
 
-    def __init__(self, workspace: Path, machine: Machine, threads: int, words: list[str]) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        machine: Machine,
+        threads: int,
+        words: list[str],
+        checks: list[dict[str, Any]] | None = None,
+    ) -> None:
         self.store, self.machine, self.threads, self.words = (
             ArtifactStore(workspace),
             machine,
@@ -67,12 +75,19 @@ class House:
             words,
         )
         self.workspace = workspace
+        self.prompts = STARTER / "prompts.jsonl"
+        if checks is not None:
+            rows = map(json.loads, self.prompts.read_text(encoding="utf-8").splitlines())
+            self.prompts = workspace / "prompts.jsonl"
+            lines = [json.dumps(row | {"checks": checks}) + "\n" for row in rows]
+            atomic_write(self.prompts, "".join(lines).encode())
 
     def orders(self, words: list[str], stop: Callable[[], bool] = lambda: False) -> Orders:
         """Of the recipe with these overrides; those of a section that it does not have stay away."""
         sections = {word.partition(".")[0] for word in words}
         common = [w for w in self.words if w.partition(".")[0] in {"data", "sft"} | sections]
-        loaded = load_recipe(None, [*words, *common])
+        asked = [f"{name}.prompts=[{self.prompts}]" for name in sections & {"prefer", "reinforce"}]
+        loaded = load_recipe(None, [*sorted(asked), *words, *common])
         sources = find_sources(loaded.recipe, self.workspace)
         return Orders(loaded.recipe, sources, self.machine, self.threads, stop)
 
