@@ -79,6 +79,17 @@ def test_several_at_once_keep_their_order(folder: Path, engine: LlamaCppEngine) 
     assert same >= len(TALKS) - 2  # other rounding may turn a near tie
 
 
+def test_as_many_as_fit_at_once_do_not_depend_on_what_was_asked_before(folder: Path) -> None:
+    """What a stage relies on that asks a prompt's answers together and goes on after a stop."""
+    drawn = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+    with LlamaCppEngine(folder / "model.gguf", tokenizer_dir=folder, n_parallel=4) as engine:
+        first = engine.generate([TALKS[0]] * 4, drawn)
+        for talk in TALKS[1:5]:
+            engine.generate([talk] * 4, drawn)
+        assert engine.generate([TALKS[0]] * 4, drawn) == first
+    assert len({completion.tokens for completion in first}) == 4
+
+
 def test_a_stop_token_ends_the_answer_and_is_not_text(folder: Path, tmp_path: Path) -> None:
     """Every choice is the stop token: its row of the output matrix is the final state's direction times ten."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)

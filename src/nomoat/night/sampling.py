@@ -52,6 +52,7 @@ def run_sample(
             tokenizer_dir=tokenizer_dir,
             n_ctx=n_ctx,
             n_threads=threads,
+            n_parallel=samples,  # a prompt's answers alone, so that what came before changes none of them
             chat_template=chat_template,
         ) as engine,
         kept.open("a", encoding="utf-8", newline="\n") as file,
