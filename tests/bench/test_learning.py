@@ -54,7 +54,7 @@ def test_a_whole_run_on_few_steps_is_found_again(tmp_path: Path) -> None:
     words += ["reinforce.max_seq_len=64", "reinforce.num_train_epochs=12"]
     out, plot = tmp_path / "out.json", tmp_path / "plot.png"
     command = [sys.executable, "bench/learning.py", "--workspace", str(tmp_path / "work"), "--prompts", "4"]
-    command += ["--method", "grpo", "best_of_n", "--seeds", "1", "--set", *words]
+    command += ["--method", "grpo", "--seeds", "1", "--set", *words]
     command += ["--json", str(out), "--plot", str(plot)]
     said = []
     for _ in range(2):
@@ -68,12 +68,11 @@ def test_a_whole_run_on_few_steps_is_found_again(tmp_path: Path) -> None:
         )
         assert run.returncode == 0, run.stderr[-2000:]
         said.append(json.loads(out.read_text())["methods"])
-    for method in ("grpo", "best_of_n"):
-        first, again = (found[method]["runs"][0] for found in said)
-        assert first["points"] == again["points"], "what was done is not done again"
-        steps = [point["step"] for point in first["points"]]
-        assert steps == [3, 5, 7, 8], (
-            "a training is stopped in the step after a quarter, a half and three quarters"
-        )
-        assert len(first["passed"]) == 4
+    first, again = (found["grpo"]["runs"][0] for found in said)
+    assert first["points"] == again["points"], "what was done is not done again"
+    steps = [point["step"] for point in first["points"]]
+    assert steps == [3, 5, 7, 8], (
+        "a training is stopped in the step after a quarter, a half and three quarters"
+    )
+    assert len(first["passed"]) == 4
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -399,7 +399,7 @@ def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: 
 
 
 def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
-    hours = 56 / 3600  # of which the plan keeps some 45 s for all that follows training
+    hours = 66 / 3600  # of which the plan keeps some 45 s for all that follows training
     steps = 3000
     summary = run(
         tmp_path,
@@ -408,13 +408,13 @@ def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
         f"sft.num_train_epochs={steps}",
         f"budget.hours={hours}",
     )
-    assert summary.seconds < 56
+    assert summary.seconds < 66
     assert 5 < summary.trainings[0].facts["steps"] < steps
     (event, *_) = summary.trainings[0].curve["events"]
     assert re.fullmatch(r"step \d+: \d+ steps would take \d+ s, \d+ s are left: ending after \d+ more", event)
     rates = [point["learning_rate"] for point in summary.trainings[0].curve["train"]]
     assert rates[-1] < 0.05 * max(rates)  # it lands: the rate falls to nothing at the new end
-    assert summary.trainings[0].facts["seconds"] < 20
+    assert summary.trainings[0].facts["seconds"] < 30
 
 
 def test_a_disk_that_is_too_small_is_said_before_training_and_not_after(

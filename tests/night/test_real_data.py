@@ -53,7 +53,8 @@ def test_two_thousand_real_instructions_lower_the_held_out_loss(shared_data: Pat
         rows.write_text("".join(islice(lines, 2000)), encoding="utf-8")
     summary = run(
         tmp_path, "base=embedded", f"data.train={rows}", "sft.max_seq_len=512", "sft.tokens_per_step=2048",
-        "sft.max_steps=15", "sft.eval_steps=5", "data.held_out=0.03",
+        "sft.max_steps=15", "sft.eval_steps=15", "data.held_out=0.02", "evaluate.samples=2",
+        "evaluate.max_new_tokens=48", "quantize.types=[F16]",
     )  # fmt: skip
     assert last_night(tmp_path)[0].status == "done"
     counts = summary.data_reports[0]["rows"]
