@@ -121,6 +121,24 @@ def test_a_conversation_from_sending_to_undoing(reader: Reader, running: Running
     assert {url for url in reader.asked if not url.startswith((running.url, "data:"))} == set()
 
 
+def test_formulas_are_set_and_code_and_answers_can_be_copied(browser: Any, running: Running) -> None:
+    reader = Reader(browser, running, permissions=["clipboard-read", "clipboard-write"])
+    page = reader.page
+    reader.told("It is\n\n$$\\frac{1}{2}$$\n\n```python\nx = 1\n```", shows="x = 1")
+    answer = page.locator("#talk .bot.message")
+    expect(answer.locator(".katex .mfrac")).to_have_count(1)
+    copies = {
+        "x = 1": answer.locator("pre ~ button, .code_wrap button").first,
+        "It is": page.locator("#talk button[title='Copy message']").last,
+    }
+    for copied, button in copies.items():
+        page.evaluate("navigator.clipboard.writeText('')")
+        button.click()
+        reader.sees(f"navigator.clipboard.readText().then((text) => text.startsWith({copied!r}))")
+    assert reader.faults == []
+    reader.context.close()
+
+
 def test_it_streams_and_stops_and_a_reload_finds_the_answer_going_on(
     reader: Reader, gate: Gate, running: Running, chats_folder: Path
 ) -> None:
