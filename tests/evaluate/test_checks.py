@@ -15,6 +15,9 @@ def outcome(text: str, /, **check: object) -> tuple[bool, str]:
     return result.passed, result.detail
 
 
+SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
+
+
 @pytest.mark.parametrize(
     ("text", "check", "passed", "detail"),
     [
@@ -53,6 +56,19 @@ def outcome(text: str, /, **check: object) -> tuple[bool, str]:
         ("abc", {"kind": "regex", "pattern": r"^\d+ .*x$"}, False, r"no match: ^\d+ .*x$"),
         ('{"a": [1]}\n', {"kind": "json"}, True, "is JSON"),
         ("NaN", {"kind": "json"}, False, "not JSON: NaN is not allowed in JSON"),
+        ('{"a": 1}', {"kind": "json_schema", "schema": SCHEMA}, True, "follows the schema"),
+        (
+            '{"a": "x"}',
+            {"kind": "json_schema", "schema": SCHEMA},
+            False,
+            'not by the schema: "x" is not of type "integer"',
+        ),
+        (
+            "a: 1",
+            {"kind": "json_schema", "schema": SCHEMA},
+            False,
+            "not JSON: Expecting value: line 1 column 1 (char 0)",
+        ),
         (" yes\n", {"kind": "equals", "text": "yes"}, True, "equal"),
         ("no", {"kind": "equals", "text": "yes"}, False, "got: no"),
     ],
@@ -73,6 +89,7 @@ def test_every_kind_survives_strange_text() -> None:
             {"kind": "sentences", "max": 3},
             {"kind": "regex", "pattern": "a+b*c"},
             {"kind": "json"},
+            {"kind": "json_schema", "schema": SCHEMA},
             {"kind": "equals", "text": "a"},
         ]
     )
@@ -116,7 +133,9 @@ def test_words_are_blocks_with_a_letter_or_digit() -> None:
     assert count_words('"Well," she said - "2 kites!" ...') == 5
 
 
-KIND_LIST = "includes, excludes, name, starts_with, ends_with, words, sentences, regex, json or equals"
+KIND_LIST = (
+    "includes, excludes, name, starts_with, ends_with, words, sentences, regex, json, json_schema or equals"
+)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +169,15 @@ KIND_LIST = "includes, excludes, name, starts_with, ends_with, words, sentences,
         (
             [{"kind": "words", "min": 9, "max": 3}],
             "checks[0].min: got 9, above max 3; expected min to be at most max",
+        ),
+        (
+            [{"kind": "json_schema", "schema": 3}],
+            "checks[0].schema: got 3; expected a JSON schema, which is an object",
+        ),
+        (
+            [{"kind": "json_schema", "schema": {"$ref": "http://127.0.0.1:9/x.json"}}],
+            "checks[0].schema: no JSON schema: Resource 'http://127.0.0.1:9/x.json' is not present in a registry and "
+            "retrieving it failed: Retrieval is disabled, ca...",
         ),
         (
             [{"kind": "regex", "pattern": "(a"}],

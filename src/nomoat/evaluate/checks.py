@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from nomoat.errors import nearest
@@ -37,6 +38,7 @@ class Check:
     name: str = ""
     text: str = ""
     pattern: str = ""
+    schema: str = ""
     minimum: int | None = None
     maximum: int | None = None
     inflect: bool = False
@@ -136,6 +138,27 @@ def _json(text: str, check: Check) -> tuple[bool, str]:
     return True, "is JSON"
 
 
+def _json_schema(text: str, check: Check) -> tuple[bool, str]:
+    is_json, said = _json(text, check)
+    if not is_json:
+        return False, said
+    try:
+        error = next(_validator(check.schema).iter_errors(json.loads(text)), None)
+    except ValueError as problem:  # such as a pattern that backtracks for too long
+        return False, f"not decided: {_shorten(str(problem))}"
+    if error is not None:
+        return False, f"not by the schema: {_shorten(error.message)}"
+    return True, "follows the schema"
+
+
+@cache
+def _validator(schema: str) -> Any:
+    """Of a JSON schema as text. Raises ValueError where it is none."""
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(json.loads(schema), offline=True)
+
+
 def _equals(text: str, check: Check) -> tuple[bool, str]:
     passed = text.strip() == check.text.strip()
     return passed, "equal" if passed else f"got: {_shorten(text.strip())}"
@@ -193,6 +216,7 @@ KINDS: Mapping[str, _Kind] = {
     "sentences": _Kind(_sentences, may=("min", "max")),
     "regex": _Kind(_regex, needs=("pattern",)),
     "json": _Kind(_json),
+    "json_schema": _Kind(_json_schema, needs=("schema",)),
     "equals": _Kind(_equals, needs=("text",)),
 }
 _ATTRIBUTES = {"min": "minimum", "max": "maximum"}  # JSON says min, max; Python keeps its built-ins
@@ -243,6 +267,7 @@ _EXPECTED = {
     "name": "a non-empty string that starts with a capital letter",
     "text": "a non-empty string",
     "pattern": "a regular expression that compiles",
+    "schema": "a JSON schema, which is an object",
     "min": "a whole number, 0 or more",
     "max": "a whole number, 0 or more",
     "inflect": "true or false",
@@ -259,6 +284,13 @@ def _field(field: str, value: object, where: str) -> Any:
         except (re.error, OverflowError, RecursionError) as problem:
             message = f"{where}: got {_show(value)}; expected {_EXPECTED[field]} ({problem})"
             raise ValueError(message) from problem
+    if field == "schema":
+        text = json.dumps(value, sort_keys=True)
+        try:
+            _validator(text)
+        except ValueError as problem:
+            raise ValueError(f"{where}: no JSON schema: {_shorten(str(problem), 120)}") from problem
+        return text
     return tuple(word.strip() for word in value) if isinstance(value, list) else value
 
 
@@ -271,6 +303,8 @@ def _is_valid(field: str, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if field == "inflect":
         return isinstance(value, bool)
+    if field == "schema":
+        return isinstance(value, dict)
     if not isinstance(value, str) or not value.strip():
         return False
     return field != "name" or value[0] == value[0].upper()

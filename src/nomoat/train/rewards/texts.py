@@ -37,13 +37,16 @@ def json_schema(schema: Mapping[str, Any] | None) -> Told:
     around the JSON is allowed. Raises ValueError for a schema that is none."""
     import jsonschema_rs
 
-    given = None if schema is None else jsonschema_rs.validator_for(dict(schema))
+    def compiled(found: Any) -> Any:
+        return jsonschema_rs.validator_for(found, offline=True)
+
+    given = None if schema is None else compiled(dict(schema))
 
     def judge(question: Question, text: str) -> float | Failed:
         validator = given
         if validator is None:
             try:
-                validator = jsonschema_rs.validator_for(question.row["schema"])
+                validator = compiled(question.row["schema"])
             except KeyError:
                 return Failed("no schema", f'prompt {question.id} has no "schema"')
             except (ValueError, TypeError) as error:
