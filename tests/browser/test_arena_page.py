@@ -347,6 +347,7 @@ def test_standings_with_what_is_still_open(voter: Voter, ledger: Path) -> None:
         "above gen-0001",
         "Head to head",
         "open",
+        "Votes over time",
         "owner",
         "Prefers left",
     ):

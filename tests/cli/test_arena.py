@@ -216,7 +216,11 @@ def test_standings_tell_strength_with_its_interval_and_who_cannot_be_compared(wo
     for one in found["standings"][:2]:
         assert one["points"]["low"] < strength[one["name"]] < one["points"]["high"]
     assert found["standings"][2]["points"]["value"] == 0.0
+    first, second = found["pairs"]
+    assert {first["better"], second["better"]} == {"gen-0002", "gen-0001"}
+    assert (first["needed"], first["wins"] + first["losses"]) == (None, 300)
     text = nomoat("arena", "--standings").stdout
+    assert "gen-0002 is better" in text
     assert "Points above base (embedded); 400 are odds of 10 to 1." in text
 
 

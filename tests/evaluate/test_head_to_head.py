@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,9 +13,10 @@ import pytest
 from helpers.votes import VOTE
 from nomoat.evaluate.gate import Tally
 from nomoat.evaluate.gatebook import count_votes
-from nomoat.evaluate.head_to_head import head_to_head, voters
+from nomoat.evaluate.head_to_head import Day, by_day, head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteRow, VoteVerdict
+from nomoat.serve.web.arena_view import matrix
 
 NAMES = {VOTE.left_model: "new", VOTE.right_model: "base"}
 
@@ -40,6 +42,25 @@ def test_a_model_against_itself_is_no_pair() -> None:
     assert head_to_head(selves, NAMES, alpha=0.05) == []
     (voter,) = voters([*selves, vote(7, "right", right_model=VOTE.left_model)], confidence=0.95)
     assert (voter.selves, voter.self_ties, voter.votes) == (4, 3, 4)
+
+
+def test_votes_of_a_day_and_all_until_then() -> None:
+    days = ["2026-11-25T00:10:00.000Z", "2026-11-24T23:59:00.000Z", "2026-11-28T07:00:00.000Z"]
+    cast = [vote(n, "tie" if n == 1 else "left", cast_at=day) for n, day in enumerate([*days, days[0]])]
+    assert by_day(cast) == [
+        Day("2026-11-24", 1, 0, 1),
+        Day("2026-11-25", 2, 2, 3),
+        Day("2026-11-28", 1, 1, 4),
+    ]
+
+
+def test_three_models_against_each_other_are_a_matrix() -> None:
+    third = {"left_model": "x/third.gguf", "left_name": "third"}
+    pairs = head_to_head([vote(1), vote(2), vote(3, "right"), vote(4, "right", **third)], NAMES, alpha=0.05)
+    shown = matrix(pairs, ["new", "base", "third"])
+    cells = re.findall("<td>(.*?)</td>", shown)
+    assert cells == ["new", "–", "2 : 1", "–", "base", "1 : 2", "–", "1 : 0", "third", "–", "0 : 1", "–"]
+    assert matrix(pairs, ["new", "base"]) == "", "two are told by their pair"
 
 
 def test_each_vote_is_counted_for_its_own_pair_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli.arena_view import print_standings, print_voters, standings_json
+from nomoat.cli.arena_view import print_pairs, print_standings, print_voters, standings_json
 from nomoat.cli.gate import gate_json, generation_of
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
@@ -53,6 +53,9 @@ STANDINGS_KEYS = {
     "confidence": "confidence of every interval, 0 to 1",
     "standings": "best first: list of {name, model, wins, losses, ties, rate, points}; points is null (not comparable "
     "yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half",
+    "pairs": "most votes first: list of {one, other, wins, losses, ties, better, needed}; better is who the votes have "
+    "shown to be better, or null while it is open; needed are about how many more decided votes, or null where they "
+    "would never tell",
     "voters": "most votes first: list of {name, votes, left, selves, self_ties, probes, missed, flags}; left is the "
     "left side's share of decided votes, null or {value, low, high, n}; selves are votes on a model against itself, "
     "probes those whose better side is known; flags say what speaks against counting on a voter",
@@ -168,16 +171,18 @@ def _show_standings(workspace: Path, as_json: bool) -> None:
         votes = ledger.judgements.votes() if ledger else ()
         evidence = evidence_of(ledger, votes) if ledger else []
         names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
-    from nomoat.evaluate.head_to_head import voters
+    from nomoat.evaluate.head_to_head import head_to_head, voters
     from nomoat.evaluate.standings import standings
 
     anchor = next((m for v in votes for m, n in _sides(v) if n == BASE or n.startswith(f"{BASE} (")), None)
     found = standings(evidence, names, anchor=anchor, confidence=CONFIDENCE)
+    pairs = head_to_head(evidence, names, alpha=1 - CONFIDENCE)
     cast_by = voters(votes, confidence=CONFIDENCE)
     if as_json:
-        print_json(standings_json(found, cast_by, CONFIDENCE))
+        print_json(standings_json(found, pairs, cast_by, CONFIDENCE))
     else:
         print_standings(found, CONFIDENCE, console())
+        print_pairs(pairs, console())
         print_voters(cast_by, console())
 
 

@@ -13,18 +13,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nomoat.evaluate.comparison import Estimate
-    from nomoat.evaluate.head_to_head import Voter
+    from nomoat.evaluate.head_to_head import Pairing, Voter
     from nomoat.evaluate.standings import Standing
 
 
-def standings_json(found: Sequence[Standing], cast_by: Sequence[Voter], confidence: float) -> dict[str, Any]:
-    """Leaderboard and voters under the keys of `arena.STANDINGS_KEYS`."""
+def standings_json(
+    found: Sequence[Standing], pairs: Sequence[Pairing], cast_by: Sequence[Voter], confidence: float
+) -> dict[str, Any]:
+    """Leaderboard, pairs and voters under the keys of `arena.STANDINGS_KEYS`."""
     from nomoat.evaluate.standings import anchor_of
 
     return {
         "anchor": anchor_of(found),
         "confidence": confidence,
         "standings": [asdict(standing) for standing in found],
+        "pairs": [asdict(pair) for pair in pairs],
         "voters": [asdict(voter) for voter in cast_by],
     }
 
@@ -53,6 +56,16 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
     anchor = anchor_of(found)
     if anchor is not None:
         to.print(f"Points above {anchor}; 400 are odds of 10 to 1.", style="dim")
+
+
+def print_pairs(pairs: Sequence[Pairing], to: Console) -> None:
+    """Each pair, and what it still takes."""
+    if not pairs:
+        return
+    made = table("pair", "won", "tied", "verdict", right=("tied",))
+    for one in pairs:
+        made.add_row(f"{one.one} : {one.other}", f"{one.wins:,} : {one.losses:,}", f"{one.ties:,}", one.said)
+    to.print(made)
 
 
 def print_voters(cast_by: Sequence[Voter], to: Console) -> None:

@@ -1,4 +1,4 @@
-"""What votes say of each pair of models, and of those who cast them."""
+"""What votes say of each pair of models and of those who cast them, and when they came."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations
 
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.gatebook import count_votes
@@ -40,6 +40,15 @@ class Pairing:
     better: str | None
     needed: int | None
 
+    @property
+    def said(self) -> str:
+        """What is known of the pair, or what it still takes."""
+        if self.better is not None:
+            return f"{self.better} is better"
+        if self.needed is None:
+            return "open: even so far"
+        return f"open: about {self.needed:,} more decided votes"
+
 
 @dataclass(frozen=True)
 class Voter:
@@ -58,6 +67,16 @@ class Voter:
     flags: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Day:
+    """Votes of one day (UTC), how many of them were decided, and all votes until its end."""
+
+    date: str
+    votes: int
+    decided: int
+    so_far: int
+
+
 def head_to_head(votes: Sequence[VoteRow], names: Mapping[str, str], *, alpha: float) -> list[Pairing]:
     """Every pair that was voted on, the most voted first. `alpha` is a pair's error rate, of both directions together;
     `names` are as in `standings`."""
@@ -73,6 +92,19 @@ def head_to_head(votes: Sequence[VoteRow], names: Mapping[str, str], *, alpha: f
             sides = names.get(one, called[one]), names.get(other, called[other])
             found.append(_pairing(sides, tally.wins, tally.losses, tally.ties, alpha))
     return sorted(found, key=lambda pair: -(pair.wins + pair.losses + pair.ties))
+
+
+def by_day(votes: Sequence[Vote]) -> list[Day]:
+    """The days on which anybody voted, in order."""
+    cast: dict[str, list[Vote]] = {}
+    for vote in sorted(votes, key=lambda vote: vote.cast_at):
+        cast.setdefault(vote.cast_at[:10], []).append(vote)
+    decided = [sum(vote.verdict in ("left", "right") for vote in of_day) for of_day in cast.values()]
+    so_far = accumulate(map(len, cast.values()))
+    return [
+        Day(date, len(of_day), of_them, until)
+        for (date, of_day), of_them, until in zip(cast.items(), decided, so_far, strict=True)
+    ]
 
 
 def voters(votes: Sequence[Vote], *, confidence: float) -> list[Voter]:

@@ -12,14 +12,24 @@ import gradio as gr
 
 from nomoat.errors import NomoatError
 from nomoat.evaluate.battle import Battle
-from nomoat.evaluate.head_to_head import head_to_head, voters
+from nomoat.evaluate.head_to_head import by_day, head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteVerdict
 from nomoat.serve.errors import ApiError
 from nomoat.serve.guard import key_of
 from nomoat.serve.http import log_fault
 from nomoat.serve.web.arena import Arena, Shown
-from nomoat.serve.web.arena_view import CONFIDENCE, diligence, leaderboard, pairings, question, side, told
+from nomoat.serve.web.arena_view import (
+    CONFIDENCE,
+    diligence,
+    leaderboard,
+    matrix,
+    over_time,
+    pairings,
+    question,
+    side,
+    told,
+)
 from nomoat.serve.web.look import nav
 from nomoat.serve.web.page import LATEX
 from nomoat.serve.web.view import cut
@@ -211,7 +221,9 @@ class Acts:
         def tables() -> str:
             found = standings(seen.evidence, names, anchor=zero, confidence=CONFIDENCE)
             pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
-            return leaderboard(found) + pairings(pairs) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+            against = pairings(pairs) + matrix(pairs, [one.name for one in found])
+            cast = over_time(by_day(seen.votes)) + diligence(voters(seen.votes, confidence=CONFIDENCE))
+            return leaderboard(found) + against + cast
 
         # of thousands of votes it takes a second, and others wait for answers
         return await asyncio.to_thread(tables)

@@ -8,11 +8,12 @@ from html import escape
 from nomoat.chat.conversation import Conversation
 from nomoat.evaluate.battle import Battle
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.head_to_head import Pairing, Voter
+from nomoat.evaluate.head_to_head import Day, Pairing, Voter
 from nomoat.evaluate.standings import Standing, anchor_of
 from nomoat.ledger.rows import Side, Vote
 
 CONFIDENCE = 0.95
+_MOST_DAYS = 14
 _NOTHING = "*(no text)*"
 _SAID = {"left": "the left one", "right": "the right one", "tie": "a tie", "both bad": "both bad"}
 
@@ -63,12 +64,39 @@ def pairings(found: Sequence[Pairing]) -> str:
     """Each pair, and what it still takes."""
     if not found:
         return ""
-    rows = [
-        (f"{p.one} : {p.other}", f"{p.wins:,} : {p.losses:,}", f"{p.ties:,}", _what_it_takes(p))
-        for p in found
-    ]
+    rows = [(f"{p.one} : {p.other}", f"{p.wins:,} : {p.losses:,}", f"{p.ties:,}", p.said) for p in found]
     note = "A verdict may be looked at after every vote: it is wrong about a pair at most once in twenty."
     return html_table("Head to head", ("Pair", "Won", "Tied", "Verdict"), rows, note)
+
+
+def matrix(found: Sequence[Pairing], names: Sequence[str]) -> str:
+    """Won and lost by each of three models or more against each other; two are told by their pair."""
+    if len(names) < 3 or not found:
+        return ""
+    won = {(p.one, p.other): (p.wins, p.losses) for p in found}
+    won |= {(p.other, p.one): (p.losses, p.wins) for p in found}
+
+    def cell(row: str, column: str) -> str:
+        between = won.get((row, column))
+        return f"{between[0]:,} : {between[1]:,}" if between else "–"
+
+    rows = [(row, *(cell(row, column) for column in names)) for row in names]
+    note = "Votes that the model of the row won and lost against the model of the column."
+    return html_table("Each against each", ("", *names), rows, note)
+
+
+def over_time(found: Sequence[Day]) -> str:
+    """How many votes came when."""
+    if not found:
+        return ""
+    rows = [
+        (day.date, f"{day.votes:,}", f"{day.decided:,}", f"{day.so_far:,}")
+        for day in found[: -_MOST_DAYS - 1 : -1]
+    ]
+    note = (
+        f"The newest {_MOST_DAYS} days with votes, in UTC." if len(found) > _MOST_DAYS else "Days are UTC's."
+    )
+    return html_table("Votes over time", ("Day", "Votes", "Decided", "So far"), rows, note)
 
 
 def diligence(found: Sequence[Voter]) -> str:
@@ -93,14 +121,6 @@ def diligence(found: Sequence[Voter]) -> str:
     )
     heads = ("Voter", "Votes", "Prefers left", "Even with itself", "Known answers", "Doubts")
     return html_table("Voters", heads, rows, note)
-
-
-def _what_it_takes(pair: Pairing) -> str:
-    if pair.better is not None:
-        return f"{pair.better} is better"
-    if pair.needed is None:
-        return "open: even so far"
-    return f"open: about {pair.needed:,} more decided votes"
 
 
 def _points(found: Estimate | None) -> str:
