@@ -75,6 +75,14 @@ def test_outside_models_are_lines_beside_the_generations(browser: Any, beside_pe
         shown = page.locator("#generations")
         expect(shown).to_contain_text("83.3% (72.0% to 90.7%)")
         expect(shown.locator("td", has_text="small <b>")).to_have_count(1)
+        for line in (
+            "base",
+            "big",
+            "small <b>",
+        ):  # in both pictures of the pass rate: by the day, and by cost
+            expect(shown.locator("svg text").get_by_text(line, exact=True)).to_have_count(
+                4 if line == "base" else 2
+            )
         expect(shown.locator("b")).to_have_count(0)
         page.close()
 
