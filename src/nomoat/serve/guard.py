@@ -32,7 +32,7 @@ class Rules:
             point here (DNS rebinding) is found out by that name.
         most_bytes: of a request's body.
         scopes_of: the scopes of a key, none for a key that is not known; None where no key is demanded.
-        limits: what each key may ask of the API.
+        limits: what each key may ask for.
     """
 
     hosts: frozenset[str]
@@ -45,10 +45,10 @@ class Rules:
 class Guard:
     """ASGI middleware. It answers what it refuses in OpenAI's form."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules, ration: Ration) -> None:
         self._app = app
         self._rules = rules
-        self._ration = Ration(rules.limits)
+        self._ration = ration
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +59,7 @@ class Guard:
             try:
                 self._check_names(headers)
                 key = await self._check_key(scope["path"], headers)
-                if key is not None and scope["method"] == "POST" and scope["path"].startswith(_LIMITED):
+                if scope["method"] == "POST" and scope["path"].startswith(_LIMITED):
                     held.enter_context(self._ration.request(key))
                 body = await self._body(headers, receive)
             except ApiError as refused:

@@ -41,12 +41,16 @@ class Ration:
         self._begun: defaultdict[str, deque[float]] = defaultdict(deque)
 
     @contextmanager
-    def request(self, key: str) -> Generator[None]:
-        """One request of this key, from its beginning to the end of its answer.
+    def request(self, key: str | None) -> Generator[None]:
+        """One request of this key, from its beginning to the end of its answer. None: no key is demanded, and nobody is
+        counted.
 
         Raises:
             ApiError: 429, the key has all that it may have now.
         """
+        if key is None:
+            yield
+            return
         self._refuse_beyond(key)
         self._running[key] += 1
         self._begun[key].append(self._now())
