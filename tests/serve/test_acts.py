@@ -15,6 +15,7 @@ import pytest
 
 from helpers.serving import Names
 from nomoat.engine.echo import EchoEngine
+from nomoat.ledger.keys import Holder
 from nomoat.ledger.rows import Thumb
 from nomoat.serve.errors import ApiError
 from nomoat.serve.limits import Limits, Ration
@@ -29,7 +30,7 @@ from nomoat.serve.web.writing import Column, Writer, Writing
 
 NEW, EARLIER = Answer("m", "New.", "stop"), Answer("m", "Earlier.", "stop")
 PARTS = Parts(**{field.name: field.name for field in fields(Parts)})
-ASKED: Any = SimpleNamespace(headers={})
+ASKED: Any = SimpleNamespace(state=SimpleNamespace())
 
 
 class Slow:
@@ -38,7 +39,7 @@ class Slow:
     def __init__(self) -> None:
         self.kept: list[tuple[Thumb | None, str]] = []
 
-    def rate(self, chat: Chat, place: int, answer: Answer, thumb: Thumb | None, key: str) -> None:
+    def rate(self, chat: Chat, place: int, answer: Answer, thumb: Thumb | None, holder: Any) -> None:
         time.sleep(0.05)
         self.kept.append((thumb, answer.text))
 
@@ -52,7 +53,7 @@ class Busy:
     def running(self, chat_id: str) -> Any:
         return self.begun[0] if self.begun else None
 
-    async def start(self, chat: Chat, key: str | None) -> Any:
+    async def start(self, chat: Chat, holder: Any) -> Any:
         assert not self.begun
         self.begun.append(chat)
         await asyncio.sleep(0.05)
@@ -132,8 +133,8 @@ def test_what_a_key_may_not_have_now_is_not_begun_and_not_lost(tmp_path: Path) -
     )
     writer = Writer(Desk(pool, Metrics(), most_waiting=9), chats, ration)
     acts = Acts(Names(["m"]), writer, chats, None, PARTS)  # type: ignore[arg-type]
-    hers: Any = SimpleNamespace(headers={"authorization": "Bearer hers"})
-    his: Any = SimpleNamespace(headers={"authorization": "Bearer his"})
+    she, he = (Holder(number, name, frozenset({"chat"})) for number, name in enumerate(("she", "he")))
+    hers, his = (SimpleNamespace(state=SimpleNamespace(holder=holder)) for holder in (she, he))
     chosen = ("m", False, "", 0.7, 0.95, 16, None)
     chat = replace(Chat.new("Why?", "m"), turns=(Turn("Why?", NEW),))
     chats.save(chat)
@@ -151,7 +152,7 @@ def test_what_a_key_may_not_have_now_is_not_begun_and_not_lost(tmp_path: Path) -
             (changes,) = await all_of(acts.edit(chat.id, "a draft", edit, hers, *chosen))
         assert changes["box"] == "a draft\n\nHow?"
         assert changes["talk"]["value"] == talk(chat)
-        with pytest.raises(ApiError), ration.request("hers"):  # the same count as the API's
+        with pytest.raises(ApiError), ration.request(she):  # the same count as the API's
             pass
         opened.set()
         for one in begun:
@@ -159,7 +160,7 @@ def test_what_a_key_may_not_have_now_is_not_begun_and_not_lost(tmp_path: Path) -
         assert await all_of(acts.send("", " ", hers, *chosen)) == [nothing()]
         assert (await all_of(acts.send("", "second", hers, *chosen)))[0]["box"] == ""
         await writer.close()
-        with ration.request("hers"):
+        with ration.request(she):
             await pool.close()
 
     asyncio.run(at_the_limit())

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from nomoat.engine.base import Sampling
 from nomoat.evaluate.battle import Battle, Contestant, Draw, Question
+from nomoat.ledger.keys import Holder
 from nomoat.serve.errors import ApiError
 from nomoat.serve.limits import Limits, Ration
 from nomoat.serve.web.arena import Shown
@@ -19,12 +20,12 @@ from nomoat.serve.web.arena_page import Acts, Parts
 from nomoat.serve.web.parts import nothing
 
 PARTS = Parts(**{field.name: field.name for field in fields(Parts)} | {"ballot": ("ballot",)})
-HERS: Any = SimpleNamespace(headers={"authorization": "Bearer hers"})
-HIS: Any = SimpleNamespace(headers={"authorization": "Bearer his"})
+SHE, HE = (Holder(number, name, frozenset({"vote"})) for number, name in enumerate(("she", "he")))
+HERS, HIS = (cast(Any, SimpleNamespace(state=SimpleNamespace(holder=holder))) for holder in (SHE, HE))
 
 ONE, OTHER = Contestant("a", "x/a.gguf"), Contestant("b", "x/b.gguf")
 BATTLE = Battle(Question.typed("Hi"), Draw(ONE, OTHER, Sampling(), Sampling()), "Yes.", "No.", 0.0)
-SHOWN = Shown("shown", "hers", BATTLE)
+SHOWN = Shown("shown", "she", BATTLE)
 
 
 class Slow:
@@ -34,8 +35,8 @@ class Slow:
         self.shown: Shown | None = shown
         self.may_end = asyncio.Event()
 
-    def voter_of(self, key: str) -> str:
-        return key
+    def voter_of(self, holder: Holder) -> str:
+        return holder.name
 
     def find(self, shown_id: str, voter: str) -> Shown | None:
         return self.shown if shown_id else None
@@ -63,7 +64,7 @@ def test_a_voter_at_the_limit_keeps_their_battle_and_what_they_typed() -> None:
     async def at_the_limit() -> None:
         arena, ration = Slow(SHOWN), Ration(Limits(most_at_once=1))
         acts = Acts(arena, ration, PARTS)  # type: ignore[arg-type]
-        with ration.request("hers"):  # of the API
+        with ration.request(SHE):  # of the API
             with pytest.warns(UserWarning, match="has 1 requests running already"):
                 assert await all_of(acts.ask("shown", "Why?", HERS)) == [nothing()]
                 assert await all_of(acts.go_on("shown", "And?", HERS)) == [nothing()]
@@ -75,12 +76,12 @@ def test_a_voter_at_the_limit_keeps_their_battle_and_what_they_typed() -> None:
 
         asking = acts.ask("shown", "Why?", HERS)
         assert (await anext(asking))["question"] == "Why?"
-        with pytest.raises(ApiError), ration.request("hers"):
+        with pytest.raises(ApiError), ration.request(SHE):
             pass
         arena.may_end.set()
         await all_of(asking)
         assert len(await all_of(acts.next("", HERS))) == 2  # answered ahead: nobody's
-        with ration.request("hers"):
+        with ration.request(SHE):
             pass
 
     asyncio.run(at_the_limit())

@@ -30,7 +30,7 @@ from nomoat.serve.responses import responses
 from nomoat.serve.turns import Desk
 from nomoat.serve.web.arena import Arena, Votes
 from nomoat.serve.web.chats import Chats
-from nomoat.serve.web.login import Sessioned, Sessions, mount_login
+from nomoat.serve.web.login import Sessioned, mount_login
 from nomoat.serve.web.mount import mount_arena, mount_web_app
 from nomoat.serve.web.thumbs import Thumbs
 from nomoat.serve.web.writing import Writer
@@ -78,8 +78,8 @@ def create_app(
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
     if chats_folder is not None:
-        thumbs = Thumbs(pool.catalogue, votes, rules.scopes_of) if votes else None
-        demands_key = rules.scopes_of is not None
+        thumbs = Thumbs(pool.catalogue, votes) if votes else None
+        demands_key = rules.keys is not None
         chats = Chats(chats_folder)
         writer = Writer(desk, chats, ration)
         mount_web_app(app, pool.catalogue, writer, chats, thumbs, demands_key=demands_key)
@@ -88,10 +88,9 @@ def create_app(
 
     app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules, ration=ration)
-    if chats_folder is not None and rules.scopes_of is not None:
-        sessions = Sessions()
-        mount_login(app, sessions, rules.scopes_of)
-        app.add_middleware(Sessioned, sessions=sessions)
+    if chats_folder is not None and rules.keys is not None:
+        mount_login(app, rules.keys)
+        app.add_middleware(Sessioned, keys=rules.keys)
     app.add_middleware(Counted, metrics=metrics)  # the outermost: what the guard refuses counts too
 
     @app.post("/v1/chat/completions", response_class=Response)

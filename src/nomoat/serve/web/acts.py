@@ -12,7 +12,7 @@ import gradio as gr
 from nomoat.errors import NomoatError
 from nomoat.ledger.rows import Thumb
 from nomoat.serve.errors import ApiError, told
-from nomoat.serve.guard import key_of
+from nomoat.serve.guard import holder_in
 from nomoat.serve.models import Catalogue
 from nomoat.serve.web.chats import Answer, Chat, Chats, Manner, Turn, shortened
 from nomoat.serve.web.parts import Changes, Parts, nothing
@@ -170,10 +170,9 @@ class Acts:
     ) -> bool:
         """Whether these could be kept; if not, the reader is told why."""
         assert self._thumbs is not None
-        key = key_of(request.headers)
         try:
             for thumb, answer in said.items():
-                await asyncio.to_thread(self._thumbs.rate, chat, place, answer, thumb, key)
+                await asyncio.to_thread(self._thumbs.rate, chat, place, answer, thumb, holder_in(request))
         except NomoatError as error:
             gr.Warning(told(error).message, title="This could not be kept")
             return False
@@ -268,7 +267,7 @@ class Acts:
         if self._is_busy(chat.id):  # asked for from two tabs at once
             return None
         try:
-            return await self._writer.start(chat, key_of(request.headers) or None)
+            return await self._writer.start(chat, holder_in(request))
         except ApiError as refused:
             gr.Warning(refused.message, title="Not now")
             return None

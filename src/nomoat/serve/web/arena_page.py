@@ -16,7 +16,7 @@ from nomoat.evaluate.head_to_head import head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteVerdict
 from nomoat.serve.errors import ApiError
-from nomoat.serve.guard import key_of
+from nomoat.serve.guard import holder_in
 from nomoat.serve.http import log_fault
 from nomoat.serve.limits import Ration
 from nomoat.serve.web.arena import Arena, Shown
@@ -239,7 +239,7 @@ class Acts:
         False."""
         with ExitStack() as held:
             try:
-                held.enter_context(self._ration.request(key_of(request.headers) or None))
+                held.enter_context(self._ration.request(holder_in(request)))
             except ApiError as refused:
                 gr.Warning(refused.message, title="Not now")
                 yield False
@@ -247,7 +247,7 @@ class Acts:
                 yield True
 
     def _voter(self, request: gr.Request) -> str:
-        return self._arena.voter_of(key_of(request.headers))
+        return self._arena.voter_of(holder_in(request))
 
     def _battle(self, shown: Shown) -> Changes:
         parts, battle = self._parts, shown.battle

@@ -10,6 +10,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import final
 
+from nomoat.ledger.keys import Holder
 from nomoat.serve.errors import told
 from nomoat.serve.http import log_fault
 from nomoat.serve.limits import Ration
@@ -87,9 +88,9 @@ class Writer:
         """What is being written in this conversation."""
         return self._running.get(chat_id)
 
-    async def start(self, chat: Chat, key: str | None) -> Writing:
-        """Keep the conversation and answer its last turn. That is one request of the key, beside the base too, until
-        all is written.
+    async def start(self, chat: Chat, holder: Holder | None) -> Writing:
+        """Keep the conversation and answer its last turn. That is one request of the holder's key, beside the base too,
+        until all is written.
 
         Raises:
             ApiError: 429, the key has all that it may have now. Nothing was kept.
@@ -97,7 +98,7 @@ class Writer:
         """
         assert chat.id not in self._running, chat.id
         counted = ExitStack()
-        counted.enter_context(self._ration.request(key))
+        counted.enter_context(self._ration.request(holder))
         models = [chat.model, *([BASE] if chat.beside_base and chat.model != BASE else [])]
         writing = Writing(chat, [Column(model, chat.manner.system) for model in models])
         self._running[chat.id] = writing
