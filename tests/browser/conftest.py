@@ -75,7 +75,7 @@ def running(gate: Gate, chats_folder: Path, tmp_path: Path) -> Iterator[Running]
         aliases={"champion": "gen-0002"},
         chats_folder=chats_folder,
         most_bytes=2**24,
-        votes=Votes(ledger_path(tmp_path), lambda key: key or "owner"),
+        votes=Votes(ledger_path(tmp_path), lambda holder: "owner"),
     ) as found:
         yield found
         gate.open.set()

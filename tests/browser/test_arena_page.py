@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import Worded
-from helpers.serving import Running, serving, wait_until
+from helpers.serving import Running, make_keys, serving, wait_until
 from helpers.workspaces import held_out, ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
 from nomoat.engine.request import Ending, Piece, Request
@@ -24,7 +24,6 @@ from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena import Votes
 
 NAMES = ("gen-0002", "gen-0001")
-SCOPES = {"ada": frozenset({"vote"}), "chatter": frozenset({"chat"})}
 LOCKED = "#vote-left[disabled]"
 OPEN = "#vote-left:not([disabled])"
 
@@ -62,7 +61,7 @@ def arena_server(
     *,
     self_share: float = 0.0,
     probe_share: float = 0.0,
-    scopes_of: Any = None,
+    keys: Ledger | None = None,
     pear: Callable[[], Worded] = lambda: Worded("Pear"),
 ) -> Any:
     openers: dict[str, Any] = {"gen-0002": lambda: Worded("Plum"), "gen-0001": pear}
@@ -70,8 +69,8 @@ def arena_server(
         openers,
         aliases={"champion": "gen-0001"},
         chats_folder=path.parent / "chats",
-        votes=Votes(path, lambda key: key or "owner", self_share, probe_share),
-        scopes_of=scopes_of,
+        votes=Votes(path, lambda holder: holder.name if holder else "owner", self_share, probe_share),
+        keys=keys,
     )
 
 
@@ -355,16 +354,14 @@ def test_standings_with_what_is_still_open(voter: Voter, ledger: Path) -> None:
 
 
 def test_only_keys_that_may_vote_do_and_votes_are_their_holders(browser: Any, ledger: Path) -> None:
-    def scopes_of(key: str) -> frozenset[str]:
-        return SCOPES.get(key, frozenset())
-
-    with arena_server(ledger, scopes_of=scopes_of) as running:
+    with Ledger.open(ledger) as opened, arena_server(ledger, keys=opened) as running:
+        ada, chatter = make_keys(opened, ada="vote", chatter="chat").values()
         assert httpx.get(f"{running.url}/arena/").status_code == 401
-        for key, status in (("ada", 200), ("chatter", 403), ("nobody", 401)):
+        for key, status in ((ada, 200), (chatter, 403), ("nobody", 401)):
             bearer = {"Authorization": f"Bearer {key}"}
             assert httpx.get(f"{running.url}/arena/", headers=bearer).status_code == status, key
 
-        voter = Voter(browser, running, key="ada")
+        voter = Voter(browser, running, key=ada)
         voter.sees_battle()
         voter.page.keyboard.press("a")
         expect(voter.page.locator("#told")).to_contain_text("Kept: ")
@@ -386,7 +383,9 @@ def test_a_phone_in_the_dark(browser: Any, arena: Running) -> None:
 
 
 def test_without_models_it_says_so(browser: Any, tmp_path: Path) -> None:
-    with serving({"base": EchoEngine}, chats_folder=tmp_path, votes=Votes(tmp_path / "none", str)) as running:
+    with serving(
+        {"base": EchoEngine}, chats_folder=tmp_path, votes=Votes(tmp_path / "none", lambda holder: "owner")
+    ) as running:
         voter = Voter(browser, running)
         expect(voter.page.locator("#told")).to_contain_text("No battle: there is no held-out prompt to draw")
         voter.page.fill("#box textarea", "hello")

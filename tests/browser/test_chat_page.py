@@ -12,12 +12,13 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import Gate
-from helpers.serving import Running, serving, wait_until
+from helpers.serving import Running, make_keys, serving, wait_until
 from helpers.workspaces import ledger_path
 from nomoat.engine.echo import EchoEngine
 from nomoat.ledger.feedback import standing_ratings
 from nomoat.ledger.rows import RatingRow
 from nomoat.ledger.store import Ledger
+from nomoat.serve.limits import Limits
 from nomoat.serve.web.arena import Votes
 from nomoat.serve.web.attach import MOST_FILE_BYTES
 
@@ -28,7 +29,7 @@ IDLE, BUSY = "#stop[disabled]", "#stop:not([disabled])"
 class Reader:
     """Somebody at the page. Notes errors of scripts, and whom the page turns to."""
 
-    def __init__(self, browser: Any, running: Running, **more: Any) -> None:
+    def __init__(self, browser: Any, running: Running, *, key: str = "", **more: Any) -> None:
         self.context = browser.new_context(**more)
         self.page = self.context.new_page()
         self.page.set_default_timeout(15_000)
@@ -39,6 +40,9 @@ class Reader:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.url = running.url
         self.page.goto(f"{running.url}/")
+        if key:
+            self.page.fill("#key", key)
+            self.page.click("button")
         self.ready()
 
     def ready(self) -> None:
@@ -377,12 +381,16 @@ def test_nothing_else_of_gradio_is_reachable(running: Running, path: str) -> Non
 
 
 def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> None:
-    with serving(
-        {"echo": EchoEngine},
-        scopes_of=lambda key: frozenset({"chat"}) if key == "right" else frozenset(),
-        chats_folder=tmp_path,
-        votes=Votes(ledger_path(tmp_path), lambda key: key),
-    ) as running:
+    with (
+        Ledger.open(ledger_path(tmp_path)) as ledger,
+        serving(
+            {"echo": EchoEngine},
+            keys=ledger,
+            chats_folder=tmp_path,
+            votes=Votes(ledger_path(tmp_path), lambda holder: holder.name if holder else ""),
+        ) as running,
+    ):
+        right = make_keys(ledger, right="chat")["right"]
         context = browser.new_context()
         page = context.new_page()
         page.set_default_timeout(15_000)
@@ -391,7 +399,7 @@ def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> No
             page.fill("#key", "wrong")
             page.click("button")
             expect(page.get_by_role("alert")).to_have_text("This key is not known here, or was revoked.")
-            page.fill("#key", "right")
+            page.fill("#key", right)
             page.click("button")
             page.wait_for_function("document.querySelector('#picker input')?.value")
             page.fill(BOX, "hello")
@@ -408,3 +416,46 @@ def test_logging_in_chatting_and_logging_out(browser: Any, tmp_path: Path) -> No
             page.wait_for_selector("#key")
         finally:
             context.close()
+
+
+def test_a_key_that_has_all_it_may_have_is_told_so_and_loses_nothing(
+    browser: Any, gate: Gate, tmp_path: Path
+) -> None:
+    chats_folder = tmp_path / "chats"
+    with (
+        Ledger.open(tmp_path / "ledger.db") as ledger,
+        serving(
+            {"slow": lambda: EchoEngine(n_ctx=4096, before_piece=gate)},
+            keys=ledger,
+            limits=Limits(most_at_once=1),
+            chats_folder=chats_folder,
+        ) as running,
+    ):
+        hers, his = make_keys(ledger, she="chat", he="chat").values()
+        laptop, phone = (Reader(browser, running, key=hers) for _ in range(2))
+        other = Reader(browser, running, key=his)
+        try:
+            laptop.say("one two three four five six")
+            laptop.sees("document.querySelector('#talk .bot.message')?.innerText.trim() == 'one two three'")
+            phone.say("hello")
+            expect(phone.page.locator("body")).to_contain_text("This key has 1 requests running already")
+            expect(phone.page.locator(BOX)).to_have_value("hello")
+            assert phone.answers() == []
+            assert [chat["title"] for chat in kept(chats_folder)] == ["one two three four five six"]
+            by_key = {"Authorization": f"Bearer {hers}"}
+            body = {"model": "slow", "messages": [{"role": "user", "content": "hi"}]}
+            asked = httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=by_key)
+            assert asked.status_code == 429  # the page's answers and the API's are counted together
+            other.say("mine")  # waits at the gate as well, and not for her
+            wait_until(lambda: running.metric("nomoat_running_answers") == 2)
+            gate.open.set()
+            laptop.sees("document.querySelector('#talk .bot.message')?.innerText.includes('six')")
+            laptop.page.wait_for_selector(IDLE)
+            phone.page.press(BOX, "Enter")
+            phone.sees("document.querySelector('#talk .bot.message')?.innerText.trim() == 'hello'")
+            expect(phone.page.locator(BOX)).to_have_value("")
+            assert [*laptop.faults, *phone.faults] == []
+        finally:
+            gate.open.set()
+            for reader in (laptop, phone, other):
+                reader.context.close()

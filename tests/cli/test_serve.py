@@ -25,7 +25,7 @@ from nomoat.cli.served import find_generation
 from nomoat.engine.base import Sampling
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.errors import LedgerError, ServeError
-from nomoat.ledger.keys import scopes_of
+from nomoat.ledger.keys import holder_of
 from nomoat.ledger.store import Ledger
 from nomoat.serve import run
 
@@ -85,13 +85,16 @@ def test_keys_are_made_listed_and_revoked(workspace: Path) -> None:
     made = json.loads(nomoat("keys", "add", "laptop", "--scope", "chat", "--scope", "vote", "--json").stdout)
     assert made.keys() == keys.KEYS.keys()
     with Ledger.open(ledger_path(workspace)) as ledger:
-        assert scopes_of(ledger, made["key"]) == {"chat", "vote"}
+        holder = holder_of(ledger, made["key"])
+        assert holder is not None
+        assert (holder.name, holder.scopes) == ("laptop", {"chat", "vote"})
         plain = nomoat("keys", "add", "phone")
-        assert scopes_of(ledger, plain.stdout.strip()) == {"chat"}
+        phone = holder_of(ledger, plain.stdout.strip())
+        assert phone is not None and phone.scopes == {"chat"}
         shown = nomoat("keys", "list").stdout
         assert "laptop" in shown and "chat, vote" in shown and made["key"] not in shown
         assert nomoat("keys", "revoke", "laptop").stdout == "laptop: revoked.\n"
-        assert scopes_of(ledger, made["key"]) == frozenset()
+        assert holder_of(ledger, made["key"]) is None
     listed = json.loads(nomoat("keys", "list", "--json").stdout)
     assert listed["key"] is None
     assert [(key["name"], key["revoked_at"] is None) for key in listed["keys"]] == [

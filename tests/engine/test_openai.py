@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 
 import pytest
 
@@ -59,13 +61,18 @@ def test_it_waits_and_tries_again_as_long_as_it_is_asked_to(endpoint: Endpoint) 
         (429, {"Retry-After": "7"}, {"error": {"message": "slow down"}}),
         (503, {}, "<html>busy</html>"),
         (503, {"Retry-After": "900"}, "busy"),
+        (503, {"Retry-After": formatdate(time.time() + 20, usegmt=True)}, "busy"),
+        (503, {"Retry-After": "Thu, 01 Jan 2026 00:00:00 GMT"}, "busy"),
+        (503, {"Retry-After": "soon"}, "busy"),
         (200, {}, said("Hi.")),
     ]
     waits: list[float] = []
-    with OpenAIEngine(endpoint.url, "m", wait=waits.append) as engine:
+    with OpenAIEngine(endpoint.url, "m", attempts=7, wait=waits.append) as engine:
         assert engine.generate([TALK], GREEDY)[0].text == "Hi."
-    assert (waits[0], waits[2]) == (7.0, 30.0)
+    assert (waits[0], waits[2], waits[4]) == (7.0, 30.0, 0.0)
     assert 0.75 <= waits[1] <= 1.25
+    assert 10 <= waits[3] <= 20
+    assert 12 <= waits[5] <= 20
 
 
 def test_what_waiting_does_not_mend_is_told_at_once(endpoint: Endpoint) -> None:

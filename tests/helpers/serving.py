@@ -14,6 +14,8 @@ import httpx
 import uvicorn
 
 from nomoat.engine.request import ServingEngine
+from nomoat.ledger.keys import add_key
+from nomoat.ledger.store import Ledger
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.limits import UNLIMITED, Limits
@@ -74,7 +76,7 @@ def serving(
     idle_s: float = 600,
     most_waiting: int = 32,
     most_bytes: int = 2**20,
-    scopes_of: Callable[[str], frozenset[str]] | None = None,
+    keys: Ledger | None = None,
     limits: Limits = UNLIMITED,
     hosts: frozenset[str] = LOOPBACK_NAMES,
     chats_folder: Path | None = None,
@@ -90,7 +92,7 @@ def serving(
         idle_s=idle_s,
         metrics=metrics,
     )
-    rules = Rules(hosts, most_bytes, scopes_of, limits)
+    rules = Rules(hosts, most_bytes, keys, limits)
     app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder, votes=votes)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=60))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -105,6 +107,11 @@ def serving(
         server.should_exit = True
         thread.join(120)
         assert not thread.is_alive()
+
+
+def make_keys(ledger: Ledger, **scopes: str) -> dict[str, str]:
+    """A key of each name with these scopes, by name."""
+    return {name: add_key(ledger, name, words.split()) for name, words in scopes.items()}
 
 
 def wait_until(is_so: Callable[[], bool], *, most_s: float = 60) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.errors import LedgerError
-from nomoat.ledger.keys import add_key, list_keys, revoke_key, scopes_of
+from nomoat.ledger.keys import Holder, add_key, holder_of, list_keys, revoke_key
 from nomoat.ledger.store import Ledger
 
 
@@ -20,8 +20,8 @@ def opened(tmp_path: Path) -> Iterator[Ledger]:
 
 def test_a_key_opens_what_its_scopes_say(opened: Ledger) -> None:
     key = add_key(opened, "laptop", ["vote", "chat", "chat"])
-    assert scopes_of(opened, key) == {"chat", "vote"}
-    assert scopes_of(opened, key[:-1]) == scopes_of(opened, "") == scopes_of(opened, "\ud800") == frozenset()
+    assert holder_of(opened, key) == Holder(1, "laptop", frozenset({"chat", "vote"}))
+    assert holder_of(opened, key[:-1]) is holder_of(opened, "") is holder_of(opened, "\ud800") is None
 
 
 def test_the_key_itself_is_nowhere_in_the_file(opened: Ledger, tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_the_key_itself_is_nowhere_in_the_file(opened: Ledger, tmp_path: Path) -
 def test_a_revoked_key_opens_nothing_and_its_name_is_free(opened: Ledger) -> None:
     key = add_key(opened, "laptop", ["admin"])
     revoke_key(opened, "laptop")
-    assert scopes_of(opened, key) == frozenset()
+    assert holder_of(opened, key) is None
     other = add_key(opened, "laptop", ["chat"])
-    assert scopes_of(opened, other) == {"chat"}
+    assert holder_of(opened, other) == Holder(2, "laptop", frozenset({"chat"}))
     assert [row.revoked_at is None for row in list_keys(opened)] == [False, True]
 
 

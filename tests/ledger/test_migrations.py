@@ -24,8 +24,10 @@ from nomoat.errors import LedgerError
 from nomoat.ledger import migrate, store
 from nomoat.ledger.database import make_engine, parse_place
 from nomoat.ledger.feedback import standing_own_answers, standing_ratings
+from nomoat.ledger.keys import Holder
 from nomoat.ledger.peers import peer_scores
 from nomoat.ledger.schema import HEAD, METADATA, REVISION_TABLE
+from nomoat.ledger.sessions import session_holder
 from nomoat.ledger.store import Ledger
 
 HERE = Path(__file__).parent
@@ -157,6 +159,12 @@ def test_rows_of_the_sixth_schema_are_read_as_they_were(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         (peer,) = peer_scores(ledger)
         assert (peer.name, peer.suite, peer.passed, peer.n, peer.dollars) == ("big", "checks", 61, 120, 0.02)
+
+
+def test_rows_of_the_seventh_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0007", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        assert session_holder(ledger, "token") == Holder(1, "laptop", frozenset({"chat"}))
 
 
 def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:

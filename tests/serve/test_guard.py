@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from helpers.serving import Running, serving
+from helpers.serving import Running, make_keys, serving
 from nomoat.engine.echo import EchoEngine
+from nomoat.ledger.store import Ledger
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
-KEYS = {"c": frozenset({"chat"}), "v": frozenset({"vote"}), "a": frozenset({"admin"})}
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,19 @@ def open_server() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def locked_server() -> Iterator[Running]:
-    with serving({"echo": EchoEngine}, scopes_of=lambda key: KEYS.get(key, frozenset())) as found:
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path_factory.mktemp("guard") / "ledger.db") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def keys(ledger: Ledger) -> dict[str, str]:
+    return make_keys(ledger, c="chat", v="vote", a="admin")
+
+
+@pytest.fixture(scope="module")
+def locked_server(ledger: Ledger) -> Iterator[Running]:
+    with serving({"echo": EchoEngine}, keys=ledger) as found:
         yield found
 
 
@@ -128,9 +139,9 @@ def test_no_file_is_to_be_had(open_server: Running, path: str) -> None:
     assert b"root:" not in answer
 
 
-def test_a_key_opens_what_it_may(locked_server: Running) -> None:
-    def status(key: str | None, method: str, path: str) -> int:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+def test_a_key_opens_what_it_may(locked_server: Running, keys: dict[str, str]) -> None:
+    def status(name: str | None, method: str, path: str) -> int:
+        headers = {} if name is None else {"Authorization": f"Bearer {keys.get(name, name)}"}
         json_body = CHAT if method == "POST" else None
         return httpx.request(method, locked_server.url + path, headers=headers, json=json_body).status_code
 
@@ -151,10 +162,11 @@ def test_a_key_opens_what_it_may(locked_server: Running) -> None:
     assert refused.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_path_without_a_slash_is_no_fault_of_ours(locked_server: Running) -> None:
+def test_a_path_without_a_slash_is_no_fault_of_ours(locked_server: Running, keys: dict[str, str]) -> None:
     host, _, port = locked_server.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
-            b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer c\r\nConnection: close\r\n\r\n"
+            b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n"
+            % keys["c"].encode()
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 404 ")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
 
-from helpers.serving import serving, wait_until
+from helpers.serving import make_keys, serving, wait_until
 from nomoat.engine.echo import EchoEngine
+from nomoat.ledger.keys import Holder
+from nomoat.ledger.store import Ledger
 from nomoat.serve.errors import ApiError
 from nomoat.serve.limits import Limits, Ration
 
@@ -20,20 +23,24 @@ def ask(url: str, key: str) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=headers, timeout=30)
 
 
-def test_a_key_waits_for_its_own_requests_alone() -> None:
+def test_a_key_waits_for_its_own_requests_alone(tmp_path: Path) -> None:
     opened = threading.Event()
-    with serving(
-        {"echo": lambda: EchoEngine(n_parallel=4, before_piece=lambda: opened.wait(20))},
-        scopes_of=lambda key: frozenset({"chat"}),
-        limits=Limits(most_at_once=1),
-    ) as running:
+    with (
+        Ledger.open(tmp_path / "ledger.db") as ledger,
+        serving(
+            {"echo": lambda: EchoEngine(n_parallel=4, before_piece=lambda: opened.wait(20))},
+            keys=ledger,
+            limits=Limits(most_at_once=1),
+        ) as running,
+    ):
+        greedy, modest = make_keys(ledger, greedy="chat", modest="chat").values()
         answers: list[httpx.Response] = []
         threads = []
-        for count, key in enumerate(("greedy", "modest"), 1):
+        for count, key in enumerate((greedy, modest), 1):
             threads.append(threading.Thread(target=lambda key=key: answers.append(ask(running.url, key))))
             threads[-1].start()
             wait_until(lambda count=count: running.metric("nomoat_running_answers") == count)
-        refused = ask(running.url, "greedy")
+        refused = ask(running.url, greedy)
         assert refused.status_code == 429
         assert refused.headers["Retry-After"] == "1"
         assert refused.json()["error"] == {
@@ -42,13 +49,13 @@ def test_a_key_waits_for_its_own_requests_alone() -> None:
             "param": None,
             "code": "rate_limit_exceeded",
         }
-        models = httpx.get(f"{running.url}/v1/models", headers={"Authorization": "Bearer greedy"})
+        models = httpx.get(f"{running.url}/v1/models", headers={"Authorization": f"Bearer {greedy}"})
         assert models.status_code == 200  # asks no model for anything
         opened.set()
         for thread in threads:
             thread.join(20)
         assert [answer.status_code for answer in answers] == [200, 200]
-        assert ask(running.url, "greedy").status_code == 200
+        assert ask(running.url, greedy).status_code == 200
 
 
 def test_a_key_has_so_many_requests_a_minute() -> None:
@@ -57,7 +64,7 @@ def test_a_key_has_so_many_requests_a_minute() -> None:
 
     def begin(key: str, at: float) -> None:
         seconds[0] = at
-        with ration.request(key):
+        with ration.request(Holder(ord(key), key, frozenset({"chat"}))):
             pass
 
     begin("a", 0)

@@ -8,23 +8,29 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helpers.serving import Running, serving
+from helpers.serving import Running, make_keys, serving
 from nomoat.engine.echo import EchoEngine
-from nomoat.serve.web.login import COOKIE, Sessions
+from nomoat.ledger.keys import revoke_key
+from nomoat.ledger.store import Ledger
+from nomoat.serve.web.login import COOKIE
 
 HTML = {"Accept": "text/html,*/*"}
 
 
 @pytest.fixture
-def known() -> dict[str, frozenset[str]]:
-    return {"c": frozenset({"chat"}), "v": frozenset({"vote"}), "a": frozenset({"admin"})}
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(tmp_path / "ledger.db") as opened:
+        yield opened
 
 
 @pytest.fixture
-def locked(tmp_path: Path, known: dict[str, frozenset[str]]) -> Iterator[Running]:
-    with serving(
-        {"echo": EchoEngine}, scopes_of=lambda key: known.get(key, frozenset()), chats_folder=tmp_path
-    ) as found:
+def keys(ledger: Ledger) -> dict[str, str]:
+    return make_keys(ledger, c="chat", v="vote", a="admin")
+
+
+@pytest.fixture
+def locked(tmp_path: Path, ledger: Ledger) -> Iterator[Running]:
+    with serving({"echo": EchoEngine}, keys=ledger, chats_folder=tmp_path) as found:
         yield found
 
 
@@ -32,7 +38,7 @@ def log_in(client: httpx.Client, key: str, place: str = "/login") -> httpx.Respo
     return client.post(place, data={"key": key})
 
 
-def test_a_browser_is_asked_once(locked: Running, known: dict[str, frozenset[str]]) -> None:
+def test_a_browser_is_asked_once(locked: Running, ledger: Ledger, keys: dict[str, str]) -> None:
     with locked.client(headers=HTML) as client:
         sent_on = client.get("/app/")
         assert (sent_on.status_code, sent_on.headers["Location"]) == (303, "/login?next=%2Fapp%2F")
@@ -45,20 +51,20 @@ def test_a_browser_is_asked_once(locked: Running, known: dict[str, frozenset[str
             "Set-Cookie", ""
         )
 
-        right = log_in(client, "c", sent_on.headers["Location"])
+        right = log_in(client, keys["c"], sent_on.headers["Location"])
         assert (right.status_code, right.headers["Location"]) == (303, "/app/")
         cookie = right.headers["Set-Cookie"]
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/;" in cookie
         assert client.get("/app/").status_code == 200
         assert client.get("/metrics").status_code == 403  # a session may no more than its key
 
-        known.pop("c")
-        assert client.get("/app/").status_code == 303  # revoked
+        revoke_key(ledger, "c")
+        assert client.get("/app/").status_code == 303
 
 
-def test_logging_out_ends_the_session_and_not_only_the_cookie(locked: Running) -> None:
+def test_logging_out_ends_the_session_and_not_only_the_cookie(locked: Running, keys: dict[str, str]) -> None:
     with locked.client(headers=HTML) as client:
-        log_in(client, "a")
+        log_in(client, keys["a"])
         name = client.cookies[COOKIE]
         assert client.get("/metrics").status_code == 200
         assert client.post("/logout").status_code == 204
@@ -67,28 +73,36 @@ def test_logging_out_ends_the_session_and_not_only_the_cookie(locked: Running) -
         assert client.get("/app/").status_code == 303
 
 
-def test_what_a_session_does_not_open(locked: Running) -> None:
+def test_what_a_session_does_not_open(locked: Running, keys: dict[str, str]) -> None:
     with locked.client() as client:
         assert client.get("/app/").status_code == 401  # no browser: OpenAI's error, as ever
-        log_in(client, "v")
+        log_in(client, keys["v"])
         assert client.get("/app/").json()["error"]["code"] == "missing_scope"
-        log_in(client, "c")
+        log_in(client, keys["c"])
         for place in ("https://evil.com/", "//evil.com", "/\\evil.com", "/a//b"):
-            assert log_in(client, "c", f"/login?next={place}").headers["Location"] == "/"
+            assert log_in(client, keys["c"], f"/login?next={place}").headers["Location"] == "/"
         elsewhere = {"Origin": "https://evil.com"}
         assert client.post("/logout", headers=elsewhere).status_code == 403
-        assert client.post("/login", data={"key": "c"}, headers=elsewhere).status_code == 403
+        assert client.post("/login", data={"key": keys["c"]}, headers=elsewhere).status_code == 403
         both = client.get("/v1/models", headers={"Authorization": "Bearer x"})
         assert both.status_code == 401  # a key that is given counts, not the cookie
 
 
-def test_a_session_ends_by_itself() -> None:
-    seconds = [0.0]
-    sessions = Sessions(now=lambda: seconds[0])
-    name = sessions.begin("k")
-    assert sessions.key(name) == "k"
-    seconds[0] = 31 * 24 * 3600.0
-    assert sessions.key(name) is None
+def test_a_session_outlives_the_server(tmp_path: Path, keys: dict[str, str]) -> None:
+    with httpx.Client(headers=HTML, timeout=120) as client:
+        for is_first in (True, False):
+            with (
+                Ledger.open(tmp_path / "ledger.db") as ledger,
+                serving({"echo": EchoEngine}, keys=ledger, chats_folder=tmp_path) as running,
+            ):
+                if is_first:
+                    client.post(f"{running.url}/login", data={"key": keys["a"]})
+                token = client.cookies[COOKIE]
+                assert client.get(f"{running.url}/app/").status_code == 200
+                assert client.get(f"{running.url}/metrics").status_code == 200
+    for file in tmp_path.glob("ledger.db*"):
+        assert token.encode() not in file.read_bytes()
+        assert keys["a"].removeprefix("nomoat-").encode() not in file.read_bytes()
 
 
 def test_without_keys_there_is_no_login(tmp_path: Path) -> None:

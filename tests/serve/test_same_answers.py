@@ -26,6 +26,7 @@ from nomoat.engine.request import Ending, Request
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.model.load import load_tokenizer
 from nomoat.quantize.convert import to_gguf
+from nomoat.serve.limits import UNLIMITED, Ration
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import ServedModel
 from nomoat.serve.pool import Pool
@@ -112,12 +113,13 @@ async def by_page(open_engine: Callable[[], Overheard], folder: Path, talks: lis
         idle_s=600,
         metrics=Metrics(),
     )
-    writer = Writer(Desk(pool, Metrics(), most_waiting=1), Chats(folder))
+    writer = Writer(Desk(pool, Metrics(), most_waiting=1), Chats(folder), Ration(UNLIMITED))
     manner = Manner(temperature=0, top_p=1, max_tokens=TOKENS)
     texts = []
     for talk in talks:
         asked = talk.messages[0].content
-        writing = await writer.start(replace(Chat.new(asked, "base"), manner=manner, turns=(Turn(asked),)))
+        chat = replace(Chat.new(asked, "base"), manner=manner, turns=(Turn(asked),))
+        writing = await writer.start(chat, None)
         assert writing.task is not None
         await writing.task
         answer = writing.so_far().turns[0].answer

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.errors import ServeError
+
+if TYPE_CHECKING:
+    from nomoat.ledger.keys import Holder
+    from nomoat.ledger.store import Ledger
 
 EPILOG = """
 \b
@@ -114,37 +116,34 @@ def serve(
             limits=Limits(key_at_once, key_per_minute),
             hosts=frozenset(name.lower() for name in allow_host or ()),
             chats_folder=workspace / HOUSE / CHATS,
-            votes=Votes(workspace / HOUSE / "ledger.db", lambda key: _voter(workspace, key)),
+            votes=Votes(workspace / HOUSE / "ledger.db", _voter),
         )
         listening = run.listen(host, port)
     with listening:
-        scopes = None if run.is_loopback(listening) else _keys_of(workspace)
-        if scopes is None and (key_at_once or key_per_minute):
+        keys = None if run.is_loopback(listening) else _keys_of(workspace)
+        if keys is None and (key_at_once or key_per_minute):
             raise ServeError(
                 "--key-at-once and --key-per-minute limit keys, and on this machine alone none is demanded",
                 hint="Leave them out, or listen beyond this machine: --host 0.0.0.0",
             )
         url = run.url_of(listening)
         if as_json:
-            print_json({"url": url, "models": names, "demands_key": scopes is not None})
+            print_json({"url": url, "models": names, "demands_key": keys is not None})
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
             console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
-        run.serve(listening, models, settings, scopes)
+        run.serve(listening, models, settings, keys)
 
 
-def _voter(workspace: Path, key: str) -> str:
+def _voter(holder: Holder | None) -> str:
     """Whose votes these are: the key's, or where none is demanded the user's of this machine."""
-    from nomoat.ledger.keys import holder_of
-
-    with open_ledger(workspace) as ledger:
-        return (holder_of(ledger, key) if ledger and key else None) or getpass.getuser()
+    return holder.name if holder else getpass.getuser()
 
 
-def _keys_of(workspace: Path) -> Callable[[str], frozenset[str]]:
-    """What each key allows, asked of the ledger every time: a revoked one opens nothing from then on."""
+def _keys_of(workspace: Path) -> Ledger:
+    """The ledger, which has a key in use."""
     from nomoat.ledger.artifacts import HOUSE
-    from nomoat.ledger.keys import list_keys, scopes_of
+    from nomoat.ledger.keys import list_keys
     from nomoat.ledger.store import Ledger
 
     path = workspace / HOUSE / "ledger.db"
@@ -154,4 +153,4 @@ def _keys_of(workspace: Path) -> Callable[[str], frozenset[str]]:
             "beyond this machine the server demands keys, and there is none",
             hint=f"Make one first: {command('nomoat', 'keys', 'add', 'NAME', workspace=workspace)}",
         )
-    return lambda key: scopes_of(ledger, key)
+    return ledger

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 
 from nomoat.errors import LedgerError, nearest
 from nomoat.ledger.clock import now_iso
@@ -29,6 +29,15 @@ class KeyRow:
     scopes: list[str]
     created_at: str
     revoked_at: str | None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who is let in: all that is known of a request's key beyond the guard, which is not the key."""
+
+    key_id: int
+    name: str
+    scopes: frozenset[str]
 
 
 def add_key(ledger: Ledger, name: str, scopes: Collection[str]) -> str:
@@ -56,7 +65,7 @@ def add_key(ledger: Ledger, name: str, scopes: Collection[str]) -> str:
         connection.execute(
             insert(keys).values(
                 name=name,
-                sha256=_hash(key),
+                sha256=hash_of(key),
                 ends_with=key[-4:],
                 scopes=sorted(set(scopes)),
                 created_at=now_iso(),
@@ -83,20 +92,19 @@ def revoke_key(ledger: Ledger, name: str) -> None:
             )
 
 
-def scopes_of(ledger: Ledger, key: str) -> frozenset[str]:
-    """What a key allows; nothing where it is not known or revoked."""
+def holder_of(ledger: Ledger, key: str) -> Holder | None:
+    """Whom a key lets in; None where it is not known or revoked."""
+    return holder_where(ledger, keys.c.sha256 == hash_of(key))
+
+
+def holder_where(ledger: Ledger, *conditions: ColumnElement[bool]) -> Holder | None:
+    """Of the keys in use the one that is so."""
+    query = select(keys.c.id, keys.c.name, keys.c.scopes).where(keys.c.revoked_at.is_(None), *conditions)
     with ledger.transaction(writes=False) as connection:
-        query = select(keys.c.scopes).where(keys.c.sha256 == _hash(key), keys.c.revoked_at.is_(None))
         found = connection.execute(query).first()
-    return frozenset(found[0]) if found else frozenset()
+    return Holder(found.id, found.name, frozenset(found.scopes)) if found else None
 
 
-def holder_of(ledger: Ledger, key: str) -> str | None:
-    """The name of a key; None where it is not known or revoked."""
-    with ledger.transaction(writes=False) as connection:
-        query = select(keys.c.name).where(keys.c.sha256 == _hash(key), keys.c.revoked_at.is_(None))
-        return connection.execute(query).scalar()
-
-
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+def hash_of(secret: str) -> str:
+    """What is kept of a key, or of a session's token, instead of it."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

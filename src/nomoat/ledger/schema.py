@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -276,6 +276,16 @@ keys = Table(
     Column("scopes", _JSON, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("revoked_at", Text),
+)
+
+# A browser that logged in with a key. Only a hash of what its cookie says is kept, and nothing of the key itself.
+sessions = Table(
+    "sessions",
+    METADATA,
+    Column("sha256", Text, primary_key=True),
+    Column("key_id", Integer, ForeignKey("keys.id"), nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("ends_at", Text, nullable=False),
 )
 
 schema_history = Table(

@@ -23,13 +23,14 @@ from nomoat.serve.embeddings import embeddings
 from nomoat.serve.errors import ApiError, told
 from nomoat.serve.guard import Guard, Rules
 from nomoat.serve.http import Unbroken, json_response
+from nomoat.serve.limits import Ration
 from nomoat.serve.metrics import Counted, Metrics
 from nomoat.serve.pool import Pool
 from nomoat.serve.responses import responses
 from nomoat.serve.turns import Desk
 from nomoat.serve.web.arena import Arena, Votes
 from nomoat.serve.web.chats import Chats
-from nomoat.serve.web.login import Sessioned, Sessions, mount_login
+from nomoat.serve.web.login import Sessioned, mount_login
 from nomoat.serve.web.mount import mount_arena, mount_web_app
 from nomoat.serve.web.thumbs import Thumbs
 from nomoat.serve.web.writing import Writer
@@ -55,6 +56,9 @@ def create_app(
     """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations, the web
     app as well, and with a place for votes, its arena."""
     desk = Desk(pool, metrics, most_waiting=most_waiting)
+    ration = Ration(
+        rules.limits
+    )  # one for all: what a key asks for on a page counts like what it asks of the API
     writer: Writer | None = None
     arena = Arena(desk, votes) if votes else None
 
@@ -74,18 +78,19 @@ def create_app(
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
     if chats_folder is not None:
-        thumbs = Thumbs(pool.catalogue, votes, rules.scopes_of) if votes else None
-        demands_key = rules.scopes_of is not None
-        writer = mount_web_app(app, desk, Chats(chats_folder), thumbs, demands_key=demands_key)
+        thumbs = Thumbs(pool.catalogue, votes) if votes else None
+        demands_key = rules.keys is not None
+        chats = Chats(chats_folder)
+        writer = Writer(desk, chats, ration)
+        mount_web_app(app, pool.catalogue, writer, chats, thumbs, demands_key=demands_key)
         if votes is not None and arena is not None:
-            mount_arena(app, arena, votes.ledger_path)
+            mount_arena(app, arena, ration, votes.ledger_path)
 
     app.add_middleware(Unbroken)
-    app.add_middleware(Guard, rules=rules)
-    if chats_folder is not None and rules.scopes_of is not None:
-        sessions = Sessions()
-        mount_login(app, sessions, rules.scopes_of)
-        app.add_middleware(Sessioned, sessions=sessions)
+    app.add_middleware(Guard, rules=rules, ration=ration)
+    if chats_folder is not None and rules.keys is not None:
+        mount_login(app, rules.keys)
+        app.add_middleware(Sessioned, keys=rules.keys)
     app.add_middleware(Counted, metrics=metrics)  # the outermost: what the guard refuses counts too
 
     @app.post("/v1/chat/completions", response_class=Response)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nomoat.ledger.keys import Holder, holder_of
+from nomoat.ledger.store import Ledger
 from nomoat.serve.errors import ApiError
 from nomoat.serve.limits import UNLIMITED, Limits, Ration
 
@@ -31,13 +34,14 @@ class Rules:
         hosts: names by which this server may be asked for. Numbers always may: a page that has its own name
             point here (DNS rebinding) is found out by that name.
         most_bytes: of a request's body.
-        scopes_of: the scopes of a key, none for a key that is not known; None where no key is demanded.
-        limits: what each key may ask of the API.
+        keys: the ledger that knows the keys, and is asked every time: a revoked one opens nothing from then on. None
+            where no key is demanded.
+        limits: what each key may ask for.
     """
 
     hosts: frozenset[str]
     most_bytes: int
-    scopes_of: Callable[[str], frozenset[str]] | None
+    keys: Ledger | None
     limits: Limits = UNLIMITED
 
 
@@ -45,10 +49,10 @@ class Rules:
 class Guard:
     """ASGI middleware. It answers what it refuses in OpenAI's form."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules, ration: Ration) -> None:
         self._app = app
         self._rules = rules
-        self._ration = Ration(rules.limits)
+        self._ration = ration
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,9 +62,9 @@ class Guard:
         with ExitStack() as held:
             try:
                 self._check_names(headers)
-                key = await self._check_key(scope["path"], headers)
-                if key is not None and scope["method"] == "POST" and scope["path"].startswith(_LIMITED):
-                    held.enter_context(self._ration.request(key))
+                await self._check_key(scope, headers)
+                if scope["method"] == "POST" and scope["path"].startswith(_LIMITED):
+                    held.enter_context(self._ration.request(holder_in(Request(scope))))
                 body = await self._body(headers, receive)
             except ApiError as refused:
                 await refused.response()(scope, receive, send)
@@ -94,24 +98,25 @@ class Guard:
             return False
         return True
 
-    async def _check_key(self, path: str, headers: Headers) -> str | None:
-        """The key, None where none is demanded."""
-        if self._rules.scopes_of is None or path in _OPEN_PATHS:
-            return None
-        key = key_of(headers)
-        if not key:
+    async def _check_key(self, scope: Scope, headers: Headers) -> None:
+        """Let in the holder of the key, or of the session that was found already."""
+        path = scope["path"]
+        if self._rules.keys is None or path in _OPEN_PATHS:
+            return
+        if key := key_of(headers):
+            let_in(scope, await run_in_threadpool(holder_of, self._rules.keys, key))
+        holder = holder_in(Request(scope))
+        if holder is None and key:
+            raise ApiError(401, "This key is not known here, or was revoked.", code="invalid_api_key")
+        if holder is None:
             raise ApiError(
                 401, "This server demands a key: Authorization: Bearer KEY.", code="missing_api_key"
             )
-        scopes = await run_in_threadpool(self._rules.scopes_of, key)
-        if not scopes:
-            raise ApiError(401, "This key is not known here, or was revoked.", code="invalid_api_key")
         wanted = _SCOPES.get("/" + path.strip("/").partition("/")[0], CHAT)
-        if not allows(scopes, wanted):
+        if not allows(holder, wanted):
             raise ApiError(
                 403, f"This key lacks the scope {wanted}.", kind="permission_error", code="missing_scope"
             )
-        return key
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, read here so that one too large is never kept."""
@@ -139,9 +144,20 @@ class Guard:
         )
 
 
-def allows(scopes: frozenset[str], wanted: str) -> bool:
-    """Whether a key with these scopes may do what needs this one."""
-    return wanted in scopes or ADMIN in scopes
+def let_in(scope: Scope, holder: Holder | None) -> None:
+    """From here on this is a request of theirs."""
+    scope.setdefault("state", {})["holder"] = holder
+
+
+def holder_in(request: Any) -> Holder | None:
+    """Whose request it is, Starlette's or Gradio's; None where no key is demanded."""
+    found: Holder | None = getattr(request.state, "holder", None)
+    return found
+
+
+def allows(holder: Holder, wanted: str) -> bool:
+    """Whether they may do what needs this scope."""
+    return wanted in holder.scopes or ADMIN in holder.scopes
 
 
 def key_of(headers: Mapping[str, str]) -> str:

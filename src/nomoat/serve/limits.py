@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
+from nomoat.ledger.keys import Holder
 from nomoat.serve.errors import ApiError
 
 _MINUTE_S = 60.0
@@ -37,16 +38,21 @@ class Ration:
     def __init__(self, limits: Limits, *, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._now = now
-        self._running: Counter[str] = Counter()
-        self._begun: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._running: Counter[int] = Counter()
+        self._begun: defaultdict[int, deque[float]] = defaultdict(deque)
 
     @contextmanager
-    def request(self, key: str) -> Generator[None]:
-        """One request of this key, from its beginning to the end of its answer.
+    def request(self, holder: Holder | None) -> Generator[None]:
+        """One request of this key, from its beginning to the end of its answer. None: no key is demanded, and nobody is
+        counted.
 
         Raises:
             ApiError: 429, the key has all that it may have now.
         """
+        if holder is None:
+            yield
+            return
+        key = holder.key_id
         self._refuse_beyond(key)
         self._running[key] += 1
         self._begun[key].append(self._now())
@@ -55,7 +61,7 @@ class Ration:
         finally:
             self._running[key] -= 1
 
-    def _refuse_beyond(self, key: str) -> None:
+    def _refuse_beyond(self, key: int) -> None:
         at_once, per_minute = self._limits.most_at_once, self._limits.most_per_minute
         if at_once is not None and self._running[key] >= at_once:
             raise _refusal(f"This key has {at_once} requests running already, the most it may have", 1.0)

@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import uvicorn
 
 from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
 from nomoat.errors import ServeError
+from nomoat.ledger.store import Ledger
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.limits import UNLIMITED, Limits
@@ -98,18 +98,13 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(
-    listening: socket.socket,
-    catalogue: Catalogue,
-    settings: Settings,
-    scopes_of: Callable[[str], frozenset[str]] | None,
-) -> None:
+def serve(listening: socket.socket, catalogue: Catalogue, settings: Settings, keys: Ledger | None) -> None:
     """Answer until SIGINT or SIGTERM; then answers that are being written are finished, and a second signal
-    ends them too. `scopes_of` tells what a key allows; None demands no key, on loopback only."""
-    assert scopes_of is not None or is_loopback(listening)
+    ends them too. `keys` is the ledger that knows the keys; None demands no key, on loopback only."""
+    assert keys is not None or is_loopback(listening)
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(catalogue, settings, scopes_of),
+            make_app(catalogue, settings, keys),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -120,9 +115,7 @@ def serve(
         server.run(sockets=[listening])
 
 
-def make_app(
-    catalogue: Catalogue, settings: Settings, scopes_of: Callable[[str], frozenset[str]] | None
-) -> Any:
+def make_app(catalogue: Catalogue, settings: Settings, keys: Ledger | None) -> Any:
     """The ASGI application over llama.cpp engines."""
 
     def context(model: ServedModel) -> int:
@@ -146,7 +139,7 @@ def make_app(
         idle_s=settings.idle_s,
         metrics=metrics,
     )
-    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, scopes_of, settings.limits)
+    rules = Rules(LOOPBACK_NAMES | settings.hosts, _MOST_BYTES, keys, settings.limits)
     return create_app(
         pool,
         metrics,

@@ -11,16 +11,15 @@ import gradio as gr
 
 from nomoat.errors import NomoatError
 from nomoat.ledger.rows import Thumb
-from nomoat.serve.errors import told
-from nomoat.serve.guard import key_of
+from nomoat.serve.errors import ApiError, told
+from nomoat.serve.guard import holder_in
 from nomoat.serve.models import Catalogue
 from nomoat.serve.web.chats import Answer, Chat, Chats, Manner, Turn, shortened
-from nomoat.serve.web.parts import Parts
+from nomoat.serve.web.parts import Changes, Parts, nothing
 from nomoat.serve.web.thumbs import Thumbs
 from nomoat.serve.web.view import cut, model_choices, pace, past_choices, talk, thumbs
 from nomoat.serve.web.writing import Writer, Writing
 
-Changes = dict[Any, Any]
 _THUMBS: dict[bool | str, Thumb] = {True: "up", False: "down"}
 """By what Gradio says of a click; one on the thumb that is up already says ''."""
 _TICK_S = 0.06
@@ -49,21 +48,25 @@ class Acts:
 
     # ---- answering
 
-    async def send(self, chat_id: str, text: str, *choices: Any) -> AsyncGenerator[Changes]:
+    async def send(
+        self, chat_id: str, text: str, request: gr.Request, *choices: Any
+    ) -> AsyncGenerator[Changes]:
         """Say something and watch the answer come."""
         if not text.strip() or self._is_busy(chat_id):
+            yield nothing()
             return
         model, beside_base, manner = await self._chosen(*choices)
         chat = await self._get(chat_id) or Chat.new(text, model)
         chat = replace(chat, model=model, beside_base=beside_base, manner=manner)
-        yield {self._parts.box: ""}
-        async for changes in self._answer(replace(chat, turns=(*chat.turns, Turn(text)))):
+        chat = replace(chat, turns=(*chat.turns, Turn(text)))
+        async for changes in self._answer(chat, request, begun={self._parts.box: ""}):
             yield changes
 
-    async def retry(self, chat_id: str, *choices: Any) -> AsyncGenerator[Changes]:
+    async def retry(self, chat_id: str, request: gr.Request, *choices: Any) -> AsyncGenerator[Changes]:
         """Answer the last message anew. The reader may then say which answer is better, if both are to the same."""
         chat = await self._get(chat_id)
         if chat is None or not chat.turns or self._is_busy(chat_id):
+            yield nothing()
             return
         model, beside_base, manner = await self._chosen(*choices)
         last = chat.turns[-1]
@@ -71,30 +74,36 @@ class Acts:
         earlier = before if manner.system == chat.manner.system else None
         turns = (*chat.turns[:-1], Turn(last.user, earlier=earlier))
         chat = replace(chat, model=model, beside_base=beside_base, manner=manner, turns=turns)
-        async for changes in self._answer(chat):
+        async for changes in self._answer(chat, request):
             yield changes
 
-    async def edit(self, chat_id: str, edited: gr.EditData, *choices: Any) -> AsyncGenerator[Changes]:
-        """Say something else at an earlier place. Where more followed, that stays as a conversation of its own."""
+    async def edit(
+        self, chat_id: str, draft: str, edited: gr.EditData, request: gr.Request, *choices: Any
+    ) -> AsyncGenerator[Changes]:
+        """Say something else at an earlier place. Where more followed, that stays as a conversation of its own. Where
+        it cannot be answered now, it is in the box, after what was typed there."""
         chat = await self._get(chat_id)
         place = _turn_of(edited.index)
         if chat is None or place >= len(chat.turns) or self._is_busy(chat_id):
+            yield nothing()
             return
         text = edited.value if isinstance(edited.value, str) else edited.value["text"]
+        # where it cannot be answered, the browser shows the edited message already
+        refused = {**self._shown(chat), self._parts.box: f"{draft}\n\n{text}" if draft else text}
         model, beside_base, manner = await self._chosen(*choices)
         if place + 1 < len(chat.turns):
             chat = chat.branched()
         turns = (*chat.turns[:place], Turn(text))
         title = shortened(text) if place == 0 else chat.title
         chat = replace(chat, title=title, model=model, beside_base=beside_base, manner=manner, turns=turns)
-        async for changes in self._answer(chat):
+        async for changes in self._answer(chat, request, refused=refused):
             yield changes
 
     async def undo(self, chat_id: str) -> Changes:
         """Take the last message and its answer back; the message is in the box again."""
         chat = await self._get(chat_id)
         if chat is None or not chat.turns or self._is_busy(chat_id):
-            return _nothing()
+            return nothing()
         *before, last = chat.turns
         chat = replace(chat, turns=tuple(before))
         await asyncio.to_thread(self._chats.save, chat)
@@ -103,7 +112,7 @@ class Acts:
     async def stop(self, chat_id: str) -> Changes:
         """End the answer that is being written; who watches it sees that."""
         await self._writer.stop(chat_id)
-        return _nothing()
+        return nothing()
 
     # ---- what the reader thinks of it
 
@@ -113,7 +122,7 @@ class Acts:
             chat = await self._get(chat_id)
             place = _turn_of(liked.index)
             if chat is None or place >= len(chat.turns) or self._is_busy(chat_id):
-                return _nothing()
+                return nothing()
             turn = chat.turns[place]
             thumb = _THUMBS.get(liked.liked)
             if turn.answer is not None and await self._rated(chat, place, {thumb: turn.answer}, request):
@@ -135,7 +144,7 @@ class Acts:
         async with self._one_opinion_at_a_time:
             chat = await self._get(chat_id)
             if chat is None or not chat.turns or self._is_busy(chat_id):
-                return _nothing()
+                return nothing()
             return await self._settle(chat, chat.turns[-1].answer)
 
     async def _prefer(self, chat_id: str, request: gr.Request, *, is_newer_better: bool) -> Changes:
@@ -143,10 +152,10 @@ class Acts:
             chat = await self._get(chat_id)
             choice = chat.turns[-1].choice if chat and chat.turns else None
             if chat is None or choice is None or self._is_busy(chat_id):
-                return _nothing()
+                return nothing()
             better, worse = choice if is_newer_better else reversed(choice)
             if not await self._rated(chat, len(chat.turns) - 1, {"up": better, "down": worse}, request):
-                return _nothing()
+                return nothing()
             return await self._settle(chat, replace(better, thumb="up"))
 
     async def _settle(self, chat: Chat, answer: Answer | None) -> Changes:
@@ -161,10 +170,9 @@ class Acts:
     ) -> bool:
         """Whether these could be kept; if not, the reader is told why."""
         assert self._thumbs is not None
-        key = key_of(request.headers)
         try:
             for thumb, answer in said.items():
-                await asyncio.to_thread(self._thumbs.rate, chat, place, answer, thumb, key)
+                await asyncio.to_thread(self._thumbs.rate, chat, place, answer, thumb, holder_in(request))
         except NomoatError as error:
             gr.Warning(told(error).message, title="This could not be kept")
             return False
@@ -217,14 +225,14 @@ class Acts:
         """Give the conversation another title."""
         chat = await self._get(chat_id)
         if chat is None or not title.strip() or self._is_busy(chat_id):
-            return _nothing()
+            return nothing()
         await asyncio.to_thread(self._chats.save, replace(chat, title=shortened(title)))
         return await self._past(chat_id, words)
 
     async def delete(self, chat_id: str, words: str) -> Changes:
         """Forget the conversation; no id where the reader thought better of it."""
         if not chat_id:
-            return _nothing()
+            return nothing()
         await self._writer.stop(chat_id)
         await asyncio.to_thread(self._chats.delete, chat_id)
         return {**self._blank(), **await self._past("", words)}
@@ -237,13 +245,32 @@ class Acts:
 
     # ---- what they share
 
-    async def _answer(self, chat: Chat) -> AsyncGenerator[Changes]:
-        if self._is_busy(chat.id):  # asked for from two tabs at once
+    async def _answer(
+        self,
+        chat: Chat,
+        request: gr.Request,
+        *,
+        begun: Changes | None = None,
+        refused: Changes | None = None,
+    ) -> AsyncGenerator[Changes]:
+        """The answer to the last turn, with what changes besides once it is begun; or, where it cannot be now, why and
+        what changes then."""
+        writing = await self._begun(chat, request)
+        if writing is None:
+            yield refused or nothing()
             return
-        writing = await self._writer.start(chat)
-        yield {**self._shown(chat, is_writing=True), **await self._past(chat.id)}
+        yield {**self._shown(chat, is_writing=True), **await self._past(chat.id), **(begun or {})}
         async for changes in self._watch(writing):
             yield changes
+
+    async def _begun(self, chat: Chat, request: gr.Request) -> Writing | None:
+        if self._is_busy(chat.id):  # asked for from two tabs at once
+            return None
+        try:
+            return await self._writer.start(chat, holder_in(request))
+        except ApiError as refused:
+            gr.Warning(refused.message, title="Not now")
+            return None
 
     async def _watch(self, writing: Writing) -> AsyncGenerator[Changes]:
         """The answer as it grows, whether this page asked for it or finds it being written."""
@@ -319,11 +346,6 @@ class Acts:
             return False
         gr.Info("The last answer is still being written. Stop ends it.")
         return True
-
-
-def _nothing() -> Changes:
-    unchanged: Changes = gr.skip()
-    return unchanged
 
 
 def _turn_of(index: Any) -> int:

@@ -31,6 +31,7 @@ from nomoat.evaluate.battle import (
 )
 from nomoat.evaluate.gatebook import evidence_of, score_of
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
+from nomoat.ledger.keys import Holder
 from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
 from nomoat.ledger.store import Ledger
 from nomoat.serve.http import log_fault
@@ -52,13 +53,13 @@ class Votes:
 
     Attributes:
         ledger_path: the workspace's ledger; it may not be there yet.
-        voter_of: who holds a key; '' is asked for where no key is demanded.
+        voter_of: what the holder of a key is called, or who votes where no key is demanded.
         self_share: how often a model meets itself.
         probe_share: how often a drawn battle is a probe.
     """
 
     ledger_path: Path
-    voter_of: Callable[[str], str]
+    voter_of: Callable[[Holder | None], str]
     self_share: float = SELF_SHARE
     probe_share: float = PROBE_SHARE
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, final
 
@@ -16,8 +16,9 @@ from nomoat.evaluate.head_to_head import by_day, head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteVerdict
 from nomoat.serve.errors import ApiError
-from nomoat.serve.guard import key_of
+from nomoat.serve.guard import holder_in
 from nomoat.serve.http import log_fault
+from nomoat.serve.limits import Ration
 from nomoat.serve.web.arena import Arena, Shown
 from nomoat.serve.web.arena_view import (
     CONFIDENCE,
@@ -32,9 +33,9 @@ from nomoat.serve.web.arena_view import (
 )
 from nomoat.serve.web.look import nav
 from nomoat.serve.web.page import LATEX
+from nomoat.serve.web.parts import Changes, nothing
 from nomoat.serve.web.view import cut
 
-Changes = dict[Any, Any]
 _VERDICTS: dict[str, tuple[VoteVerdict, str]] = {
     "vote-left": ("left", "← Left is better"),
     "vote-tie": ("tie", "Tie"),
@@ -43,11 +44,12 @@ _VERDICTS: dict[str, tuple[VoteVerdict, str]] = {
 }
 
 
-def arena_page(arena: Arena) -> gr.Blocks:
-    """The page over the server's battles."""
+def arena_page(arena: Arena, ration: Ration) -> gr.Blocks:
+    """The page over the server's battles. What a voter asks for counts as their key's; what was answered ahead as
+    nobody's."""
     with gr.Blocks(title="nomoat arena", analytics_enabled=False) as page:
         parts = _lay_out()
-        _wire(page, parts, Acts(arena, parts))
+        _wire(page, parts, Acts(arena, ration, parts))
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 
@@ -147,8 +149,9 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
 class Acts:
     """What the buttons do. Holds nothing of its own: what may be voted on is the arena's to know."""
 
-    def __init__(self, arena: Arena, parts: Parts) -> None:
+    def __init__(self, arena: Arena, ration: Ration, parts: Parts) -> None:
         self._arena = arena
+        self._ration = ration
         self._parts = parts
 
     async def open(self, shown_id: str, request: gr.Request) -> AsyncGenerator[Changes]:
@@ -172,29 +175,42 @@ class Acts:
     async def ask(self, shown_id: str, text: str, request: gr.Request) -> AsyncGenerator[Changes]:
         """A prompt of the voter's own."""
         if not text.strip():
+            yield nothing()
             return
-        self._arena.skip(shown_id or "", self._voter(request))
-        yield self._waiting(text) | self._entry(False)
-        try:
-            async with aclosing(self._arena.ask(text, self._voter(request))) as steps:
-                async for step in steps:
-                    yield self._step(step)
-        except (NomoatError, ApiError) as error:
-            yield self._failed(error)
+        with self._counted(request) as is_let:
+            if not is_let:
+                yield nothing()
+                if self._arena.find(shown_id or "", self._voter(request)) is None:
+                    async for changes in self.next("", request):  # the page gave up its draw in order to ask
+                        yield changes
+                return
+            self._arena.skip(shown_id or "", self._voter(request))
+            yield self._waiting(text) | self._entry(False)
+            try:
+                async with aclosing(self._arena.ask(text, self._voter(request))) as steps:
+                    async for step in steps:
+                        yield self._step(step)
+            except (NomoatError, ApiError) as error:
+                yield self._failed(error)
 
     async def go_on(self, shown_id: str, text: str, request: gr.Request) -> AsyncGenerator[Changes]:
         """Say something more to both of a typed battle; the vote is about all of it then."""
         shown = self._arena.find(shown_id or "", self._voter(request))
         if shown is None or not text.strip():
+            yield nothing()
             return
-        yield self._ballot(False) | self._entry(False) | {self._parts.told: "Both are answering …"}
-        try:
-            async with aclosing(self._arena.go_on(shown.id, text, shown.voter)) as steps:
-                async for step in steps:
-                    yield self._step(step)
-        except (NomoatError, ApiError) as error:
-            log_fault(error)
-            yield self._battle(shown) | {self._parts.told: f"Not answered: {error}"}
+        with self._counted(request) as is_let:
+            if not is_let:
+                yield nothing()
+                return
+            yield self._ballot(False) | self._entry(False) | {self._parts.told: "Both are answering …"}
+            try:
+                async with aclosing(self._arena.go_on(shown.id, text, shown.voter)) as steps:
+                    async for step in steps:
+                        yield self._step(step)
+            except (NomoatError, ApiError) as error:
+                log_fault(error)
+                yield self._battle(shown) | {self._parts.told: f"Not answered: {error}"}
 
     def voting(self, verdict: VoteVerdict) -> Callable[..., Any]:
         """What the button of a verdict does."""
@@ -205,8 +221,7 @@ class Acts:
             except NomoatError as error:
                 log_fault(error)
                 gr.Warning(str(error), title="The vote could not be kept")
-                unchanged: Changes = gr.skip()
-                return unchanged
+                return nothing()
             said = told(cast) if cast else "This one was voted on already, or skipped: the first vote counts."
             return self._ballot(False) | {self._parts.told: said, self._parts.note: ""}
 
@@ -230,8 +245,21 @@ class Acts:
 
     # ---- what they share
 
+    @contextmanager
+    def _counted(self, request: gr.Request) -> Generator[bool]:
+        """A request of the voter's key while inside; where the key may have no more now they are told so, and it is
+        False."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._ration.request(holder_in(request)))
+            except ApiError as refused:
+                gr.Warning(refused.message, title="Not now")
+                yield False
+            else:
+                yield True
+
     def _voter(self, request: gr.Request) -> str:
-        return self._arena.voter_of(key_of(request.headers))
+        return self._arena.voter_of(holder_in(request))
 
     def _battle(self, shown: Shown) -> Changes:
         parts, battle = self._parts, shown.battle

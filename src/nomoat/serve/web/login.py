@@ -1,12 +1,10 @@
-"""Pages where the server demands keys: the browser is asked for one once, and has a session from then on."""
+"""Pages where the server demands keys: the browser is asked for one once, and has a session from then on, which the
+ledger keeps."""
 
 from __future__ import annotations
 
 import html
 import re
-import secrets
-import time
-from collections.abc import Callable
 from typing import final
 from urllib.parse import parse_qs, quote
 
@@ -14,6 +12,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nomoat.ledger.keys import holder_of
+from nomoat.ledger.sessions import begin_session, end_session, session_holder
+from nomoat.ledger.store import Ledger
+from nomoat.serve.guard import let_in
 
 LOGIN, LOGOUT = "/login", "/logout"
 COOKIE = "nomoat-session"
@@ -41,48 +44,23 @@ input, button {{ font: inherit; padding: .5rem; }}
 
 
 @final
-class Sessions:
-    """Which browser came with which key, until the server ends. What a key allows is asked of it every time, so a
-    revoked key's sessions open nothing."""
-
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._open: dict[str, tuple[str, float]] = {}
-
-    def begin(self, key: str) -> str:
-        """A session's name, which only its browser is told."""
-        now = self._now()
-        self._open = {name: (key, ends) for name, (key, ends) in self._open.items() if ends > now}
-        name = secrets.token_urlsafe(32)
-        self._open[name] = key, now + _LASTS_S
-        return name
-
-    def key(self, name: str) -> str | None:
-        """The key it began with; None for a session that has ended or never was."""
-        key, ends = self._open.get(name, ("", 0.0))
-        return key if ends > self._now() else None
-
-    def end(self, name: str) -> None:
-        self._open.pop(name, None)
-
-
-@final
 class Sessioned:
-    """ASGI middleware before the guard: a session's request gets its key, and a browser without one the login page.
-    The guard then treats it like any other client's."""
+    """ASGI middleware before the guard: a session's request is let in as its holder's, and a browser without one
+    gets the login page. The guard then treats it like any other client's. A key that comes with a request counts, and
+    no session."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, keys: Ledger) -> None:
         self._app = app
-        self._sessions = sessions
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        key = self._sessions.key(request.cookies.get(COOKIE, ""))
-        if key is not None and "authorization" not in request.headers:
-            scope = {**scope, "headers": [*scope["headers"], (b"authorization", f"Bearer {key}".encode())]}
+        token = request.cookies.get(COOKIE)
+        if token and "authorization" not in request.headers:
+            let_in(scope, await run_in_threadpool(session_holder, self._keys, token))
         is_visit = request.method == "GET" and "text/html" in request.headers.get("accept", "")
         is_sent_on = False
 
@@ -98,8 +76,12 @@ class Sessioned:
         await self._app(scope, receive, seen)
 
 
-def mount_login(app: FastAPI, sessions: Sessions, scopes_of: Callable[[str], frozenset[str]]) -> None:
+def mount_login(app: FastAPI, keys: Ledger) -> None:
     """Serve the login page, and end sessions. What the key may do is the guard's matter."""
+
+    async def end(request: Request) -> None:
+        if token := request.cookies.get(COOKIE):
+            await run_in_threadpool(end_session, keys, token)
 
     @app.get(LOGIN, include_in_schema=False)
     async def ask(request: Request) -> Response:
@@ -109,13 +91,15 @@ def mount_login(app: FastAPI, sessions: Sessions, scopes_of: Callable[[str], fro
     async def log_in(request: Request) -> Response:
         form = parse_qs((await request.body()).decode("latin-1"))
         key = form.get("key", [""])[0].strip()
-        if not key.isascii() or not await run_in_threadpool(scopes_of, key):
+        holder = await run_in_threadpool(holder_of, keys, key)
+        if holder is None:
             return _page(request, "This key is not known here, or was revoked.", status=401)
-        sessions.end(request.cookies.get(COOKIE, ""))
+        await end(request)
+        token = await run_in_threadpool(begin_session, keys, holder.key_id, lasts_s=_LASTS_S)
         response = RedirectResponse(_next(request), 303, _HEADERS)
         response.set_cookie(
             COOKIE,
-            sessions.begin(key),
+            token,
             max_age=_LASTS_S,
             httponly=True,
             samesite="strict",
@@ -125,7 +109,7 @@ def mount_login(app: FastAPI, sessions: Sessions, scopes_of: Callable[[str], fro
 
     @app.post(LOGOUT, include_in_schema=False)
     async def log_out(request: Request) -> Response:
-        sessions.end(request.cookies.get(COOKIE, ""))
+        await end(request)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response

@@ -16,7 +16,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nomoat.serve.errors import ApiError
-from nomoat.serve.turns import Desk
+from nomoat.serve.limits import Ration
+from nomoat.serve.models import Catalogue
 from nomoat.serve.web import arena_look
 from nomoat.serve.web.arena import Arena
 from nomoat.serve.web.chats import Chats
@@ -35,13 +36,13 @@ _OPEN: Sequence[tuple[str, str]] = (
 )
 
 
-def mount_arena(app: FastAPI, arena: Arena, ledger_path: Path) -> None:
+def mount_arena(app: FastAPI, arena: Arena, ration: Ration, ledger_path: Path) -> None:
     """Serve the arena's page and the generations'. The arena is to be closed before the pool is."""
     from nomoat.serve.web.arena_page import arena_page
     from nomoat.serve.web.generations import generations_page
 
     css = CSS + arena_look.CSS
-    _mount(app, arena_page(arena), ARENA, css=css, head=HEAD + arena_look.HEAD)
+    _mount(app, arena_page(arena, ration), ARENA, css=css, head=HEAD + arena_look.HEAD)
     _mount(app, generations_page(ledger_path), GENERATIONS, css=css)
 
 
@@ -68,15 +69,20 @@ def _mount(app: FastAPI, page: Any, path: str, *, css: str = CSS, head: str = HE
 
 
 def mount_web_app(
-    app: FastAPI, desk: Desk, chats: Chats, thumbs: Thumbs | None, *, demands_key: bool
-) -> Writer:
+    app: FastAPI,
+    catalogue: Catalogue,
+    writer: Writer,
+    chats: Chats,
+    thumbs: Thumbs | None,
+    *,
+    demands_key: bool,
+) -> None:
     """Serve the chat page, with thumbs where there is a place for them, and with a way to log out where keys are
     demanded. The writer is to be closed before the pool is."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from nomoat.serve.web.page import chat_page
 
-    writer = Writer(desk, chats)
-    page = chat_page(desk.pool.catalogue, writer, chats, thumbs, demands_key=demands_key)
+    page = chat_page(catalogue, writer, chats, thumbs, demands_key=demands_key)
     _mount(app, page, PATH)
     app.add_middleware(Fence)
 
@@ -97,8 +103,6 @@ def mount_web_app(
         row = json.dumps({"messages": chat.messages()}, ensure_ascii=True)
         headers = {"Content-Disposition": f'attachment; filename="chat-{chat.id}.jsonl"'}
         return Response(f"{row}\n", headers=headers, media_type="application/jsonl")
-
-    return writer
 
 
 @final

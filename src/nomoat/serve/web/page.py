@@ -136,7 +136,7 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
         on(event, acts.send, asked)
     on(parts.stop.click, acts.stop, [here])
     on(parts.talk.retry, acts.retry, [here, *parts.choices()])
-    on(parts.talk.edit, acts.edit, [here, *parts.choices()])
+    on(parts.talk.edit, acts.edit, asked)
     on(parts.talk.undo, acts.undo, [here])
     if acts.takes_thumbs:
         on(parts.talk.like, acts.rate, [here], trigger_mode="multiple")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import gradio as gr
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -51,3 +53,13 @@ class Parts:
     def shown(self) -> list[Any]:
         silent = {"new", "search", "delete", "export", "attach", "newer_better", "earlier_better", "equal"}
         return [getattr(self, field.name) for field in fields(self) if field.name not in silent]
+
+
+Changes = dict[Any, Any]
+"""Parts with their new values."""
+
+
+def nothing() -> Changes:
+    """No part changes. Generators give it too: one that gives nothing at all empties every part."""
+    unchanged: Changes = gr.skip()
+    return unchanged

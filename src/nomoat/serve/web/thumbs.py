@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, final
 
 from nomoat.errors import ServeError
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.feedback import add_rating, take_back_rating
+from nomoat.ledger.keys import Holder
 from nomoat.ledger.rows import Rating, Thumb
 from nomoat.ledger.store import Ledger
 from nomoat.serve.guard import VOTE, allows
@@ -18,28 +18,27 @@ from nomoat.serve.web.chats import Answer, Chat
 
 @final
 class Thumbs:
-    """Puts thumbs into the workspace's ledger. `scopes_of` tells what a key allows; None where none is demanded.
-    Called from threads."""
+    """Puts thumbs into the workspace's ledger. Called from threads."""
 
-    def __init__(
-        self, catalogue: Catalogue, votes: Votes, scopes_of: Callable[[str], frozenset[str]] | None
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, votes: Votes) -> None:
         self._catalogue = catalogue
         self._votes = votes
-        self._scopes_of = scopes_of
 
-    def rate(self, chat: Chat, place: int, answer: Answer, thumb: Thumb | None, key: str) -> None:
-        """Keep the thumb of a key's holder on an answer to the turn at `place`; None takes it back.
+    def rate(
+        self, chat: Chat, place: int, answer: Answer, thumb: Thumb | None, holder: Holder | None
+    ) -> None:
+        """Keep somebody's thumb on an answer to the turn at `place`; no thumb takes it back. No holder: no key is
+        demanded.
 
         Raises:
             ServeError: the key may not vote.
             NomoatError: the model is here no more and there is a thumb to keep, or the ledger cannot be written.
         """
-        if self._scopes_of is not None and not allows(self._scopes_of(key), VOTE):
+        if holder is not None and not allows(holder, VOTE):
             raise ServeError("thumbs are votes, and this key lacks the scope vote")
         prompt = {"messages": chat.asked(place, answer)}
         said: dict[str, Any] = {
-            "voter": self._votes.voter_of(key),
+            "voter": self._votes.voter_of(holder),
             "model_name": answer.model,
             "prompt_hash": canonical_key(prompt),
             "answer": answer.text,

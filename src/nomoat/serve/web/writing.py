@@ -6,12 +6,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import final
 
+from nomoat.ledger.keys import Holder
 from nomoat.serve.errors import told
 from nomoat.serve.http import log_fault
+from nomoat.serve.limits import Ration
 from nomoat.serve.prepare import Asked, Settings, prepare_chat
 from nomoat.serve.turns import Desk, Done
 from nomoat.serve.web.chats import STOPPED, Answer, Chat, Chats
@@ -76,22 +78,27 @@ class Writing:
 class Writer:
     """Writes answers through the same desk as the API does. All methods are for the event loop's thread."""
 
-    def __init__(self, desk: Desk, chats: Chats) -> None:
+    def __init__(self, desk: Desk, chats: Chats, ration: Ration) -> None:
         self._desk = desk
         self._chats = chats
+        self._ration = ration
         self._running: dict[str, Writing] = {}
 
     def running(self, chat_id: str) -> Writing | None:
         """What is being written in this conversation."""
         return self._running.get(chat_id)
 
-    async def start(self, chat: Chat) -> Writing:
-        """Keep the conversation and answer its last turn.
+    async def start(self, chat: Chat, holder: Holder | None) -> Writing:
+        """Keep the conversation and answer its last turn. That is one request of the holder's key, beside the base too,
+        until all is written.
 
         Raises:
+            ApiError: 429, the key has all that it may have now. Nothing was kept.
             ArtifactError: it cannot be kept.
         """
         assert chat.id not in self._running, chat.id
+        counted = ExitStack()
+        counted.enter_context(self._ration.request(holder))
         models = [chat.model, *([BASE] if chat.beside_base and chat.model != BASE else [])]
         writing = Writing(chat, [Column(model, chat.manner.system) for model in models])
         self._running[chat.id] = writing
@@ -99,8 +106,10 @@ class Writer:
             await asyncio.to_thread(self._chats.save, chat)
         except BaseException:
             del self._running[chat.id]
+            counted.close()
             raise
         writing.task = asyncio.create_task(self._write(writing))
+        writing.task.add_done_callback(lambda _: counted.close())
         return writing
 
     async def stop(self, chat_id: str) -> None:
