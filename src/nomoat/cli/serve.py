@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,11 @@ Examples:
   curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{"model": "champion", "messages": [{"role": "user", "content": "Hello"}]}'
   nomoat keys add laptop && nomoat serve --host 0.0.0.0
+  nomoat serve --engine vllm --parallel 64     # a generation's weights on a GPU: pip install "nomoat[gpu]"
 
 \b
 Models: champion (the newest generation where there is none yet), gen-0001 and so on, base.
+vLLM serves generations only, one at a time in the memory it is given, and gives no embeddings.
 Ctrl-C stops taking requests and finishes running answers; a second one ends at once.
 """
 
@@ -33,6 +36,13 @@ KEYS = {
     "demands_key": "whether requests need a key",
 }
 """Keys of `nomoat serve --json`, for docs/cli.md. Printed when it starts to listen."""
+
+
+class EngineName(StrEnum):
+    """What computes."""
+
+    LLAMACPP = "llama.cpp"
+    VLLM = "vllm"
 
 
 def serve(
@@ -45,6 +55,12 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free one.")
     ] = 8000,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            "--engine", metavar="NAME", help="llama.cpp (GGUF files), or vllm (the weights, on a GPU)."
+        ),
+    ] = EngineName.LLAMACPP,
     context: Annotated[
         int,
         typer.Option(
@@ -61,7 +77,7 @@ def serve(
             metavar="GIB",
             min=0.01,
             help="What loaded models may take together.",
-            show_default="half of this machine's",
+            show_default="half of this machine's, 90% of the GPU's with vLLM",
         ),
     ] = None,
     idle_s: Annotated[
@@ -108,13 +124,14 @@ def serve(
             most_context=context,
             n_parallel=parallel,
             n_threads=cores(),
-            budget_bytes=run.half_of_memory() if memory_gib is None else int(memory_gib * 2**30),
+            budget_bytes=run.budget_bytes(engine, memory_gib),
             idle_s=idle_s,
             most_waiting=queue,
             limits=Limits(key_at_once, key_per_minute),
             hosts=frozenset(name.lower() for name in allow_host or ()),
             chats_folder=workspace / HOUSE / CHATS,
             votes=Votes(workspace / HOUSE / "ledger.db", lambda key: _voter(workspace, key)),
+            engine=engine,
         )
         listening = run.listen(host, port)
     with listening:
