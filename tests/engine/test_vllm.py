@@ -306,8 +306,10 @@ def test_one_that_does_not_start_says_why(
 
 
 def test_where_it_cannot_run_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ServeError, match=r'vLLM is not installed\n  Install it: pip install "nomoat\[gpu\]"'):
         vllm.card_bytes()
+    monkeypatch.undo()
     monkeypatch.syspath_prepend(STANDIN)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ServeError, match="vLLM needs a GPU, and PyTorch sees none here"):
