@@ -49,7 +49,7 @@ class EngineError(NomoatError, RuntimeError):
 
 
 class ServeError(NomoatError, RuntimeError):
-    """The server cannot be started as it was asked to."""
+    """The server, or a program it runs, cannot be started as it was asked to, or has ended."""
 
 
 class BudgetError(NomoatError, RuntimeError):

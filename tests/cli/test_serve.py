@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -129,6 +130,13 @@ def test_limits_of_keys_need_keys(workspace: Path) -> None:
     result = nomoat("serve", "--port", "0", "--key-at-once", "2")
     assert result.exit_code == 2
     assert "limit keys, and on this machine alone none is demanded" in result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_vllm_where_it_is_not_installed(workspace: Path) -> None:
+    result = nomoat("serve", "--engine", "vllm")
+    assert result.exit_code == 2
+    assert 'vLLM is not installed\n  Install it: pip install "nomoat[gpu]"' in result.stderr
 
 
 def test_addresses() -> None:

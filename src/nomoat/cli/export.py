@@ -74,7 +74,7 @@ def export(
         served.gguf,
         served.tokenizer_dir,
         served.context_length,
-        None if served.is_base else served.tokenizer_dir,
+        served.weights_dir,
     )
     with console(stderr=True).status("Writing …"):
         made = share.export(source, program, out or Path(f"{name}-{program}"))

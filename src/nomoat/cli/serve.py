@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,9 +24,11 @@ Examples:
   curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{"model": "champion", "messages": [{"role": "user", "content": "Hello"}]}'
   nomoat keys add laptop && nomoat serve --host 0.0.0.0
+  nomoat serve --engine vllm --parallel 64     # a generation's weights on a GPU: pip install "nomoat[gpu]"
 
 \b
 Models: champion (the newest generation where there is none yet), gen-0001 and so on, base.
+vLLM serves generations only, one at a time in the memory it is given, and gives no embeddings.
 Ctrl-C stops taking requests and finishes running answers; a second one ends at once.
 """
 
@@ -35,6 +38,13 @@ KEYS = {
     "demands_key": "whether requests need a key",
 }
 """Keys of `nomoat serve --json`, for docs/cli.md. Printed when it starts to listen."""
+
+
+class EngineName(StrEnum):
+    """What computes."""
+
+    LLAMACPP = "llama.cpp"
+    VLLM = "vllm"
 
 
 def serve(
@@ -47,6 +57,12 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free one.")
     ] = 8000,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            "--engine", metavar="NAME", help="llama.cpp (GGUF files), or vllm (the weights, on a GPU)."
+        ),
+    ] = EngineName.LLAMACPP,
     context: Annotated[
         int,
         typer.Option(
@@ -63,7 +79,7 @@ def serve(
             metavar="GIB",
             min=0.01,
             help="What loaded models may take together.",
-            show_default="half of this machine's",
+            show_default="half of this machine's, 90% of the GPU's with vLLM",
         ),
     ] = None,
     idle_s: Annotated[
@@ -110,13 +126,14 @@ def serve(
             most_context=context,
             n_parallel=parallel,
             n_threads=cores(),
-            budget_bytes=run.half_of_memory() if memory_gib is None else int(memory_gib * 2**30),
+            budget_bytes=run.budget_bytes(engine, memory_gib),
             idle_s=idle_s,
             most_waiting=queue,
             limits=Limits(key_at_once, key_per_minute),
             hosts=frozenset(name.lower() for name in allow_host or ()),
             chats_folder=workspace / HOUSE / CHATS,
             votes=Votes(workspace / HOUSE / "ledger.db", _voter),
+            engine=engine,
         )
         listening = run.listen(host, port)
     with listening:

@@ -16,7 +16,7 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Completion, FinishReason, Sampling
 from nomoat.engine.choose import Answer, choose, special_ids
 from nomoat.engine.cmodel import CModel, Context, Row
-from nomoat.engine.weigh import score_answers
+from nomoat.engine.weigh import score_answers, weigh_tokens
 from nomoat.errors import EngineError
 from nomoat.model.load import load_tokenizer
 
@@ -233,9 +233,11 @@ class LlamaCppEngine:
         Raises:
             EngineError: conversation and answer have more tokens than the model's context holds.
         """
-        return score_answers(
-            self._model, self.template, self.render(conversation), answers, n_threads=self._n_threads
-        )
+
+        def weigh(tokens: Sequence[int]) -> list[float | None]:
+            return [w.logprob for w in weigh_tokens(self._model, tokens, 0, n_threads=self._n_threads)]
+
+        return score_answers(self.template.encode_texts, weigh, self.render(conversation), answers)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Not here: llama.cpp needs another context for it, which `LlamaServerEngine` opens.

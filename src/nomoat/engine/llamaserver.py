@@ -5,29 +5,26 @@ that nobody is told, so nothing on this machine or beyond reaches the model past
 
 from __future__ import annotations
 
-import functools
-import queue
 import secrets
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
 from nomoat.chat.conversation import Conversation
-from nomoat.chat.template import ChatTemplate, adds_bos
 from nomoat.chat.tools import CallForm
+from nomoat.engine.answers import complete_all, stream_text
 from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.cmodel import CModel
 from nomoat.engine.gguf_file import check_gguf, load_failure
 from nomoat.engine.library import library
-from nomoat.engine.request import Ending, Likely, Piece, Request, Written, whole_answer
+from nomoat.engine.prompts import Prompts
+from nomoat.engine.request import Ending, Likely, Piece, Request, Written, check_room
 from nomoat.engine.weigh import score_answers, weigh_tokens
 from nomoat.errors import EngineError
-from nomoat.model.load import load_tokenizer
 
 DEFAULT_CONTEXT = 4096
 # transformers' order, which `nomoat.engine.choose` has too; llama.cpp's own begins with top_k.
@@ -84,13 +81,12 @@ class LlamaServerEngine:
             largest = model.context_length
         if n_ctx is not None and not 0 < n_ctx <= largest:
             raise EngineError(f"{gguf}: n_ctx: got {n_ctx}; this model's context has 1 to {largest} tokens")
-        self.template = ChatTemplate.of(load_tokenizer(tokenizer_dir))
-        self._adds_bos = adds_bos(self.template.tokenizer)
+        self._prompts = Prompts(tokenizer_dir)
+        self.template = self._prompts.template
         self._gguf = gguf
         self._n_ctx = n_ctx or min(largest, DEFAULT_CONTEXT)
         self._n_parallel = n_parallel
         self._n_threads = n_threads
-        self._tokenizing = threading.Lock()  # a tokenizer that is in use may not be set up, as each call does
         self._weighing = threading.Lock()
         self._embedder: Any = None
         self._weigher: CModel | None = None
@@ -130,39 +126,26 @@ class LlamaServerEngine:
     # ---- prompts
 
     def render(self, conversation: Conversation) -> str:
-        return self.template.render(conversation, add_generation_prompt=True)
+        return self._prompts.render(conversation)
 
     def encode(self, conversation: Conversation) -> list[int]:
         return self.tokenize(self.render(conversation))
 
     def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
-        with self._tokenizing:
-            first = [self.template.tokenizer.bos_token_id] if begins and self._adds_bos else []
-            return first + self.template.encode_texts([text])[0]
+        return self._prompts.tokenize(text, begins=begins)
 
-    @functools.cached_property
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return self._prompts.detokenize(tokens)
+
+    @property
     def call_form(self) -> CallForm | None:
-        """See `ServingEngine.call_form`. None as well where special tokens announce a call, which llama.cpp
-        does not show."""
-        form = CallForm.of(
-            lambda talk, answers: self.template.render(talk, add_generation_prompt=answers),
-            self.template.stop_texts,
-        )
-        hidden = [t.content for t in self.template.tokenizer.added_tokens_decoder.values() if t.special]
-        if form is not None and any(t in form.opening + form.between + form.closing for t in hidden):
-            return None
-        return form
+        return self._prompts.call_form
 
     # ---- answers
 
     def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
         """Write an answer in the calling thread; see `ServingEngine.answer`."""
-        if len(request.prompt) >= self._n_ctx:
-            raise EngineError(
-                f"the prompt has {len(request.prompt)} tokens and the context {self._n_ctx}; "
-                "an answer needs one more at least",
-                hint="shorten the conversation",
-            )
+        check_room(request, self._n_ctx)
         listener = _Listener(take)
         self._open_server().handle_completions(_body(request, self._n_ctx), listener)
         if listener.problem is not None:
@@ -170,68 +153,24 @@ class LlamaServerEngine:
         return listener.ending
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
-        """An answer to each conversation, in order; the i-th draws with seed + i. `Completion.tokens` holds
-        the tokens that have text.
-
-        Raises:
-            EngineError: a conversation leaves no room in the context for an answer.
-        """
-
-        def complete(index: int) -> Completion:
-            prompt = tuple(self.encode(conversations[index]))
-            seeded = Sampling(**{**vars(sampling), "seed": sampling.seed + index})
-            pieces, ending = whole_answer(self, Request(prompt, seeded, top_logprobs=0))
-            tokens = tuple(written.chosen.token for piece in pieces for written in piece.tokens)
-            text = "".join(piece.text for piece in pieces)
-            return Completion(text, tokens, ending.finish_reason, ending.prompt_tokens)
-
-        with ThreadPoolExecutor(self._n_parallel) as threads:
-            return list(threads.map(complete, range(len(conversations))))
+        """See `complete_all`."""
+        return complete_all(self, conversations, sampling)
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
-        """The answer's text in whole characters, as they come. Closing the iterator stops the generation.
-
-        Raises:
-            EngineError: the conversation leaves no room in the context for an answer.
-        """
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        is_closed = threading.Event()
-
-        def take(piece: Piece) -> bool:
-            pieces.put(piece.text)
-            return not is_closed.is_set()
-
-        def write() -> None:
-            try:
-                self.answer(Request(tuple(self.encode(conversation)), sampling), take)
-                pieces.put(None)
-            except BaseException as error:
-                pieces.put(error)
-
-        thread = threading.Thread(target=write, daemon=True)
-        thread.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                if piece:
-                    yield piece
-        finally:
-            is_closed.set()
-            thread.join()
+        """See `stream_text`."""
+        return stream_text(self, conversation, sampling)
 
     # ---- what is not answering
 
     def score(self, conversation: Conversation, answers: Sequence[str]) -> list[float]:
         """See `Engine.score`; in float32 attention, one call at a time."""
-        with self._weighing, self._tokenizing:
-            return score_answers(
-                self._open_weigher(),
-                self.template,
-                self.render(conversation),
-                answers,
-                n_threads=self._n_threads,
-            )
+        with self._weighing:
+            weigher = self._open_weigher()
+
+            def weigh(tokens: Sequence[int]) -> list[float | None]:
+                return [w.logprob for w in weigh_tokens(weigher, tokens, 0, n_threads=self._n_threads)]
+
+            return score_answers(self._prompts.encode_texts, weigh, self.render(conversation), answers)
 
     def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
         """See `ServingEngine.weigh`; in float32 attention, one call at a time."""
@@ -241,10 +180,6 @@ class LlamaServerEngine:
             Written(self._named(token, w.logprob), tuple(self._named(*pair) for pair in w.top))
             for token, w in zip(tokens, weighed, strict=True)
         ]
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        text: str = self.template.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text
 
     def _named(self, token: int, logprob: float | None) -> Likely:
         raw = self._open_weigher().text_of(token)

@@ -9,6 +9,7 @@ from typing import Protocol
 from nomoat.chat.conversation import Conversation
 from nomoat.chat.tools import CallForm
 from nomoat.engine.base import Engine, FinishReason, Sampling
+from nomoat.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,16 @@ class ServingEngine(Engine, Protocol):
         Raises:
             EngineError: the prompt leaves no room in the context, or a token is not in the vocabulary.
         """
+
+
+def check_room(request: Request, n_ctx: int) -> None:
+    """Raises EngineError where the prompt leaves no room for an answer."""
+    if len(request.prompt) >= n_ctx:
+        raise EngineError(
+            f"the prompt has {len(request.prompt)} tokens and the context {n_ctx}; "
+            "an answer needs one more at least",
+            hint="shorten the conversation",
+        )
 
 
 def whole_answer(engine: ServingEngine, request: Request) -> tuple[list[Piece], Ending]:

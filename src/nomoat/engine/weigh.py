@@ -1,33 +1,39 @@
-"""How likely given tokens are: what `score` of the llama.cpp engines shares."""
+"""How likely given tokens are: what `score` of the engines that tell it shares."""
 # P tokens of a part · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nomoat.chat.template import ChatTemplate
 from nomoat.engine.cmodel import CModel
 from nomoat.errors import EngineError
 
 
 def score_answers(
-    model: CModel, template: ChatTemplate, rendered: str, answers: Sequence[str], *, n_threads: int
+    encode: Callable[[Sequence[str]], list[list[int]]],
+    weigh: Callable[[Sequence[int]], Sequence[float | None]],
+    rendered: str,
+    answers: Sequence[str],
 ) -> list[float]:
-    """log p of each answer's tokens after the rendered prompt, in float32 attention.
+    """log p of each answer's tokens after the rendered prompt.
 
     Prompt and answer are tokenized together, as training does, so a token that crosses the border belongs to
-    the answer."""
-    (prompt,) = template.encode_texts([rendered])
+    the answer.
+
+    Args:
+        encode: token ids of texts.
+        weigh: log p of each token of a sequence, given those before it; None for the first.
+    """
+    (prompt,) = encode([rendered])
     found = []
-    for tokens in template.encode_texts([rendered + answer for answer in answers]):
+    for tokens in encode([rendered + answer for answer in answers]):
         shared = next(
             (i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), len(prompt)
         )
-        weighed = weigh_tokens(model, tokens, 0, n_threads=n_threads)
-        found.append(sum(token.logprob or 0.0 for token in weighed[shared:]))
+        found.append(sum(logprob or 0.0 for logprob in weigh(tokens)[shared:]))
     return found
 
 

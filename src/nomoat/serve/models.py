@@ -22,6 +22,12 @@ class ServedModel:
     is_base: bool = False
 
     @property
+    def weights_dir(self) -> Path | None:
+        """The transformers folder that the GGUF file was made from; None for a base, which a workspace does not
+        keep."""
+        return None if self.is_base else self.tokenizer_dir
+
+    @property
     def model(self) -> str:
         """How votes name the file, in every workspace."""
         return model_key(self.gguf.as_posix())

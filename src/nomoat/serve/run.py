@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import uvicorn
 
 from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
-from nomoat.errors import ServeError
+from nomoat.engine.request import ServingEngine
+from nomoat.engine.vllm import VllmEngine, card_bytes
+from nomoat.errors import ArtifactError, ServeError
 from nomoat.ledger.store import Ledger
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
@@ -27,6 +30,10 @@ from nomoat.serve.web.arena import Votes
 # Answers that are being written when the server is told to stop have so long to end.
 _GRACE_S = 120
 _MOST_BYTES = 16 * 2**20
+_OF_CARD = (
+    0.9  # vLLM's share of a GPU unless something else is said; the rest is for CUDA itself and the screen
+)
+LLAMACPP, VLLM = "llama.cpp", "vllm"
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Settings:
         limits: what each key may ask for.
         chats_folder: where the web app keeps conversations; None serves no web app.
         votes: where votes of the web app's arena go; None serves no arena.
+        engine: a key of `ENGINES`.
     """
 
     most_context: int
@@ -55,6 +63,7 @@ class Settings:
     limits: Limits = UNLIMITED
     chats_folder: Path | None = None
     votes: Votes | None = None
+    engine: str = LLAMACPP
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -116,25 +125,11 @@ def serve(listening: socket.socket, catalogue: Catalogue, settings: Settings, ke
 
 
 def make_app(catalogue: Catalogue, settings: Settings, keys: Ledger | None) -> Any:
-    """The ASGI application over llama.cpp engines."""
-
-    def context(model: ServedModel) -> int:
-        return min(settings.most_context, model.context_length)
-
-    def open_engine(model: ServedModel) -> LlamaServerEngine:
-        return LlamaServerEngine(
-            model.gguf,
-            tokenizer_dir=model.tokenizer_dir,
-            n_ctx=context(model),
-            n_parallel=settings.n_parallel,
-            n_threads=settings.n_threads,
-        )
-
+    """The ASGI application over the engine that the settings name."""
     metrics = Metrics()
     pool = Pool(
         catalogue,
-        open_engine,
-        lambda model: footprint_bytes(model.gguf, n_tokens=context(model) * settings.n_parallel),
+        *ENGINES[settings.engine](settings),
         budget_bytes=settings.budget_bytes,
         idle_s=settings.idle_s,
         metrics=metrics,
@@ -150,6 +145,69 @@ def make_app(catalogue: Catalogue, settings: Settings, keys: Ledger | None) -> A
     )
 
 
+Opener = tuple[Callable[[ServedModel], ServingEngine], Callable[[ServedModel], int]]
+
+
+def _llamacpp(settings: Settings) -> Opener:
+    def open_engine(model: ServedModel) -> ServingEngine:
+        return LlamaServerEngine(
+            model.gguf,
+            tokenizer_dir=model.tokenizer_dir,
+            n_ctx=_context(settings, model),
+            n_parallel=settings.n_parallel,
+            n_threads=settings.n_threads,
+        )
+
+    def size_of(model: ServedModel) -> int:
+        return footprint_bytes(model.gguf, n_tokens=_context(settings, model) * settings.n_parallel)
+
+    return open_engine, size_of
+
+
+def _vllm(settings: Settings) -> Opener:
+    """vLLM fills all memory it is given, so each model takes the whole budget and there is one at a time."""
+    card = card_bytes()
+
+    def open_engine(model: ServedModel) -> ServingEngine:
+        if model.weights_dir is None:
+            raise ArtifactError(
+                f"{model.name}: its weights in transformers' form are not in this workspace",
+                hint="Ask for a generation, such as gen-0001, or serve with llama.cpp.",
+            )
+        return VllmEngine(
+            model.weights_dir,
+            n_ctx=_context(settings, model),
+            n_parallel=settings.n_parallel,
+            memory_share=settings.budget_bytes / card,
+        )
+
+    return open_engine, lambda model: settings.budget_bytes
+
+
+ENGINES: dict[str, Callable[[Settings], Opener]] = {LLAMACPP: _llamacpp, VLLM: _vllm}
+"""name -> what opens a model, and what tells the memory it will take."""
+
+
+def _context(settings: Settings, model: ServedModel) -> int:
+    return min(settings.most_context, model.context_length)
+
+
+def budget_bytes(engine: str, gib: float | None) -> int:
+    """What loaded models may take together: so many GiB, or else half of this machine's memory, with vLLM nine
+    tenths of the GPU's.
+
+    Raises:
+        ServeError: the engine cannot run here, or the GPU has less.
+    """
+    if engine == LLAMACPP:
+        return half_of_memory() if gib is None else int(gib * 2**30)
+    card = card_bytes()
+    asked = int(_OF_CARD * card) if gib is None else int(gib * 2**30)
+    if asked > card:
+        raise ServeError(f"--memory: got {gib:g}; expected at most the {card / 2**30:.1f} GiB of this GPU")
+    return asked
+
+
 def half_of_memory() -> int:
-    """Half of this machine's memory in bytes: the default budget."""
+    """Half of this machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
