@@ -19,6 +19,7 @@ from helpers.serving import Running, make_keys, serving, wait_until
 from helpers.workspaces import held_out, ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
 from nomoat.engine.request import Ending, Piece, Request
+from nomoat.ledger.feedback import standing_own_answers
 from nomoat.ledger.rows import VoteRow
 from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena import Votes
@@ -328,6 +329,32 @@ def test_typed_prompts_stream_in_step_and_may_be_gone_on_with(browser: Any, ledg
         assert page.is_disabled("#go-on")
         assert voter.faults == []
         voter.context.close()
+
+
+def test_where_both_are_bad_the_voter_may_say_what_would_be_good(voter: Voter, ledger: Path) -> None:
+    page = voter.page
+    voter.sees_battle()
+    page.click("#vote-bad")
+    page.wait_for_selector(LOCKED)
+    expect(page.locator("#told")).to_contain_text("Kept: both bad")
+    expect(page.locator("#own")).to_have_count(0)  # held out: nothing is learned from it
+
+    page.fill("#box textarea", "Name a fruit")
+    page.click("#ask")
+    voter.sees_battle()
+    page.click("#vote-bad")
+    page.fill("#own textarea", " A fig. ")
+    page.click("#keep-own")
+    expect(page.locator("#told")).to_contain_text("Kept: your answer.")
+    expect(page.locator("#own")).to_have_count(0)
+    with Ledger.open(ledger) as opened:
+        (own,) = standing_own_answers(opened)
+        votes = opened.judgements.votes()
+    assert (own.answer, own.voter, own.vote_id) == ("A fig.", "owner", votes[-1].id)
+    assert own.prompt == {"messages": [{"role": "user", "content": "Name a fruit"}]}
+    page.click("#next")
+    voter.sees_battle()
+    assert voter.faults == []
 
 
 def test_standings_with_what_is_still_open(voter: Voter, ledger: Path) -> None:

@@ -58,17 +58,14 @@ def ask_all(ledger: Ledger, voter: str, to: Console) -> tuple[int, int]:
 def _both_bad(ledger: Ledger, voter: str, never: set[str]) -> tuple[list[VoteRow], int]:
     """The newest such vote of each prompt, and how many prompts are held out."""
     from nomoat.data.split import asked_keys
-    from nomoat.evaluate.gatebook import conversation_of
+    from nomoat.evaluate.gatebook import conversation_of, wants_answer
     from nomoat.ledger.feedback import standing_own_answers
 
     done = {own.prompt_hash for own in standing_own_answers(ledger) if own.voter == voter}
     newest = {
         vote.prompt_hash: vote
         for vote in ledger.judgements.votes()
-        if vote.verdict == "both bad"
-        and vote.better is None
-        and vote.turns is None  # the first answers may have been good
-        and vote.prompt_hash not in done
+        if wants_answer(vote) and vote.prompt_hash not in done
     }
     asked = [vote for vote in newest.values() if never.isdisjoint(asked_keys(conversation_of(vote)))]
     return asked, len(newest) - len(asked)

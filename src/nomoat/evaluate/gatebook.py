@@ -155,6 +155,12 @@ def conversation_of(said: Vote | OwnAnswerRow | Rating) -> Conversation:
     )
 
 
+def wants_answer(vote: Vote) -> bool:
+    """Whether somebody's own answer to a vote's prompt would teach what neither model knew. Of several turns the first
+    answers may have been good, and a probe's worse side answers something else."""
+    return vote.verdict == "both bad" and vote.better is None and vote.turns is None
+
+
 def score_of(vote: Vote, model: str) -> float:
     """1 where the vote went to this model, 0 where to the other, 1/2 for a tie and for both bad."""
     if vote.verdict in ("tie", "both bad"):

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
+from nomoat.data.split import asked_keys
 from nomoat.engine.base import Sampling
 from nomoat.errors import NomoatError, ServeError
 from nomoat.evaluate.battle import (
@@ -29,8 +30,10 @@ from nomoat.evaluate.battle import (
     draw_unlike,
     held_out_pool,
 )
-from nomoat.evaluate.gatebook import evidence_of, score_of
+from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, score_of, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
+from nomoat.ledger.feedback import add_own_answer
+from nomoat.ledger.judgements import vote_key
 from nomoat.ledger.keys import Holder
 from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
 from nomoat.ledger.store import Ledger
@@ -101,6 +104,7 @@ class Arena:
         self._ahead: list[Battle] = []
         self._filling: asyncio.Task[None] | None = None
         self._shown: dict[str, Shown] = {}
+        self._both_bad: dict[str, Vote] = {}  # by the battle's id: what may be answered better by the voter
 
     # ---- what the page does
 
@@ -181,11 +185,34 @@ class Arena:
         del self._shown[shown_id]  # before anything is waited for: a second click finds nothing
         vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
         try:
-            await asyncio.to_thread(self._keep, vote)
+            may_answer = await asyncio.to_thread(self._keep, vote)
         except BaseException:
             self._shown[shown_id] = shown
             raise
+        if may_answer:
+            _add(self._both_bad, shown_id, vote)
         return vote
+
+    def may_answer(self, shown_id: str, voter: str) -> bool:
+        """Whether the voter has found both answers bad, to a prompt that nothing holds out, and may say what would have
+        been a good one."""
+        vote = self._both_bad.get(shown_id)
+        return vote is not None and vote.voter == voter
+
+    async def answer(self, shown_id: str, voter: str, text: str) -> bool:
+        """Keep what the voter would have answered; False where they may not (any more).
+
+        Raises:
+            LedgerError: it cannot be kept; the voter may try again.
+        """
+        if not self.may_answer(shown_id, voter):
+            return False
+        vote = self._both_bad.pop(shown_id)
+        try:
+            return await asyncio.to_thread(self._keep_answer, vote, text)
+        except BaseException:
+            self._both_bad[shown_id] = vote
+            raise
 
     async def champion(self) -> Contestant | None:
         """Whom the others are measured against; None where there is no model."""
@@ -320,10 +347,8 @@ class Arena:
     # ---- what is kept
 
     def _show(self, battle: Battle, voter: str) -> Shown:
-        while len(self._shown) >= _MOST_OPEN:
-            del self._shown[next(iter(self._shown))]  # who left the oldest will not come back
         shown = Shown(secrets.token_urlsafe(16), voter, battle)
-        self._shown[shown.id] = shown
+        _add(self._shown, shown.id, shown)
         return shown
 
     def _read(self) -> Seen:
@@ -336,14 +361,31 @@ class Arena:
             votes = ledger.judgements.votes()
             return Seen(votes, tuple(evidence_of(ledger, votes)), names, tuple(pool))
 
-    def _keep(self, vote: Vote) -> None:
+    def _keep(self, vote: Vote) -> bool:
+        """Whether the night could learn from the voter's own answer."""
         with Ledger.open(self._ledger_path) as ledger:
             ledger.judgements.add_votes([vote])
+            return wants_answer(vote) and held_out_asked(ledger).isdisjoint(asked_keys(conversation_of(vote)))
+
+    def _keep_answer(self, vote: Vote, text: str) -> bool:
+        key = vote_key(vote)
+        with Ledger.open(self._ledger_path) as ledger:
+            row = next((row for row in ledger.judgements.votes() if row.key == key), None)
+            if row is not None:  # it was not taken back meanwhile
+                add_own_answer(ledger, row, vote.voter, text)
+            return row is not None
 
 
 def _battle(question: Question, draw: Draw, left: Half, right: Half, shown_at_s: float) -> Battle:
     draw = replace(draw, left_sampling=left.sampling, right_sampling=right.sampling)
     return Battle(question, draw, left.answer, right.answer, shown_at_s)
+
+
+def _add(to: dict[str, Any], shown_id: str, what: object) -> None:
+    """Who left the oldest will not come back."""
+    while len(to) >= _MOST_OPEN:
+        del to[next(iter(to))]
+    to[shown_id] = what
 
 
 def _same_words() -> ServeError:

@@ -65,6 +65,8 @@ class Parts:
     ballot: tuple[Any, ...]
     note: Any
     told: Any
+    own: Any
+    keep_own: Any
     box: Any
     ask: Any
     go_on: Any
@@ -105,6 +107,18 @@ def _lay_out() -> Parts:
             max_lines=4,
         )
         said = gr.Markdown(elem_id="told")
+        own = gr.Textbox(
+            "",
+            elem_id="own",
+            show_label=False,
+            container=False,
+            placeholder="What would have been a good answer? (as you like; nights learn from it)",
+            max_length=20_000,
+            lines=3,
+            max_lines=12,
+            visible=False,
+        )
+        keep_own = gr.Button("Keep my answer", elem_id="keep-own", visible=False)
         with gr.Row(elem_id="entry"):
             box = gr.Textbox(
                 "",
@@ -126,7 +140,21 @@ def _lay_out() -> Parts:
     with gr.Tab("Standings", elem_id="standing") as standing:
         table = gr.HTML(elem_id="standings")
     return Parts(
-        shown_id, asked, left, right, ballot, note, said, box, ask, go_on, following, standing, table
+        shown_id,
+        asked,
+        left,
+        right,
+        ballot,
+        note,
+        said,
+        own,
+        keep_own,
+        box,
+        ask,
+        go_on,
+        following,
+        standing,
+        table,
     )
 
 
@@ -142,6 +170,7 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
     parts.next.click(None, cancels=asking)  # whoever does not want to see the end may go on
     for button, (verdict, _) in zip(parts.ballot, _VERDICTS.values(), strict=True):
         on(button.click, acts.voting(verdict), [parts.shown_id, parts.note])
+    on(parts.keep_own.click, acts.answer, [parts.shown_id, parts.own])
     on(parts.standing.select, acts.standings, None, outputs=[parts.standings])
 
 
@@ -223,9 +252,23 @@ class Acts:
                 gr.Warning(str(error), title="The vote could not be kept")
                 return nothing()
             said = told(cast) if cast else "This one was voted on already, or skipped: the first vote counts."
-            return self._ballot(False) | {self._parts.told: said, self._parts.note: ""}
+            own = self._own(self._arena.may_answer(shown_id or "", self._voter(request)))
+            return self._ballot(False) | own | {self._parts.told: said, self._parts.note: ""}
 
         return vote
+
+    async def answer(self, shown_id: str, text: str, request: gr.Request) -> Changes:
+        """What would have been a good answer, where both were bad."""
+        if not text.strip():
+            return nothing()
+        try:
+            is_kept = await self._arena.answer(shown_id or "", self._voter(request), text.strip())
+        except NomoatError as error:
+            log_fault(error)
+            gr.Warning(str(error), title="The answer could not be kept")
+            return nothing()
+        said = "Kept: your answer. Nights learn from it." if is_kept else "Not kept: the vote was taken back."
+        return self._own(False) | {self._parts.told: said}
 
     async def standings(self) -> str:
         """The leaderboard and the voters, as they are now."""
@@ -263,7 +306,7 @@ class Acts:
 
     def _battle(self, shown: Shown) -> Changes:
         parts, battle = self._parts, shown.battle
-        opened = self._ballot(True) | self._entry(True)
+        opened = self._ballot(True) | self._entry(True) | self._own(False)
         return opened | {
             parts.go_on: gr.update(interactive=battle.is_typed),
             parts.shown_id: shown.id,
@@ -277,7 +320,7 @@ class Acts:
     def _waiting(self, text: str) -> Changes:
         parts = self._parts
         emptied = dict.fromkeys((parts.shown_id, parts.left, parts.right), "")
-        return self._ballot(False) | emptied | {
+        return self._ballot(False) | self._own(False) | emptied | {
             parts.question: cut(text),
             parts.told: "Both are answering …",
         }  # fmt: skip
@@ -294,6 +337,10 @@ class Acts:
     def _entry(self, is_open: bool, **text: str) -> Changes:
         box, ask = self._parts.box, self._parts.ask
         return {box: gr.update(**text, interactive=is_open), ask: gr.update(interactive=is_open)}
+
+    def _own(self, is_open: bool) -> Changes:
+        own, keep = self._parts.own, self._parts.keep_own
+        return {own: gr.update(value="", visible=is_open), keep: gr.update(visible=is_open)}
 
     def _ballot(self, is_open: bool) -> Changes:
         """Whoever may not vote may not go on either."""
