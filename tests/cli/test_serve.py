@@ -136,7 +136,7 @@ def test_limits_of_keys_need_keys(workspace: Path) -> None:
 def test_vllm_where_it_is_not_installed(workspace: Path) -> None:
     result = nomoat("serve", "--engine", "vllm")
     assert result.exit_code == 2
-    assert 'vLLM is not installed\n  Install it: pip install "nomoat[gpu]"' in result.stderr
+    assert 'vLLM is not installed\n  Install it: pip install "nomoat[vllm]"' in result.stderr
 
 
 def test_addresses() -> None:

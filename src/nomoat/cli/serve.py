@@ -24,7 +24,7 @@ Examples:
   curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{"model": "champion", "messages": [{"role": "user", "content": "Hello"}]}'
   nomoat keys add laptop && nomoat serve --host 0.0.0.0
-  nomoat serve --engine vllm --parallel 64     # a generation's weights on a GPU: pip install "nomoat[gpu]"
+  nomoat serve --engine vllm --parallel 64     # a generation's weights on a GPU: pip install "nomoat[vllm]"
 
 \b
 Models: champion (the newest generation where there is none yet), gen-0001 and so on, base.

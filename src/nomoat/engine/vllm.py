@@ -39,7 +39,7 @@ def card_bytes() -> int:
         ServeError: vLLM is not installed, or PyTorch sees no GPU.
     """
     if importlib.util.find_spec("vllm") is None:
-        raise ServeError("vLLM is not installed", hint='Install it: pip install "nomoat[gpu]"')
+        raise ServeError("vLLM is not installed", hint='Install it: pip install "nomoat[vllm]"')
     import torch
 
     if not torch.cuda.is_available():
