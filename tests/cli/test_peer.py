@@ -102,6 +102,7 @@ def test_what_cannot_be_measured_is_told_before_anybody_is_asked(endpoint: Endpo
     (tmp_path / "empty").mkdir()
     for words, expected in (
         ((endpoint.url,), "which of its models is to answer? Give its name: --model NAME"),
+        (("https://me:secret@x/v1", *WORDS), "the address holds a name or password"),
         ((endpoint.url, *WORDS, "--forget", "x"), "measure one or forget one"),
         ((endpoint.url, *WORDS, "--recipe", "bare.yaml"), "no held-out prompt has checks"),
         ((endpoint.url, *WORDS, "--workspace", "empty"), "no night has run here yet"),

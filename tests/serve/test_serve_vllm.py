@@ -126,8 +126,10 @@ def test_one_model_at_a_time_has_the_card(apps: dict[str, TestClient], place: Pa
 
 def test_what_it_cannot_do_is_said(apps: dict[str, TestClient]) -> None:
     app = apps[run.VLLM]
-    base = app.post("/v1/chat/completions", json={"model": "base", **CHAT})
+    asked(app, "/v1/chat/completions", **CHAT)
+    base = app.post("/v1/chat/completions", json={**CHAT, "model": "base"})
     assert base.status_code == 503
+    assert "nomoat_model_bytes{" in app.get("/metrics").text, "nobody gave way to it"
     assert (
         "base: its weights in transformers' form are not in this workspace" in base.json()["error"]["message"]
     )

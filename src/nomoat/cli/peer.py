@@ -96,6 +96,11 @@ def peer(
         raise LedgerError("peer: measure one or forget one, not both at once")
     if url is not None and model is None:
         raise DataError(f"{url}: which of its models is to answer? Give its name: --model NAME")
+    if url is not None and "@" in url:
+        raise DataError(
+            "peer: the address holds a name or password, which would be kept with it",
+            hint="Give the endpoint's key in an environment variable: --key-variable NAME",
+        )
     measured = None
     with open_ledger(workspace) as ledger:
         if ledger is None:

@@ -168,20 +168,27 @@ def _vllm(settings: Settings) -> Opener:
     """vLLM fills all memory it is given, so each model takes the whole budget and there is one at a time."""
     card = card_bytes()
 
-    def open_engine(model: ServedModel) -> ServingEngine:
+    def weights_of(model: ServedModel) -> Path:
         if model.weights_dir is None:
             raise ArtifactError(
                 f"{model.name}: its weights in transformers' form are not in this workspace",
                 hint="Ask for a generation, such as gen-0001, or serve with llama.cpp.",
             )
+        return model.weights_dir
+
+    def open_engine(model: ServedModel) -> ServingEngine:
         return VllmEngine(
-            model.weights_dir,
+            weights_of(model),
             n_ctx=_context(settings, model),
             n_parallel=settings.n_parallel,
             memory_share=settings.budget_bytes / card,
         )
 
-    return open_engine, lambda model: settings.budget_bytes
+    def size_of(model: ServedModel) -> int:
+        weights_of(model)  # before the one that is loaded gives way
+        return settings.budget_bytes
+
+    return open_engine, size_of
 
 
 ENGINES: dict[str, Callable[[Settings], Opener]] = {LLAMACPP: _llamacpp, VLLM: _vllm}

@@ -16,12 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nomoat.ledger.keys import holder_of
 from nomoat.ledger.sessions import begin_session, end_session, session_holder
 from nomoat.ledger.store import Ledger
-from nomoat.serve.guard import let_in
+from nomoat.serve.guard import key_of, let_in
 
 LOGIN, LOGOUT = "/login", "/logout"
 COOKIE = "nomoat-session"
 _LASTS_S = 30 * 24 * 3600
-_PLACE = re.compile(r"/[\w-]*/?")  # a page of ours and no other server's
+_PLACE = re.compile(r"/(?:[\w-]+/?)?")  # a page of ours and no other server's
 # same-origin: without a referrer the form's origin would be "null", which the guard takes for somebody else's.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
@@ -59,7 +59,7 @@ class Sessioned:
             return
         request = Request(scope)
         token = request.cookies.get(COOKIE)
-        if token and "authorization" not in request.headers:
+        if token and not key_of(request.headers):
             let_in(scope, await run_in_threadpool(session_holder, self._keys, token))
         is_visit = request.method == "GET" and "text/html" in request.headers.get("accept", "")
         is_sent_on = False
