@@ -26,9 +26,14 @@ def draw(runs: Sequence[Run], sft: Sequence[bool], most: int, file: Path) -> Non
     for method in dict.fromkeys(run.method for run in runs):
         own = [run for run in runs if run.method == method]
         curves = [[(0.0, start), *((p["minutes"], mean(p["passed"])) for p in run.points)] for run in own]
-        for curve in curves:
-            axes.plot(*_xy(curve), color=COLOURS[method], alpha=0.3, linewidth=0.9)
-        if len({len(curve) for curve in curves}) == 1:
+        are_alike = len({len(curve) for curve in curves}) == 1
+        for number, curve in enumerate(
+            curves
+        ):  # one that ended by itself has fewer points: then there is no mean
+            label = NAMES[method] if number == 0 and not are_alike else None
+            alpha, width = (0.3, 0.9) if are_alike else (0.8, 1.4)
+            axes.plot(*_xy(curve), color=COLOURS[method], alpha=alpha, linewidth=width, label=label)
+        if are_alike:
             middle = [tuple(map(mean, zip(*points, strict=True))) for points in zip(*curves, strict=True)]
             axes.plot(*_xy(middle), color=COLOURS[method], linewidth=2, marker="o", label=NAMES[method])
     axes.set(xlabel="minutes of one core, sampling included", ylabel=f"passed of {most} fresh prompts, %")
