@@ -307,7 +307,9 @@ def test_one_that_does_not_start_says_why(
 
 def test_where_it_cannot_run_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ServeError, match=r'vLLM is not installed\n  Install it: pip install "nomoat\[vllm\]"'):
+    with pytest.raises(
+        ServeError, match=r'vLLM is not installed\n  Install it: pip install "nomoat\[vllm\]"'
+    ):
         vllm.card_bytes()
     monkeypatch.undo()
     monkeypatch.syspath_prepend(STANDIN)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,11 +17,12 @@ from helpers.families import save_tiny
 from helpers.nights import Watched, last_night, run, verify_artifacts, write_rows
 from night.test_prefer import folder_of, write_pairs
 from night.test_reinforce import wait_for_step
+from nomoat.data.judged import Group
 from nomoat.errors import DataError, ModelError, RecipeError
 from nomoat.model.load import Machine
 from nomoat.night.rewarding import measure
 from nomoat.recipe_file import load_recipe
-from nomoat.train.reward_model import Measured
+from nomoat.train.reward_model import Measured, halves
 
 KEYS = (
     "sft.max_steps=2",
@@ -40,7 +42,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     base, rows = save_tiny("llama", folder / "base"), write_rows(folder / "rows.jsonl")
     pairs = write_pairs(folder / "pairs.jsonl", 80)
     with pairs.open("a", encoding="utf-8") as file:
-        for n in range(10):
+        for n in range(40):
             row = {"prompt": f"Which ones? ({n})", "chosen": f"The {n} fig.", "rejected": f"A {n} plum."}
             file.write(json.dumps(row | {"tie": True}) + "\n")
     return f"base={base}", f"data.train={rows}", f"reward.train={pairs}", *KEYS
@@ -118,8 +120,6 @@ def test_killed_it_ends_in_the_same_bytes(words: tuple[str, ...], tmp_path: Path
 
 
 def test_pairs_of_one_prompt_are_one_piece_of_evidence() -> None:
-    import numpy as np
-
     rng = np.random.default_rng(0)
     once = rng.normal(0.5, 1.0, 40)
     alone = Measured(once, np.zeros(40, dtype=np.bool_), np.arange(40))
@@ -127,6 +127,34 @@ def test_pairs_of_one_prompt_are_one_piece_of_evidence() -> None:
     first, other = measure(alone, 0.95), measure(copied, 0.95)
     for key in ("held_out_accuracy", "accuracy_low", "accuracy_high", "prompts", "temperature"):
         assert first[key] == pytest.approx(other[key], rel=1e-6)
+
+
+class Held:
+    """Groups of ten tokens, three to a prompt, in the order of their topics."""
+
+    answers = 2
+
+    def __init__(self, prompts: int) -> None:
+        self.lengths = np.full(3 * prompts, 10)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Group:
+        return Group(np.array([index // 3], dtype=np.uint32), (), (True, False))
+
+
+def test_what_steers_and_what_is_measured_are_of_all_topics_and_share_no_prompt() -> None:
+    steering, measured = halves(Held(20))
+    first, other = (
+        {group.prompt[0] for group in map(half.__getitem__, range(len(half)))}
+        for half in (steering, measured)
+    )
+    assert (len(steering), len(measured)) == (30, 30)
+    assert first | other == {*range(20)} and not first & other
+    assert {*range(10)} - first and {*range(10)} - other, "not the first half of a file that is sorted"
+    assert [len(half) for half in halves(Held(1))] == [1, 2], "of one prompt its pairs"
+    assert halves(Held(20))[0].lengths.sum() == 300
 
 
 def refused(workspace: Path, *overrides: str) -> Any:

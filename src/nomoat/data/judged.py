@@ -166,7 +166,8 @@ class JudgedRows:
 
     def first(self, most: int) -> JudgedRows:
         """The first `most` groups."""
-        return JudgedRows(Some(self.groups, 0, most), self._reference[: most * self.groups.answers])
+        first = range(min(most, len(self)))
+        return JudgedRows(Some(self.groups, first), self._reference[: len(first) * self.groups.answers])
 
     def pack(self, which: Sequence[int], device: torch.device | str) -> Packed:
         """Some of the groups, every prompt once."""
@@ -181,14 +182,14 @@ class JudgedRows:
 
 @final
 class Some:
-    """The groups from `start` on, before `end`."""
+    """Some of the groups, by their indices."""
 
-    def __init__(self, groups: Groups, start: int, end: int) -> None:
-        self._groups, self._start, self.answers = groups, start, groups.answers
-        self.lengths = groups.lengths[start:end]
+    def __init__(self, groups: Groups, which: Sequence[int]) -> None:
+        self._groups, self._which, self.answers = groups, which, groups.answers
+        self.lengths = groups.lengths[list(which)]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Group:
-        return self._groups[self._start + index]
+        return self._groups[self._which[index]]

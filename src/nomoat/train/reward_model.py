@@ -58,7 +58,7 @@ def reward_model(
 ) -> tuple[TrainResult, Measured]:
     """Train and write `out/model/`, a transformers folder for sequence classification with one label.
 
-    The first half of `held_out` steers training, the rest is measured. The head is divided by the temperature that
+    Half of the prompts of `held_out` steer training, the rest is measured. The head is divided by the temperature that
     `temperature_of` finds there, so that σ of a difference of two scores is a calibrated probability. A run is resumed
     from the checkpoints in `scratch`. Raises ModelError when training never beat chance, or where the folder does not
     read back as the model.
@@ -78,7 +78,7 @@ def reward_model(
             seed=keys.seed,
             task_type="SEQ_CLS",
         )
-    steering = _compass(held_out)
+    steering, judged = halves(held_out)
     result = _train(
         model,
         JudgedRows(rows),
@@ -97,7 +97,7 @@ def reward_model(
             hint="Lower reward.learning_rate, look at the rows with `nomoat check`, or give more of them.",
         )
     model = model.eval() if method == "full" else model.eval().merge_and_unload()
-    measured = _measure(model, Some(held_out, len(steering), len(held_out)), keys.micro_batch_tokens, machine)
+    measured = _measure(model, judged, keys.micro_batch_tokens, machine)
     with torch.no_grad():
         model.score.weight /= temperature_of(measured)
     probes = JudgedRows(held_out).first(PROBE_ROWS)
@@ -136,10 +136,22 @@ def _train(
     )
 
 
-def _compass(held_out: Groups) -> Groups:
-    """The held-out groups that steer training: of the first half as many as hold `COMPASS_TOKENS`, at least one."""
-    within = int((held_out.lengths.cumsum() <= COMPASS_TOKENS).sum())
-    return Some(held_out, 0, max(1, min(within, len(held_out) // 2)))
+def halves(held_out: Groups) -> tuple[Groups, Groups]:
+    """The held-out groups that steer training, of at most `COMPASS_TOKENS` where they are more than one prompt's, and
+    those that say what came of it. Prompts are drawn by chance: files are often sorted by what they are about, and a
+    prompt on both sides would make the steered look good. Pairs of one prompt alone are parted as they are."""
+    groups_of: dict[bytes, list[int]] = {}
+    for index in range(len(held_out)):
+        groups_of.setdefault(held_out[index].prompt.tobytes(), []).append(index)
+    prompts = [*groups_of.values()] if len(groups_of) > 1 else [[index] for index in range(len(held_out))]
+    order = np.random.default_rng(0).permutation(len(prompts))
+    steering: list[int] = []
+    for place in order[: max(1, len(prompts) // 2)]:
+        more = [*steering, *prompts[place]]
+        if steering and held_out.lengths[more].sum() > COMPASS_TOKENS:
+            break
+        steering = more
+    return Some(held_out, sorted(steering)), Some(held_out, sorted({*range(len(held_out))} - {*steering}))
 
 
 def _held_out_loss(model: Any, rows: JudgedRows, batch_tokens: int, machine: Machine) -> JudgedLoss:
