@@ -114,7 +114,7 @@ def test_what_cannot_be_measured_is_told_before_anybody_is_asked(endpoint: Endpo
 
 
 def test_a_peer_that_is_down_is_no_peer(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nomoat.cli.peer.ATTEMPTS", 1)
+    monkeypatch.setattr("nomoat.cli.judges.ATTEMPTS", 1)
     endpoint.server.shutdown()
     endpoint.server.server_close()
     result = nomoat("peer", endpoint.url, *WORDS)

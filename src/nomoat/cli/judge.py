@@ -11,6 +11,7 @@ import typer
 
 from nomoat.cli.gate import generation_of
 from nomoat.cli.judge_view import print_judge
+from nomoat.cli.judges import Endpoint, KeyVariableOption, PriceInOption, PriceOutOption, open_judge
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json
 from nomoat.cli.quiet import quiet_libraries
@@ -98,16 +99,9 @@ def judge(
         str | None,
         typer.Option("--model", metavar="NAME", help="The judge's name at its endpoint.", show_default=False),
     ] = None,
-    key_variable: Annotated[
-        str,
-        typer.Option("--key-variable", metavar="NAME", help="Environment variable with the endpoint's key."),
-    ] = "OPENAI_API_KEY",
-    price_in: Annotated[
-        float, typer.Option("--price-in", metavar="DOLLARS", min=0, help="For a million tokens read.")
-    ] = 0.0,
-    price_out: Annotated[
-        float, typer.Option("--price-out", metavar="DOLLARS", min=0, help="For a million tokens written.")
-    ] = 0.0,
+    key_variable: KeyVariableOption = "OPENAI_API_KEY",
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -121,8 +115,6 @@ def judge(
     as_json: JsonOption = False,
 ) -> None:
     """Have a model compare two of yours, and show how far it agrees with you."""
-    from nomoat.cli.judges import Endpoint, open_judge
-
     with open_ledger(workspace) as ledger:
         generation = generation_of(ledger, one, workspace)
         assert ledger is not None

@@ -28,7 +28,7 @@ def print_judge(found: JudgeReport, result: dict[str, Any], failures: str, to: C
         to.print(f"{name}: {value}")
     if failures:
         to.print(failures, style="yellow")
-    to.print(_cost(result), style="dim")
+    to.print(cost_said(result), style="dim")
     to.print("\nNext: ", end="")
     to.print(result["next"], style="bold", soft_wrap=True)
 
@@ -63,7 +63,8 @@ def _facts(found: JudgeReport) -> list[tuple[str, str]]:
     return facts
 
 
-def _cost(result: dict[str, Any]) -> str:
+def cost_said(result: dict[str, Any]) -> str:
+    """What was asked now and before, and what it took: `asked`, `remembered` and `spent` of a result."""
     said = f"{count(result['asked'], 'question')} asked, {result['remembered']:,} remembered"
     spent = result["spent"]
     if spent is None:

@@ -6,23 +6,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from nomoat.cli.served import find_model
 from nomoat.cli.talkers import cores
 from nomoat.errors import DataError
 
 if TYPE_CHECKING:
-    from nomoat.engine.openai import Spent
+    from nomoat.engine.openai import OpenAIEngine, Spent
     from nomoat.evaluate.judge import Ask, Mode
 
+KeyVariableOption = Annotated[
+    str, typer.Option("--key-variable", metavar="NAME", help="Environment variable with the endpoint's key.")
+]
+PriceInOption = Annotated[
+    float, typer.Option("--price-in", metavar="DOLLARS", min=0, help="For a million tokens read.")
+]
+PriceOutOption = Annotated[
+    float, typer.Option("--price-out", metavar="DOLLARS", min=0, help="For a million tokens written.")
+]
 ATTEMPTS = 4
 N_PARALLEL = 4
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """How a judge behind an endpoint is reached, and its prices."""
+    """How a model behind an endpoint is reached, and its prices."""
 
     model: str | None
     key_variable: str
@@ -73,21 +84,28 @@ def open_judge(
         yield judge
 
 
-@contextmanager
-def _behind(url: str, endpoint: Endpoint, mode: Mode) -> Iterator[OpenJudge]:
+def open_endpoint(url: str, endpoint: Endpoint, what_for: str) -> OpenAIEngine:
+    """A model behind an endpoint. Raises DataError where it was not said which, for what it is to do."""
     from nomoat.engine.openai import OpenAIEngine
-    from nomoat.evaluate.judge import ask_endpoint
 
     if endpoint.model is None:
-        raise DataError(f"{url}: which of its models is to judge? Give its name: --model NAME")
-    with OpenAIEngine(
+        raise DataError(f"{url}: which of its models is to {what_for}? Give its name: --model NAME")
+    return OpenAIEngine(
         url,
         endpoint.model,
         key_variable=endpoint.key_variable,
         attempts=ATTEMPTS,
         dollars_per_million_prompt_tokens=endpoint.dollars_per_million_prompt_tokens,
         dollars_per_million_completion_tokens=endpoint.dollars_per_million_completion_tokens,
-    ) as engine:
+    )
+
+
+@contextmanager
+def _behind(url: str, endpoint: Endpoint, mode: Mode) -> Iterator[OpenJudge]:
+    from nomoat.evaluate.judge import ask_endpoint
+
+    with open_endpoint(url, endpoint, "judge") as engine:
+        assert endpoint.model is not None
         identity = f"{url.rstrip('/')} {endpoint.model}"
         yield OpenJudge(
             endpoint.model, identity, ask_endpoint(engine, mode), N_PARALLEL, lambda: engine.spent

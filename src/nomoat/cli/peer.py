@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli.judges import ATTEMPTS, N_PARALLEL
+from nomoat.cli.judge_view import cost_said
+from nomoat.cli.judges import (
+    N_PARALLEL,
+    Endpoint,
+    KeyVariableOption,
+    PriceInOption,
+    PriceOutOption,
+    open_endpoint,
+)
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, command, console, print_json, table
 from nomoat.cli.recipes import load_words
@@ -74,16 +82,9 @@ def peer(
             show_default="nomoat.yaml, where there is one",
         ),
     ] = None,
-    key_variable: Annotated[
-        str,
-        typer.Option("--key-variable", metavar="NAME", help="Environment variable with the endpoint's key."),
-    ] = "OPENAI_API_KEY",
-    price_in: Annotated[
-        float, typer.Option("--price-in", metavar="DOLLARS", min=0, help="For a million tokens read.")
-    ] = 0.0,
-    price_out: Annotated[
-        float, typer.Option("--price-out", metavar="DOLLARS", min=0, help="For a million tokens written.")
-    ] = 0.0,
+    key_variable: KeyVariableOption = "OPENAI_API_KEY",
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
     forget: Annotated[
         str | None,
         typer.Option("--forget", metavar="TEXT", help="Show this one no more.", show_default=False),
@@ -94,8 +95,6 @@ def peer(
     """Measure an outside model on your held-out prompts, and show it beside your generations."""
     if url is not None and forget is not None:
         raise LedgerError("peer: measure one or forget one, not both at once")
-    if url is not None and model is None:
-        raise DataError(f"{url}: which of its models is to answer? Give its name: --model NAME")
     if url is not None and "@" in url:
         raise DataError(
             "peer: the address holds a name or password, which would be kept with it",
@@ -112,10 +111,9 @@ def peer(
 
         if forget is not None:
             forget_peer(ledger, forget)
-        if url is not None and model is not None:
-            measured = _measure(
-                ledger, url, model, name or model, recipe, key_variable, (price_in, price_out), workspace
-            )
+        if url is not None:
+            endpoint = Endpoint(model, key_variable, price_in, price_out)
+            measured = _measure(ledger, url, endpoint, name, recipe, workspace)
         from nomoat.evaluate.stats.intervals import wilson
 
         peers = [
@@ -138,15 +136,12 @@ def peer(
 def _measure(
     ledger: Ledger,
     url: str,
-    model: str,
-    name: str,
+    endpoint: Endpoint,
+    name: str | None,
     recipe: Path | None,
-    key_variable: str,
-    prices: tuple[float, float],
     workspace: Path,
 ) -> dict[str, Any]:
     """Ask, and keep what was passed."""
-    from nomoat.engine.openai import OpenAIEngine
     from nomoat.evaluate.interview import Interview
     from nomoat.evaluate.peer import ask_suites, reply_of
     from nomoat.ledger.artifacts import HOUSE
@@ -157,22 +152,15 @@ def _measure(
     loaded = load_words([str(recipe)] if recipe else [], None, [])
     keys = loaded.recipe.evaluate
     prompts = owners_prompts(held_out_files(loaded.recipe, loaded.folder), keys.max_prompts)
-    endpoint = f"{url.rstrip('/')} {model}"
     with (
-        console(stderr=True).status(f"{name}: asking …") as status,
-        OpenAIEngine(
-            url,
-            model,
-            key_variable=key_variable,
-            attempts=ATTEMPTS,
-            dollars_per_million_prompt_tokens=prices[0],
-            dollars_per_million_completion_tokens=prices[1],
-        ) as engine,
+        open_endpoint(url, endpoint, "answer") as engine,
+        console(stderr=True).status("Asking …") as status,
     ):
+        identity, name = f"{url.rstrip('/')} {endpoint.model}", name or str(endpoint.model)
         interview = Interview[str](
             lambda question: reply_of(engine, question, keys.max_new_tokens),
             role="peer",
-            identity=f"{endpoint} {keys.max_new_tokens}",
+            identity=f"{identity} {keys.max_new_tokens}",
             file=workspace / HOUSE / ANSWERS,
             n_parallel=N_PARALLEL,
         )
@@ -188,7 +176,7 @@ def _measure(
         [
             PeerScore(
                 name=name,
-                endpoint=endpoint,
+                endpoint=identity,
                 suite=result.suite,
                 passed=sum(result.passed.values()),
                 n=len(result.passed),
@@ -252,12 +240,7 @@ def _print(
         if suite["unanswered"]:
             left = count(suite["unanswered"], "prompt")
             to.print(f"{suite['suite']}: {left} not answered, and left out.", style="yellow")
-    spent = measured["spent"]
-    to.print(
-        f"{count(measured['asked'], 'question')} asked, {measured['remembered']:,} remembered; "
-        f"{spent['prompt_tokens']:,} tokens read, {spent['completion_tokens']:,} written, ${spent['dollars']:.4f}",
-        style="dim",
-    )
+    to.print(cost_said(measured), style="dim")
     to.print("\nNext: ", end="")
     to.print(
         f"{command('nomoat', 'serve', workspace=workspace)}, and open /generations",
