@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, final
 
 from nomoat.chat.conversation import Conversation
-from nomoat.chat.tools import CallForm
 from nomoat.engine.answers import complete_all, stream_text
 from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.cmodel import CModel
 from nomoat.engine.gguf_file import check_gguf, load_failure
 from nomoat.engine.library import library
-from nomoat.engine.prompts import Prompts
+from nomoat.engine.prompts import ByPrompts, Prompts
 from nomoat.engine.request import Ending, Likely, Piece, Request, Written, check_room
 from nomoat.engine.weigh import score_answers, weigh_tokens
 from nomoat.errors import EngineError
@@ -43,7 +42,7 @@ def footprint_bytes(gguf: Path, *, n_tokens: int) -> int:
 
 
 @final
-class LlamaServerEngine:
+class LlamaServerEngine(ByPrompts):
     """A GGUF file that answers `n_parallel` requests at once (continuous batching).
 
     Prompts are rendered by the chat template of `tokenizer_dir` and given as token ids, so the served bytes
@@ -122,24 +121,6 @@ class LlamaServerEngine:
     @property
     def n_parallel(self) -> int:
         return self._n_parallel
-
-    # ---- prompts
-
-    def render(self, conversation: Conversation) -> str:
-        return self._prompts.render(conversation)
-
-    def encode(self, conversation: Conversation) -> list[int]:
-        return self.tokenize(self.render(conversation))
-
-    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
-        return self._prompts.tokenize(text, begins=begins)
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        return self._prompts.detokenize(tokens)
-
-    @property
-    def call_form(self) -> CallForm | None:
-        return self._prompts.call_form
 
     # ---- answers
 

@@ -57,6 +57,28 @@ class Prompts:
         return form
 
 
+class ByPrompts:
+    """What serving engines that have `Prompts` do with text, which is what these do; see `ServingEngine`."""
+
+    _prompts: Prompts
+
+    def render(self, conversation: Conversation) -> str:
+        return self._prompts.render(conversation)
+
+    def encode(self, conversation: Conversation) -> list[int]:
+        return self.tokenize(self.render(conversation))
+
+    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
+        return self._prompts.tokenize(text, begins=begins)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return self._prompts.detokenize(tokens)
+
+    @property
+    def call_form(self) -> CallForm | None:
+        return self._prompts.call_form
+
+
 def token_bytes(tokenizer: Any) -> Callable[[int], bytes]:
     """What tells the bytes that a token of this transformers tokenizer stands for; none for special tokens."""
     special = special_ids(tokenizer)

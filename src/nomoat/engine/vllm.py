@@ -15,11 +15,10 @@ from typing import Any, final
 import httpx
 
 from nomoat.chat.conversation import Conversation
-from nomoat.chat.tools import CallForm
 from nomoat.engine.answers import complete_all, stream_text
 from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.owned import OwnedServer
-from nomoat.engine.prompts import Prompts, token_bytes
+from nomoat.engine.prompts import ByPrompts, Prompts, token_bytes
 from nomoat.engine.request import Ending, Likely, Piece, Request, Written, check_room
 from nomoat.engine.weigh import score_answers
 from nomoat.errors import EngineError, ServeError
@@ -48,7 +47,7 @@ def card_bytes() -> int:
 
 
 @final
-class VllmEngine:
+class VllmEngine(ByPrompts):
     """A transformers folder that answers `n_parallel` requests at once.
 
     Prompts are rendered by the folder's chat template here and given as token ids, so the served bytes are the
@@ -122,24 +121,6 @@ class VllmEngine:
     @property
     def n_parallel(self) -> int:
         return self._n_parallel
-
-    # ---- prompts
-
-    def render(self, conversation: Conversation) -> str:
-        return self._prompts.render(conversation)
-
-    def encode(self, conversation: Conversation) -> list[int]:
-        return self.tokenize(self.render(conversation))
-
-    def tokenize(self, text: str, *, begins: bool = False) -> list[int]:
-        return self._prompts.tokenize(text, begins=begins)
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        return self._prompts.detokenize(tokens)
-
-    @property
-    def call_form(self) -> CallForm | None:
-        return self._prompts.call_form
 
     # ---- answers
 
