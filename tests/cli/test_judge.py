@@ -64,7 +64,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def cast(workspace: Path, count: int) -> None:
+def cast(workspace: Path, count: int, *, day: str = "2026-11-01") -> None:
     """Votes for the louder answer, but each fourth for the other."""
     votes = []
     for n in range(count):
@@ -74,7 +74,7 @@ def cast(workspace: Path, count: int) -> None:
         louder = "left" if sides[0][9] == "2" else "right"
         votes.append(
             Vote(
-                cast_at=f"2026-11-01T00:00:{n:02d}Z",
+                cast_at=f"{day}T00:00:{n:02d}Z",
                 voter="me",
                 verdict=louder if n % 4 else {"left": "right", "right": "left"}[louder],  # type: ignore[arg-type]
                 left_model=sides[0],
@@ -133,6 +133,33 @@ def test_the_report_with_votes_as_json_and_for_people(workspace: Path, endpoint:
         "Next: nomoat arena gen-0002 gen-0001\n",
     ):
         assert expected in text, (expected, text)
+
+
+def test_what_the_judge_said_before_a_vote_lends_it_weight_at_the_gate(
+    workspace: Path, endpoint: Endpoint
+) -> None:
+    def votes() -> dict[str, Any]:
+        found = json.loads(CliRunner().invoke(app, ["gate", "--json"]).stdout)
+        (weighed,) = (one for one in found["weighed"] if one["source"] == "votes")
+        return dict(weighed)
+
+    cast(workspace, 8)
+    assert ask(endpoint.url, "--model", "m").exit_code == 0
+    assert votes()["judged"] == 0, "the votes came before"
+    cast(workspace, PROMPTS, day="2226-11-01")
+    found = votes()
+    assert found["judged"] == PROMPTS - 8, "and those of eight prompts were the same again"
+    assert ask(endpoint.url, "--model", "m").exit_code == 0
+    assert votes() == found
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        rows = ledger.judgements.verdicts()
+        assert len(rows) == PROMPTS, "what was said before is not kept twice"
+        assert {(row.one_model, row.other_model) for row in rows} == {
+            ("quantize-2/night-Q8_0.gguf", "quantize-1/night-Q8_0.gguf")
+        }
+    assert (
+        ask(endpoint.url, "gen-0001", "--model", "m").exit_code == 0
+    )  # the base has no file: nothing to keep
 
 
 def test_without_votes_it_is_an_opinion_and_the_base_can_be_asked_about(endpoint: Endpoint) -> None:

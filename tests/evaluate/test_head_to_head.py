@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from helpers.votes import VOTE
+from nomoat.evaluate.ballots import count_votes
 from nomoat.evaluate.gate import Tally
-from nomoat.evaluate.gatebook import count_votes
 from nomoat.evaluate.head_to_head import Day, by_day, head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteRow, VoteVerdict

@@ -39,8 +39,11 @@ KEYS = {
     "alpha": "the recipe's gate.alpha: how often one that is no better may be promoted, however often one looks",
     "e_value": "evidence that the challenger is better; 1/alpha promotes",
     "e_against": "evidence that the rival is better; 1/alpha keeps it",
-    "weighed": "list of {source, wins, losses, ties, e_value, rate}; source is `checks`, `loss` or `votes`, rate is "
-    "null or {value, low, high, n} at confidence 1 - alpha, at all times at once",
+    "weighed": "list of {source, wins, losses, ties, e_value, rate, judged}; source is `checks`, `loss` or `votes`, "
+    "rate is null or {value, low, high, n} at confidence 1 - alpha, at all times at once, judged how many of the votes "
+    "a judge had spoken before",
+    "links": "list of {third, wins, rival_wins, n, e_value}: the first n decided votes of challenger and rival, each "
+    "against the same third model, and how many they won",
     "guards": "list of {suite, finding, margin, difference, prompts_needed}; finding is `holds`, `regressed` or "
     "`unclear`, difference is null or {value, low, high, n} at confidence 1 - 2 alpha",
     "votes_needed": "about how many more decided votes would do; null where they would not",
@@ -109,6 +112,10 @@ def print_gate(verdict: GateVerdict, champion: str, following: str, to: Console)
             made.add_row(SOURCES[found.source], *counts, _interval(found.rate), f"{found.e_value:,.3g}")
         to.print()
         to.print(made)
+    for link in verdict.links:
+        won = f"{verdict.challenger} {link.wins:,}, {verdict.rival} {link.rival_wins:,}"
+        to.print(f"Of {link.n:,} votes each against {link.third}: {won}; e-value {link.e_value:,.3g}")
+    if verdict.weighed or verdict.links:
         to.print(f"The e-values multiply; {1 / verdict.alpha:,.0f} are asked.", style="dim")
     for guard in verdict.guards:
         to.print(f"Guarded: {guard.suite} {guard.finding}, {_interval(guard.difference)}")

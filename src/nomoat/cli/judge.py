@@ -31,7 +31,8 @@ Examples:
 
 The judge compares their answers to held-out prompts, each pair in both orders, and all answers that you have voted on.
 How far it agrees with your votes is shown beside what it says, and beside what three baselines would say that read
-nothing. Verdicts are kept: the same question is never asked, or paid for, twice.
+nothing. Verdicts are kept: the same question is never asked, or paid for, twice. They lend later votes on the two more
+weight at the gate, the more so the better the judge has foretold votes before: so ask the judge first, then vote.
 """
 
 KEYS = {
@@ -140,6 +141,7 @@ def judge(
             most_context=context,
         ) as opened,
     ):
+        from nomoat.evaluate.ballots import verdict_rows
         from nomoat.evaluate.calibration import report_on, said_of
         from nomoat.evaluate.judge import Judge
         from nomoat.ledger.artifacts import HOUSE
@@ -151,7 +153,7 @@ def judge(
             cache=workspace / HOUSE / VERDICTS,
             n_parallel=opened.n_parallel,
         )
-        found = report_on(
+        found, verdicts = report_on(
             asked,
             held_out,
             votes,
@@ -161,6 +163,12 @@ def judge(
             progress=lambda done, total: status.update(f"The judge has answered {done:,} of {total:,} …"),
         )
         spent = opened.spent()
+    if rival_model is not None:
+        with open_ledger(workspace) as ledger:
+            assert ledger is not None
+            who = f"{opened.identity} {mode.value}"
+            rows = verdict_rows(who, generation.model, rival_model, held_out, verdicts)
+            ledger.judgements.add_verdicts(rows)
     name = rival.name if rival else BASE
     said = said_of(found, generation.name, name)
     if opened.identity in (generation.model, rival_model):

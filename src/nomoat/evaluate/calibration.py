@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from nomoat.chat.conversation import parse_messages
 from nomoat.errors import DataError
+from nomoat.evaluate.ballots import score_of
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.gatebook import score_of
 from nomoat.evaluate.interview import Progress
 from nomoat.evaluate.judge import Judge, Pair, Verdict
 from nomoat.evaluate.stats.agreement import (
@@ -98,8 +98,9 @@ def report_on(
     *,
     confidence: float,
     progress: Progress,
-) -> JudgeReport:
-    """Have the judge compare two models on `held_out` pairs, and all answers that were voted on.
+) -> tuple[JudgeReport, list[Verdict | None]]:
+    """Have the judge compare two models on `held_out` pairs, and all answers that were voted on. The report, and the
+    verdicts on the held-out pairs, in order.
 
     Raises DataError for fewer than two held-out prompts, before anybody is asked, or fewer than two verdicts on them;
     EngineError where most replies are no verdict.
@@ -112,12 +113,13 @@ def report_on(
     votes = countable(cast)
     verdicts = judge.judge([*held_out, *voted_pairs(votes, references)], progress)
     on_held_out, on_votes = verdicts[: len(held_out)], verdicts[len(held_out) :]
-    return JudgeReport(
+    report = JudgeReport(
         contest=compare(held_out, on_held_out, confidence=confidence),
         bias=bias_of(verdicts, confidence=confidence),
         calibration=calibrate(votes, on_votes, confidence=confidence),
         combined=combine(votes, on_votes, on_held_out, models, confidence=confidence),
     )
+    return report, on_held_out
 
 
 def said_of(report: JudgeReport, one: str, other: str) -> list[str]:

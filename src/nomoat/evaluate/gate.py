@@ -5,6 +5,11 @@ an e-value (see `stats.sequential`) for "the challenger wins more often than it 
 come after the answers, and whatever came before, an e-value's mean is at most 1 where the challenger is no better. So
 a challenger that is no better is promoted with a chance of at most α, however often its owner looks or votes.
 
+Two things lend votes more weight, and neither is a vote. What a judge had said of the same two on all held-out prompts
+takes the noise of which prompt was drawn out of a vote (`stats.betting`): the better it has foretold votes before,
+the more. And votes of challenger and rival against the same third model count as their difference: an earlier
+champion's votes are not lost. They hold as far as the third model is the same yardstick for both, as ratings do.
+
 Guarded suites are no such evidence. On each of them the challenger must be shown not to lose more than a margin
 (non-inferiority: the lower end of Tango's interval for the paired difference lies above it, one-sided at α).
 """
@@ -18,6 +23,7 @@ from typing import Literal
 
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.stats import sequential
+from nomoat.evaluate.stats.betting import log_e_value_of_two
 from nomoat.evaluate.stats.intervals import tango
 from nomoat.evaluate.stats.power import votes_still_needed
 from nomoat.evaluate.stats.sequential import confidence_sequence, log_e_value
@@ -34,6 +40,16 @@ _HOPED_RATE = 0.6
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What the votes weigh beside a judge's verdicts: logarithms of their e-values for and against the challenger, and
+    how many of them the judge had a say in."""
+
+    log_for: float
+    log_against: float
+    votes: int
+
+
+@dataclass(frozen=True)
 class Tally:
     """How often the challenger won, lost and tied against its rival. checks: prompts that only one of them passes;
     loss: held-out rows on which one has less; votes: blind ones, "both bad" being a tie."""
@@ -42,6 +58,18 @@ class Tally:
     wins: int
     losses: int
     ties: int
+    judged: Judged | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """The first `n` decided votes of the challenger and of its rival, each against a third model, and how many they
+    won."""
+
+    third: str
+    wins: int
+    rival_wins: int
+    n: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +86,7 @@ class Guard:
 @dataclass(frozen=True)
 class Weighed:
     """A tally with what it weighs: its e-value for the challenger, and the win rate (ties half) with an interval that
-    holds at every number of votes; None for fewer than two."""
+    holds at every number of votes; None for fewer than two. `judged`: of how many a judge had spoken before."""
 
     source: Source
     wins: int
@@ -66,6 +94,18 @@ class Weighed:
     ties: int
     e_value: float
     rate: Estimate | None
+    judged: int
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A link with what it weighs."""
+
+    third: str
+    wins: int
+    rival_wins: int
+    n: int
+    e_value: float
 
 
 @dataclass(frozen=True)
@@ -91,23 +131,34 @@ class GateVerdict:
     e_value: float
     e_against: float
     weighed: tuple[Weighed, ...]
+    links: tuple[Linked, ...]
     guards: tuple[Guarded, ...]
     votes_needed: int | None
     said: str
 
 
 def decide(
-    tallies: Sequence[Tally], guards: Sequence[Guard], *, challenger: str, rival: str, alpha: float
+    tallies: Sequence[Tally],
+    guards: Sequence[Guard],
+    links: Sequence[Link] = (),
+    *,
+    challenger: str,
+    rival: str,
+    alpha: float,
 ) -> GateVerdict:
     """Promote, keep the rival, or say what is missing.
 
     keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the e-value
     reaches 1/α and every guarded suite holds. not yet: anything else.
     """
-    log_for = sum(_log_e(tally) for tally in tallies)
+    log_for = sum(_log_e(tally) for tally in tallies) + sum(_log_of(link) for link in links)
     log_against = sum(_log_e(tally, against=True) for tally in tallies)
+    log_against += sum(_log_of(link, against=True) for link in links)
     threshold = -math.log(alpha)
     weighed = tuple(_weigh(tally, alpha) for tally in tallies)
+    linked = tuple(
+        Linked(link.third, link.wins, link.rival_wins, link.n, _exp(_log_of(link))) for link in links
+    )
     guarded = tuple(_guard(guard, alpha) for guard in guards)
     worse = [guard for guard in guarded if guard.finding == "regressed"]
     unclear = [guard for guard in guarded if guard.finding == "unclear"]
@@ -119,7 +170,7 @@ def decide(
     else:
         verdict = "not yet"
     needed = _votes_needed(tallies, log_for, alpha)
-    parts, named = [_evidence_said(log_for, alpha, weighed)], "the base" if rival == BASE else rival
+    parts, named = [_evidence_said(log_for, alpha, weighed, linked)], "the base" if rival == BASE else rival
     begins = named[0].upper() + named[1:] if rival == BASE else rival
     if verdict == "promote":
         parts.insert(0, f"{challenger} replaces {named}.")
@@ -141,6 +192,7 @@ def decide(
         _exp(log_for),
         _exp(log_against),
         weighed,
+        linked,
         guarded,
         needed,
         " ".join(parts),
@@ -148,15 +200,23 @@ def decide(
 
 
 def _log_e(tally: Tally, *, against: bool = False) -> float:
+    if tally.judged is not None:
+        return tally.judged.log_against if against else tally.judged.log_for
     won, lost = (tally.losses, tally.wins) if against else (tally.wins, tally.losses)
     return float(log_e_value(won, lost, best_at=BEST_AT[tally.source]))
+
+
+def _log_of(link: Link, *, against: bool = False) -> float:
+    won, lost = (link.rival_wins, link.wins) if against else (link.wins, link.rival_wins)
+    return log_e_value_of_two(won, lost, link.n)
 
 
 def _weigh(tally: Tally, alpha: float) -> Weighed:
     n = tally.wins + tally.losses + tally.ties
     rate = confidence_sequence(tally.wins + tally.ties / 2, n, confidence=1 - alpha) if n > 1 else None
     e_value = _exp(_log_e(tally))
-    return Weighed(tally.source, tally.wins, tally.losses, tally.ties, e_value, rate)
+    judged = tally.judged.votes if tally.judged else 0
+    return Weighed(tally.source, tally.wins, tally.losses, tally.ties, e_value, rate, judged)
 
 
 def _guard(guard: Guard, alpha: float) -> Guarded:
@@ -179,14 +239,20 @@ def _votes_needed(tallies: Sequence[Tally], log_for: float, alpha: float) -> int
     votes = next((tally for tally in tallies if tally.source == "votes"), None)
     if votes is None or votes.wins + votes.losses == 0:
         return votes_still_needed(0, 0, log_have=log_for, alpha=alpha, rate=_HOPED_RATE)
-    rest = log_for - _log_e(votes)
+    rest = log_for - float(log_e_value(votes.wins, votes.losses, best_at=BEST_AT["votes"]))
     return votes_still_needed(votes.wins, votes.losses, log_have=rest, alpha=alpha)
 
 
-def _evidence_said(log_for: float, alpha: float, weighed: Sequence[Weighed]) -> str:
-    if not weighed:
+def _evidence_said(log_for: float, alpha: float, weighed: Sequence[Weighed], linked: Sequence[Linked]) -> str:
+    if not weighed and not linked:
         return "There is nothing to decide on yet."
-    counted = "; ".join(_WON[tally.source].format(tally=tally) for tally in weighed)
+    told = [_WON[tally.source].format(tally=tally) for tally in weighed]
+    told += [f"a judge had spoken before {tally.judged} of these votes" for tally in weighed if tally.judged]
+    told += [
+        f"of {link.n} blind votes each against {link.third} it won {link.wins}, the other {link.rival_wins}"
+        for link in linked
+    ]
+    counted = "; ".join(told)
     return f"Evidence {_odds(log_for)} that it is better, where {1 / alpha:,.0f} to 1 are asked: {counted}."
 
 

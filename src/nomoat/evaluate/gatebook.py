@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.data.split import asked_keys
+from nomoat.evaluate.ballots import count_votes, judged, links
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
 from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
@@ -62,13 +63,17 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     rival = ledger.generation(rival_id) if rival_id is not None else None
     rival_model = rival.model if rival else base_model(ledger, generation)
     tallies = _measured(rows, settings.guard)
-    evidence = evidence_of(ledger, ledger.judgements.votes())
-    votes = count_votes(evidence, generation.model, rival_model)
+    evidence, models = evidence_of(ledger, ledger.judgements.votes()), (generation.model, rival_model)
+    votes = count_votes(evidence, *models)
     if votes.wins + votes.losses + votes.ties:
-        tallies.append(votes)
+        said = judged(evidence, ledger.judgements.verdicts(), *models)
+        tallies.append(replace(votes, judged=said))
     return decide(
         tallies,
         [_guard(rows, suite, settings.margin) for suite in settings.guard],
+        links(
+            evidence, *models, names={one.model: one.name for one in ledger.generations() if one.served_file}
+        ),
         challenger=generation.name,
         rival=rival.name if rival else BASE,
         alpha=settings.alpha,
@@ -129,24 +134,6 @@ def evidence_of(ledger: Ledger, votes: Sequence[VoteRow]) -> list[VoteRow]:
     return [vote for vote in votes if not is_taught(vote)]
 
 
-def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) -> Tally:
-    """Votes between two models. The same voter on the same two answers to the same prompt counts once."""
-    seen: set[object] = set()
-    wins = losses = ties = 0
-    for vote in votes:
-        if {vote.left_model, vote.right_model} != {challenger, rival} or challenger == rival:
-            continue
-        answers = frozenset(
-            {(vote.left_model, str(vote.said("left"))), (vote.right_model, str(vote.said("right")))}
-        )
-        if (vote.voter, vote.prompt_hash, answers) in seen:
-            continue
-        seen.add((vote.voter, vote.prompt_hash, answers))
-        score = score_of(vote, challenger)
-        wins, losses, ties = wins + (score == 1), losses + (score == 0), ties + (score == 0.5)
-    return Tally("votes", wins, losses, ties)
-
-
 def conversation_of(said: Vote | OwnAnswerRow | Rating) -> Conversation:
     """What a vote, an own answer or a thumb is about."""
     where = f"what {said.voter} said"
@@ -159,14 +146,6 @@ def wants_answer(vote: Vote) -> bool:
     """Whether somebody's own answer to a vote's prompt would teach what neither model knew. Of several turns the first
     answers may have been good, and a probe's worse side answers something else."""
     return vote.verdict == "both bad" and vote.better is None and vote.turns is None
-
-
-def score_of(vote: Vote, model: str) -> float:
-    """1 where the vote went to this model, 0 where to the other, 1/2 for a tie and for both bad."""
-    if vote.verdict in ("tie", "both bad"):
-        return 0.5
-    won = vote.left_model if vote.verdict == "left" else vote.right_model
-    return float(won == model)
 
 
 def _measured(rows: Sequence[EvidenceRow], guarded: Sequence[str]) -> list[Tally]:

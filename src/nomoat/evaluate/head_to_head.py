@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 
+from nomoat.evaluate.ballots import count_votes
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.gatebook import count_votes
 from nomoat.evaluate.stats.intervals import wilson
 from nomoat.evaluate.stats.power import votes_still_needed
 from nomoat.evaluate.stats.sequential import log_e_value, log_mixture

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nomoat.evaluate.ballots import score_of
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.gatebook import score_of
 from nomoat.evaluate.stats.ratings import Battles, bradley_terry, comparable
 from nomoat.evaluate.stats.winrate import win_rate
 from nomoat.ledger.rows import Vote

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select, insert, select
@@ -15,8 +15,18 @@ from sqlalchemy import Connection, Select, insert, select
 from nomoat.errors import LedgerError
 from nomoat.ledger.canonical import canonical_key, check_json
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.rows import ChampionRow, ChosenBy, Evidence, EvidenceRow, Json, Vote, VoteRow
-from nomoat.ledger.schema import champions, evidence, votes
+from nomoat.ledger.rows import (
+    ChampionRow,
+    ChosenBy,
+    Evidence,
+    EvidenceRow,
+    Json,
+    JudgeVerdict,
+    JudgeVerdictRow,
+    Vote,
+    VoteRow,
+)
+from nomoat.ledger.schema import champions, evidence, verdicts, votes
 
 Row = TypeVar("Row")
 _LATER = ("note", "better", "turns")
@@ -125,6 +135,21 @@ class Judgements:
         """All votes that nobody has taken back, in the order in which they were cast."""
         standing = select(votes).where(votes.c.withdrawn_at.is_(None))
         return self.read(VoteRow, standing.order_by(votes.c.cast_at, votes.c.id))
+
+    # ---- a judge's verdicts
+
+    def add_verdicts(self, found: Iterable[JudgeVerdict]) -> None:
+        """Keep what a judge has said in one run, all or none; nothing where it has said all that before."""
+        at, said = now_iso(), tuple(found)
+        values = [asdict(verdict) | {"judged_at": at} for verdict in said]
+        with self.write() as connection:
+            known = connection.execute(select(*(verdicts.c[field.name] for field in fields(JudgeVerdict))))
+            if not set(said) <= {JudgeVerdict(**row._mapping) for row in known}:
+                connection.execute(insert(verdicts), values)
+
+    def verdicts(self) -> tuple[JudgeVerdictRow, ...]:
+        """All that judges have said, in the order in which it was."""
+        return self.read(JudgeVerdictRow, select(verdicts).order_by(verdicts.c.id))
 
 
 def vote_key(vote: Vote) -> str:

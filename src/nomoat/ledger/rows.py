@@ -266,6 +266,27 @@ class VoteRow(Vote):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeVerdict:
+    """What a judge said of two models' answers to a prompt: the score of `one_model`'s (1 better, 0 worse, 1/2 alike)
+    when it stood first, and when it stood second. `judge` names the judge with all that its verdicts depend on."""
+
+    judge: str
+    one_model: str
+    other_model: str
+    prompt_hash: str
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeVerdictRow(JudgeVerdict):
+    """A judge's verdict as kept; those of one run have the same `judged_at`."""
+
+    id: int
+    judged_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rating:
     """A thumb up or down for one answer to a prompt {"messages": [...]}; `model` and `prompt_hash` as in `Vote`."""
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -263,6 +263,22 @@ peers = Table(
     Column("dollars", Float, nullable=False),
     Column("forgotten_at", Text),
     CheckConstraint("passed BETWEEN 0 AND n AND n > 0", name="passed"),
+)
+
+# What a judge said of the answers that two models gave to a held-out prompt: the score of `one` (1 better, 0 worse, 1/2
+# alike) when it stood first, and when it stood second. Rows of one run have the same `judged_at`. Rows are only added.
+verdicts = Table(
+    "verdicts",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("judged_at", Text, nullable=False),
+    Column("judge", Text, nullable=False),
+    Column("one_model", Text, nullable=False),
+    Column("other_model", Text, nullable=False),
+    Column("prompt_hash", Text, nullable=False),
+    Column("forward", Float, nullable=False),
+    Column("backward", Float, nullable=False),
+    CheckConstraint("forward IN (0, 0.5, 1) AND backward IN (0, 0.5, 1)", name="scores"),
 )
 
 # Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.

@@ -229,6 +229,15 @@ def _gate(gate: GateVerdict | None) -> dict[str, Any] | None:
                 "e_value": f"{found.e_value:,.3g}",
             }
             for found in gate.weighed
+        ]
+        + [
+            {
+                "source": f"votes of each against {link.third}",
+                "counts": f"{link.wins:,} to {link.rival_wins:,} of {link.n:,}",
+                "rate": "–",
+                "e_value": f"{link.e_value:,.3g}",
+            }
+            for link in gate.links
         ],
         "guards": [
             {"suite": guard.suite, "finding": guard.finding, "difference": _percent(guard.difference)}

@@ -39,16 +39,20 @@ def log_mixture(
     tightest at `best_at` observations.
     """
     k, count = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    variance = null * (1 - null)
-    alpha = 2 * _ALPHA_AT_BEST if one_sided else _ALPHA_AT_BEST
-    scale = 2 * math.log(1 / alpha) + math.log(1 + 2 * math.log(1 / alpha))
-    strength = max(best_at * variance / scale - variance, 1e-3 * variance)
+    strength = beta_strength(null * (1 - null), best_at=best_at, one_sided=one_sided)
     a, b = strength / (1 - null), strength / null  # prior successes and failures; their mean is `null`
     log_e = special.betaln(a + k, b + count - k) - special.betaln(a, b)
     log_e = log_e - k * math.log(null) - (count - k) * math.log(1 - null)
     if one_sided:
         log_e = log_e + _log_upper(a + k, b + count - k, null) - _log_upper(a, b, null)
     return np.asarray(log_e)
+
+
+def beta_strength(variance: float, *, best_at: float, one_sided: bool) -> float:
+    """How narrow the Beta of `log_mixture` is: its two parameters times 1 - `null` and times `null`."""
+    alpha = 2 * _ALPHA_AT_BEST if one_sided else _ALPHA_AT_BEST
+    scale = 2 * math.log(1 / alpha) + math.log(1 + 2 * math.log(1 / alpha))
+    return max(best_at * variance / scale - variance, 1e-3 * variance)
 
 
 def log_e_value(wins: npt.ArrayLike, losses: npt.ArrayLike, *, best_at: float = BEST_AT) -> Floats:

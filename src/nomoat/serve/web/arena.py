@@ -17,6 +17,7 @@ import numpy as np
 from nomoat.data.split import asked_keys
 from nomoat.engine.base import Sampling
 from nomoat.errors import NomoatError, ServeError
+from nomoat.evaluate.ballots import score_of
 from nomoat.evaluate.battle import (
     PROBE_SHARE,
     SELF_SHARE,
@@ -30,7 +31,7 @@ from nomoat.evaluate.battle import (
     draw_unlike,
     held_out_pool,
 )
-from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, score_of, wants_answer
+from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
 from nomoat.ledger.feedback import add_own_answer
 from nomoat.ledger.judgements import vote_key
