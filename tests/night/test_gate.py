@@ -158,6 +158,16 @@ def test_without_prompts_the_loss_of_both_decides(tmp_path: Path) -> None:
     assert (second.gate.rival, weighed.source) == ("gen-0001", "loss")
     assert weighed.wins > weighed.losses
     assert weighed.wins + weighed.losses + weighed.ties == second.comparison.metrics[0].tuned.n
+    with ledger_of(tmp_path / "workspace") as ledger:
+        (evaluated,) = (s.artifact_id for s in ledger.stages(2) if s.name == "evaluate")
+        rows = ledger.judgements.evidence(2)
+    folders = json.loads(
+        (tmp_path / "workspace" / HOUSE / "artifacts" / str(evaluated) / "losses.json").read_text()
+    )["tuned"]
+    expected = [nats / count for nats, count in zip(folders["nll"], folders["tokens"], strict=True)]
+    found = [row.challenger for row in rows]
+    assert found == pytest.approx(expected, rel=0.02), "the served file's loss is its folder's, but for Q8_0"
+    assert found != pytest.approx(expected, rel=1e-6), "and it is the file's"
 
 
 def test_what_the_gate_asks_is_not_trained_on(two: Two, tmp_path: Path) -> None:

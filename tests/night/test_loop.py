@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import nomoat
 from helpers.nights import Watched, ledger_of
 from helpers.votes import vote_on
+from helpers.workspaces import ledger_path
 from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.cli.main import app
 from nomoat.cli.match import Contestant, Match, Question
 from nomoat.cli.served import find_generation
 from nomoat.cli.talkers import GgufTalker
 from nomoat.engine.base import Sampling
 from nomoat.engine.llamacpp import LlamaCppEngine
-from nomoat.evaluate.gatebook import verdict_on
+from nomoat.evaluate.gatebook import champion_name, verdict_on
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.ledger.rows import GenerationRow, Vote, VoteVerdict
 from nomoat.ledger.store import Ledger
@@ -110,6 +115,16 @@ def blind_votes(workspace: Path, ledger: Ledger, pair: Sequence[str], rounds: in
     return cast
 
 
+def promoted_by_chance(workspace: Path, votes: Sequence[Vote], seed: int) -> bool:
+    """Whether the gate promotes gen-0002 where the same battles are decided by a coin."""
+    chance, copy = random.Random(seed), workspace / f"coin-{seed}.db"
+    shutil.copyfile(ledger_path(workspace), copy)
+    with Ledger.open(copy) as ledger:
+        tossed = [replace(vote, verdict=chance.choice(("left", "right"))) for vote in votes]
+        ledger.judgements.add_votes(tossed)
+        return verdict_on(ledger, ledger.generation("gen-0002")).verdict == "promote"
+
+
 @pytest.mark.slow
 def test_a_night_that_learns_from_votes_is_promoted_by_further_votes_of_the_same_taste(
     tmp_path: Path,
@@ -128,7 +143,13 @@ def test_a_night_that_learns_from_votes_is_promoted_by_further_votes_of_the_same
         "what it has learned from is no evidence"
     )
     with ledger_of(tmp_path) as ledger:
-        challenger = ledger.generation("gen-0002")
-        ledger.judgements.add_votes(blind_votes(tmp_path, ledger, ("gen-0002", "gen-0001"), 60))
-        verdict = verdict_on(ledger, challenger)
+        votes = blind_votes(tmp_path, ledger, ("gen-0002", "gen-0001"), 60)
+    promoted = [promoted_by_chance(tmp_path, votes, seed) for seed in range(20)]
+    assert sum(promoted) <= 3, "of 20 owners who toss a coin 5% may be misled, in the mean"
+    with ledger_of(tmp_path) as ledger:
+        ledger.judgements.add_votes(votes)
+        verdict = verdict_on(ledger, ledger.generation("gen-0002"))
         assert verdict.verdict == "promote", verdict.said
+    assert CliRunner().invoke(app, ["promote", "gen-0002", "--workspace", str(tmp_path)]).exit_code == 0
+    with ledger_of(tmp_path) as ledger:
+        assert champion_name(ledger) == "gen-0002"

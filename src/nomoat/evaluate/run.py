@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.special import log_softmax
+
+from nomoat.data.pack import Rows
 from nomoat.engine.base import Sampling
+from nomoat.engine.cmodel import CModel
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.evaluate.checks import run_checks
 from nomoat.evaluate.comparison import Answer
@@ -31,6 +36,30 @@ def answer_all(
             answers.append(engine.generate([prompt.conversation], sampling)[0].text)
             progress(done)
     return answers
+
+
+def file_losses(
+    gguf: Path, rows: Rows, *, threads: int, progress: Callable[[int], None]
+) -> list[tuple[float, int]]:
+    """What a GGUF file makes of rows: nats of all tokens to predict, and how many these are, of each row.
+
+    Raises:
+        EngineError: the file cannot be loaded, or a row has a token that it does not know.
+    """
+    found = []
+    with CModel(gguf) as model:
+        for index in range(len(rows)):
+            tokens_T, is_trained_T = rows[index]
+            places = np.flatnonzero(is_trained_T[1:])  # whose next token is to be predicted
+            nats, start = 0.0, 0
+            for logits_PV in model.logits_in_parts(tokens_T.tolist(), n_threads=threads):
+                here = places[(places >= start) & (places < start + len(logits_PV))]
+                logp_PV = log_softmax(logits_PV[here - start].astype(np.float64), axis=1)
+                nats -= float(logp_PV[np.arange(len(here)), tokens_T[here + 1]].sum())
+                start += len(logits_PV)
+            found.append((nats, len(places)))
+            progress(index + 1)
+    return found
 
 
 def judge(prompts: Sequence[Prompt], base: Sequence[str], tuned: Sequence[str]) -> list[Answer]:

@@ -14,6 +14,7 @@ from nomoat.model.load import count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
+from nomoat.night.gate import MOST_ROWS as GATE_ROWS
 from nomoat.night.recipes import adapter_keys, micro_batch_tokens, preference_keys, reward_adapter
 from nomoat.plan.cost import MOMENT_BYTES, Prices, adapter_share
 from nomoat.plan.memory import MemoryPlan, StepSize, plan_memory
@@ -111,15 +112,16 @@ def plan_finetuning(
     these by the stage that learns from them, in the order of training.
 
     `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate, or be
-    measured on the held-out rows where there are none. `pace` is how fast the base's own file answers, once it was
-    measured; a guess refuses nothing. So many `drawn_answers` are yet to be written, for `prefer` to learn from.
+    lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate. `pace`
+    is how fast the base's own file answers, once it was measured; a guess refuses nothing. So many `drawn_answers`
+    are yet to be written, for `prefer` to learn from.
     """
     adapters = {kind: reward_adapter(recipe) if kind == "reward" else adapter_keys(recipe) for kind in data}
     shape, parameters = read_shape(base), count_parameters(base)
     evaluated = next(report for kind, report in data.items() if kind != "reward")
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
     measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
+    gate_share = min(1.0, min(recipe.evaluate.max_held_out_rows, GATE_ROWS) / held_out_rows)
     are_checked = bool(recipe.evaluate.prompts) or not recipe.data.train
 
     def training(kind: str, report: dict[str, Any]) -> Training:
@@ -159,7 +161,7 @@ def plan_finetuning(
         drawn_answers=drawn_answers,
         drawn_tokens=recipe.prefer.max_new_tokens if recipe.prefer else 0,
         rival_prompts=prompts if has_rival and are_checked else 0,
-        rival_tokens=measured_tokens if has_rival and not are_checked else 0,
+        gate_tokens=0 if are_checked else 2 * round(held_out_tokens * gate_share),
     )
     may_refuse = set(trained.values()) == {"no"} and pace is not None
     pace = pace or expected_pace(profile, parameters)

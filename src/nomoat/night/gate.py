@@ -9,24 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.pack import Head
+from nomoat.data.pack import Head, Rows
 from nomoat.data.store import TokenStore
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.checks import run_checks
 from nomoat.evaluate.gate import BASE
 from nomoat.evaluate.prompts import Prompt
-from nomoat.evaluate.run import answer_all
+from nomoat.evaluate.run import answer_all, file_losses
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.files import hash_file
 from nomoat.ledger.rows import Evidence
 from nomoat.ledger.store import Ledger
-from nomoat.model.load import Machine, load_model, load_tokenizer
-from nomoat.model.logprobs import row_losses
+from nomoat.model.load import load_tokenizer
 from nomoat.night.evaluation import owners_prompts
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.night.stages import MODEL
 
 EVIDENCE = "evidence.json"
+MOST_ROWS = 200
+"""Held-out rows that the two files read for the gate, at most: one that is better mostly has less loss on most of them,
+which some tens of rows show, and a large file reads slowly."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,17 @@ def run_gate(
     data: Path,
     rival: Rival | None,
     prompt_files: tuple[Path, ...],
-    machine: Machine,
+    challenger_gguf: Path,
+    base_gguf: Path,
     threads: int,
     n_ctx: int,
-    batch_tokens: int,
     max_prompts: int,
     max_new_tokens: int,
     max_held_out_rows: int,
 ) -> Outcome:
-    """Writes `evidence.json`: one row a prompt with checks, or a held-out row where there are none, for challenger and
-    rival. Against the base (no rival) it is what `evaluate` measured; a champion answers and is measured now.
+    """Writes `evidence.json`: one row a prompt with checks, for challenger and rival; where there are none, one a
+    held-out row, with the loss of both files. What the base (no rival) passes is what `evaluate` found; a champion
+    answers now.
 
     `evaluated` is the stage `evaluate`'s folder, `challenger` the model's, whose tokenizer rendered the held-out rows.
     """
@@ -94,9 +97,9 @@ def run_gate(
     checked = [answer for answer in comparison["answers"] if answer["tuned_passed"] is not None]
     name = BASE if rival is None else rival.name
     answers: list[dict[str, str]] = []
-    if rival is None:
-        rows = _against_base(checked, evaluated)
-    elif checked:
+    if checked and rival is None:
+        rows = [_checked(answer, answer["tuned_passed"], answer["base_passed"]) for answer in checked]
+    elif checked and rival is not None:
         prompts = [prompt for prompt in owners_prompts(prompt_files, max_prompts) if prompt.checks]
         texts = _answers(prompts, rival, n_ctx, max_new_tokens, threads, report)
         answers = [
@@ -109,13 +112,11 @@ def run_gate(
         ]
         rows = [_checked(a, a["tuned_passed"], theirs) for a, theirs in zip(checked, passed, strict=True)]
     else:
-        held_out = Head(TokenStore.open(data / "held_out"), max_held_out_rows)
+        held_out = Head(TokenStore.open(data / "held_out"), min(max_held_out_rows, MOST_ROWS))
         rows = []
-        if _reads_alike(rival.model, challenger):
-            report(0.0, None, f"held-out loss of {name}")
-            model = load_model(rival.model, machine).eval()
-            losses = row_losses(model, held_out, batch_tokens=batch_tokens, device=machine.device)
-            rows = _losses(_listed(evaluated, "tuned"), losses.nll_N.tolist(), losses.tokens_N.tolist())
+        if rival is None or _reads_alike(rival.model, challenger):
+            files = challenger_gguf, base_gguf if rival is None else rival.gguf
+            rows = _losses(*_files_losses(files, held_out, threads, report))
     found = {"rival": name, "rows": [asdict(row) for row in rows], "answers": answers}
     (folders.out / EVIDENCE).write_text(
         json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
@@ -129,13 +130,6 @@ def read_evidence(gate: Artifact) -> list[Evidence]:
     return [Evidence(**row) for row in found["rows"]]
 
 
-def _against_base(checked: Sequence[dict[str, Any]], evaluated: Path) -> list[Evidence]:
-    if checked:
-        return [_checked(answer, answer["tuned_passed"], answer["base_passed"]) for answer in checked]
-    base = _listed(evaluated, "base")
-    return _losses(_listed(evaluated, "tuned"), base["nll"], base["tokens"])
-
-
 def _checked(answer: dict[str, Any], challenger: bool, rival: bool) -> Evidence:
     return Evidence(
         kind="checks",
@@ -146,21 +140,31 @@ def _checked(answer: dict[str, Any], challenger: bool, rival: bool) -> Evidence:
     )
 
 
-def _losses(challenger: dict[str, list[float]], nll: list[float], tokens: list[float]) -> list[Evidence]:
+def _files_losses(
+    files: tuple[Path, Path], rows: Rows, threads: int, report: Report
+) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
+    """What each of two files makes of the rows."""
+
+    def losses(file: Path, before: float) -> list[tuple[float, int]]:
+        total = max(1, len(rows))
+
+        def progress(done: int) -> None:
+            report(before + 0.5 * done / total, None, f"{file.name}, row {done}")
+
+        return file_losses(file, rows, threads=threads, progress=progress)
+
+    return losses(files[0], 0.0), losses(files[1], 0.5)
+
+
+def _losses(challenger: list[tuple[float, int]], rival: list[tuple[float, int]]) -> list[Evidence]:
     """Nats a token of each held-out row that has a token to predict."""
-    assert challenger["tokens"] == tokens, "challenger and rival were measured on different rows"
     return [
         Evidence(
             kind="loss", suite="held-out rows", item=str(row), challenger=own / count, rival=theirs / count
         )
-        for row, (own, theirs, count) in enumerate(zip(challenger["nll"], nll, tokens, strict=True), 1)
+        for row, ((own, count), (theirs, _)) in enumerate(zip(challenger, rival, strict=True), 1)
         if count
     ]
-
-
-def _listed(evaluated: Path, who: str) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = json.loads((evaluated / "losses.json").read_text(encoding="utf-8"))[who]
-    return found
 
 
 def _answers(

@@ -231,7 +231,7 @@ class _Night:
         merged = self.stages.do(self.orders.merge(base, evaluated, last)) if is_adapter else last
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))
         evaluate = self.stages.do(self.orders.evaluate(base, evaluated, merged, base_files, served))
-        gate, rival_id = self._gate(evaluated, merged, served, evaluate)
+        gate, rival_id = self._gate(evaluated, merged, base_files, served, evaluate)
         return Results(
             served=served,
             plan=plan.sentences,
@@ -299,7 +299,12 @@ class _Night:
         return champion is not None and champion.generation_id is not None
 
     def _gate(
-        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact
+        self,
+        data: Artifact,
+        merged: Artifact,
+        base_files: Artifact,
+        served: Artifact,
+        evaluate: Artifact,
     ) -> tuple[Artifact | None, int | None]:
         """The gate's evidence, and whom the new generation was compared with: the champion, None for the base.
 
@@ -314,7 +319,7 @@ class _Night:
         except ArtifactError as error:
             self.warnings.append(str(error))
             return None, rival_id
-        return self.stages.do(self.orders.gate(data, merged, served, evaluate, rival)), rival_id
+        return self.stages.do(self.orders.gate(data, merged, base_files, served, evaluate, rival)), rival_id
 
     def _say(self, plan: Plan, measured: Pace | None = None) -> Plan:
         """Note a plan; of the second one, which knows how fast the base answers here, what may have changed."""

@@ -268,14 +268,20 @@ class Orders(TrainingOrders):
         )
 
     def gate(
-        self, data: Artifact, merged: Artifact, served: Artifact, evaluate: Artifact, rival: Rival | None
+        self,
+        data: Artifact,
+        merged: Artifact,
+        base_files: Artifact,
+        served: Artifact,
+        evaluate: Artifact,
+        rival: Rival | None,
     ) -> Job:
         """The file that would be served against the champion's; against the base where there is none."""
         section = self.recipe.evaluate
         keys: dict[str, Any] = {
             key: getattr(section, key) for key in ("max_prompts", "max_new_tokens", "max_held_out_rows")
         }
-        keys |= {"n_ctx": self.n_ctx(served), "batch_tokens": self._batch_tokens()}
+        keys |= {"n_ctx": self.n_ctx(served)}
         champion = {} if rival is None else {"champion": rival.model_id, "champion file": rival.files_id}
         return Job(
             kind="gate",
@@ -291,10 +297,11 @@ class Orders(TrainingOrders):
                 run_gate,
                 evaluated=evaluate.path,
                 challenger=merged.path / MODEL,
+                challenger_gguf=served.path / f"{self.recipe.name}-{self.recipe.quantize.serve}.gguf",
+                base_gguf=self.base_gguf(base_files),
                 data=data.path,
                 rival=rival,
                 prompt_files=self.sources.prompts,
-                machine=self.machine,
                 threads=engine_threads(served, self.threads),
                 **keys,
             ),

@@ -41,7 +41,7 @@ class Work:
     are read for each model's loss after them. `prompt_tokens` is a prompt's mean length; `drawn_answers` of at most
     `drawn_tokens` are written before the last training, which learns from them; `compared_*` are of the comparison of
     every file with its folder: how many prompts, and greedy tokens of each; `rival_prompts` are answered by the
-    champion for the gate, or `rival_tokens` read.
+    champion for the gate, or `gate_tokens` read by the two files.
     """
 
     parameters: int
@@ -56,7 +56,7 @@ class Work:
     drawn_answers: int = 0
     drawn_tokens: int = 0
     rival_prompts: int = 0
-    rival_tokens: int = 0
+    gate_tokens: int = 0
 
     def flops(self, training: Training, *, recomputed: bool) -> float:
         """Of one of the trainings; `recomputed`: with blocks computed again in backward."""
@@ -152,8 +152,8 @@ def plan_night(
         + _answer_seconds(work, capacity, 2 * work.prompts),
     }
 
-    if work.rival_prompts or work.rival_tokens:
-        loss_s = forward_flops(work.parameters, work.rival_tokens) / (flops_per_second * TRAINING_SHARE)
+    if work.rival_prompts or work.gate_tokens:
+        loss_s = work.gate_tokens / capacity.read_tokens_per_s
         seconds["gate"] = FIXED_SECONDS + loss_s + _answer_seconds(work, capacity, work.rival_prompts)
 
     after_s = RESERVE * (sum(seconds.values()) - train_s)
