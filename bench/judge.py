@@ -1,4 +1,4 @@
-"""What a judge lends to votes at the gate: simulated owners who ask one first, then vote and look after every ten votes.
+"""What a judge lends to votes at the gate: simulated owners who ask one first, then vote and look now and again.
 
     python bench/judge.py [--owners N] [--votes N] [--every N] [--alpha A] [--prompts N] [--seed N] [--json FILE]
 
