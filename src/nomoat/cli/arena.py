@@ -51,8 +51,9 @@ KEYS = {
 STANDINGS_KEYS = {
     "anchor": "the model that has 0 points: the base, where it was voted on; null without votes",
     "confidence": "confidence of every interval, 0 to 1",
-    "standings": "best first: list of {name, model, wins, losses, ties, rate, points}; points is null (not comparable "
-    "yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half",
+    "standings": "best first: list of {name, model, wins, losses, ties, rate, same_style, points}; points is null (not "
+    "comparable yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half; same_style is what "
+    "that would be if answers were as long as their rivals, with as many headings, list items and bold passages",
     "pairs": "most votes first: list of {one, other, wins, losses, ties, better, needed}; better is who the votes have "
     "shown to be better, or null while it is open; needed are about how many more decided votes, or null where they "
     "would never tell",

@@ -44,6 +44,7 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
         "model",
         f"points {interval}",
         f"win rate {interval}",
+        "in the same style",
         "won",
         "lost",
         "tied",
@@ -51,11 +52,16 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
     )
     for one in found:
         counts = (f"{n:,}" for n in (one.wins, one.losses, one.ties))
-        made.add_row(one.name, _points(one.points), _rate(one.rate), *counts)
+        made.add_row(one.name, _points(one.points), _rate(one.rate), _rate(one.same_style), *counts)
     to.print(made)
     anchor = anchor_of(found)
     if anchor is not None:
         to.print(f"Points above {anchor}; 400 are odds of 10 to 1.", style="dim")
+    to.print(
+        "In the same style: if answers were as long as their rivals, with as many headings, list items and bold "
+        "passages.",
+        style="dim",
+    )
 
 
 def print_pairs(pairs: Sequence[Pairing], to: Console) -> None:

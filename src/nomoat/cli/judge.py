@@ -40,9 +40,10 @@ KEYS = {
     "one": "the generation asked for",
     "other": "whom it was compared with",
     "confidence": "confidence of every interval, 0 to 1",
-    "contest": "{rate, same_length, ordered, elo, would_say}: win rate of the first; what it would be between answers "
-    "of the same length; how many pairs came out LL, LD, WL or DD, WD, WW over both orders; {elo, elo_error, "
-    "normalized, normalized_error, superiority} from those; the win rate by each baseline",
+    "contest": "{rate, same_style, ordered, elo, would_say}: win rate of the first; what it would be between answers "
+    "of the same length with as many headings, list items and bold passages; how many pairs came out LL, LD, WL or "
+    "DD, WD, WW over both orders; {elo, elo_error, normalized, normalized_error, superiority} from those; the win rate "
+    "by each baseline",
     "bias": "null (too few, or each answer graded alone), or {consistency, position}: how often both orders give the "
     "same, and how much oftener than half the first answer is preferred",
     "calibration": "null (fewer than two decided votes), or {votes, agrees, kappa, verbosity, voters}: agreement with "

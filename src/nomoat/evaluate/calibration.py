@@ -31,7 +31,8 @@ from nomoat.evaluate.stats.agreement import (
 )
 from nomoat.evaluate.stats.intervals import wilson
 from nomoat.evaluate.stats.ordered import EloEstimate, elo_estimate, pair_counts
-from nomoat.evaluate.stats.winrate import controlled_win_rate, style_difference, win_rate
+from nomoat.evaluate.stats.winrate import controlled_win_rate, win_rate
+from nomoat.evaluate.style import style_differences
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import Sample, Vote
 
@@ -46,11 +47,12 @@ _LABELS = {1.0: "left", 0.0: "right", 0.5: "tie"}
 @dataclass(frozen=True)
 class Contest:
     """The first of two models against the second, as the judge has it. `rate` is its win rate (a changed mind is a
-    tie), `same_length` what it would be between answers of the same length, `ordered` how many pairs came out LL, LD,
-    WL or DD, WD, WW over the two orders, `elo` from those, and `would_say` the win rate by each baseline."""
+    tie), `same_style` what it would be between answers of the same style (`style.FEATURES`), `ordered` how many pairs
+    came out LL, LD, WL or DD, WD, WW over the two orders, `elo` from those, and `would_say` the win rate by each
+    baseline."""
 
     rate: Estimate
-    same_length: Estimate | None
+    same_style: Estimate | None
     ordered: list[int]
     elo: EloEstimate | None
     would_say: dict[str, float]
@@ -156,13 +158,12 @@ def compare(pairs: Sequence[Pair], verdicts: Sequence[Verdict | None], *, confid
             f"{LEAST}, for one alone has no error"
         )
     scores = [found.score for _, found in kept]
-    lengths = [(len(pair.one), len(pair.other)) for pair, _ in kept]
+    differences = style_differences([pair.one for pair, _ in kept], [pair.other for pair, _ in kept])
     ordered = pair_counts([v.forward for _, v in kept], [v.backward for _, v in kept])
-    differences = style_difference([one for one, _ in lengths], [other for _, other in lengths])
     longest = sum(longer(pair.one, pair.other) for pair, _ in kept) / len(kept)
     return Contest(
         rate=win_rate(scores, prompts, confidence=confidence),
-        same_length=_told(lambda: controlled_win_rate(scores, differences, prompts, confidence=confidence)),
+        same_style=_told(lambda: controlled_win_rate(scores, differences, prompts, confidence=confidence)),
         ordered=ordered.astype(int).tolist(),
         elo=_told(lambda: elo_estimate(ordered, confidence=confidence)),
         would_say={LONGEST: longest, FIRST: 0.5, COIN: 0.5},
