@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from nomoat.evaluate.comparison import Estimate
     from nomoat.evaluate.head_to_head import Pairing, Voter
     from nomoat.evaluate.standings import Standing
+    from nomoat.ledger.rows import Vote
+
+
+def told(vote: Vote) -> str:
+    """Who was who, once that may be known."""
+    if vote.better is not None:
+        other = "2" if vote.better == "left" else "1"
+        return (
+            f"Kept: {vote.verdict}. This one was to check the voter: answer {other} was to another prompt. Both were "
+            f"{vote.left_name}."
+        )
+    if vote.left_model == vote.right_model:
+        return f"Kept: {vote.verdict}. Both were {vote.left_name}, to measure the voter."
+    return f"Kept: {vote.verdict}. 1 was {vote.left_name}, 2 was {vote.right_name}."
 
 
 def standings_json(

@@ -25,9 +25,9 @@ from nomoat.evaluate.battle import (
     Draw,
     Question,
     Turn,
+    draw_probe,
     draw_question,
     draw_sides,
-    draw_unlike,
     held_out_pool,
 )
 from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, score_of, wants_answer
@@ -147,7 +147,7 @@ class Arena:
             ApiError: a model cannot answer: the conversation may be too long.
         """
         shown = self.find(shown_id, voter)
-        if shown is None or not shown.battle.is_typed:
+        if shown is None or not shown.battle.question.is_typed:
             return
         del self._shown[shown_id]
         try:
@@ -259,14 +259,12 @@ class Arena:
     async def _probe(self, question: Question, pool: Sequence[Question]) -> Battle | None:
         """The champion twice, one side answering another prompt. None where there is no such prompt, or a side says
         nothing, or both the same."""
-        other, best = draw_unlike(question, pool, self._chance), await self.champion()
-        if other is None or best is None:
+        best = await self.champion()
+        probe = best and draw_probe(question, pool, best, SAMPLING, self._chance)
+        if probe is None:
             return None
-        draw, better = draw_sides(best, best, SAMPLING, self._chance), self._chance.choice(_SIDES)
-        asked = (question, other) if better == "left" else (other, question)
-        battle = replace(await self._answered(question, draw, asked), better=better)
-        said = battle.left_answer.strip() and battle.right_answer.strip()
-        return battle if said and battle.has_choice else None
+        answered = await self._answered(question, probe.draw, probe.asked)
+        return replace(answered, better=probe.better) if answered.has_better else None
 
     async def _answered(
         self, question: Question, draw: Draw, asked: tuple[Question, Question] | None = None
