@@ -45,7 +45,9 @@ CHAMPION, BASE = "champion", "base"
 SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
 _SIDES: tuple[Side, Side] = ("left", "right")
 _AHEAD = 2
-_MOST_GENERATIONS = 3  # more would spread the votes of one person too thin
+_MOST_GENERATIONS = 3
+"""More would spread the votes of one person too thin: `narrowing` gives each that has few votes as many as the newest,
+for which the gate waits. Of older ones one votes with `nomoat arena GEN GEN`."""
 _MOST_OPEN = 1000
 _TRIES = 5
 
@@ -260,7 +262,7 @@ class Arena:
         """The champion twice, one side answering another prompt. None where there is no such prompt, or a side says
         nothing, or both the same."""
         best = await self.champion()
-        probe = best and draw_probe(question, pool, best, SAMPLING, self._chance)
+        probe = None if best is None else draw_probe(question, pool, best, SAMPLING, self._chance)
         if probe is None:
             return None
         answered = await self._answered(question, probe.draw, probe.asked)
