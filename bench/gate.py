@@ -2,11 +2,11 @@
 
     python bench/gate.py [--owners N] [--looks N] [--every N] [--alpha A] [--ties SHARE] [--seed N] [--json FILE]
 
-Each owner votes blindly between champion and challenger until the test says "promote" or the looks are used up. Prints
-for each true win rate the share of owners who were told to promote, and their mean number of votes, for three tests:
-the gate's e-value, a binomial test of fixed size that is looked at the same way (which is what people do, and
-misleads them), and Wald's sequential test with the true rate as its alternative (which nobody knows). Counts, no
-timings.
+Each owner votes blindly between champion and challenger until the test says "promote" or "keep", or the looks are used
+up. Prints for each true win rate the share of owners who were told to promote, and their mean number of votes, for four
+tests: the gate's e-value, which never says "keep" for good; a binomial test of fixed size that is looked at the same
+way (which is what people do, and misleads them); game testing's generalised sequential probability ratio test of 0 Elo
+against a win rate of 55%; and Wald's with the true rate as its alternative (which nobody knows). Counts, no timings.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ import numpy.typing as npt
 from scipy import stats
 
 from nomoat.evaluate.stats.intervals import wilson
-from nomoat.evaluate.stats.ordered import sprt_bounds
+from nomoat.evaluate.stats.ordered import gsprt_llr, sprt_bounds
 from nomoat.evaluate.stats.sequential import log_e_value
 
 RATES = (0.5, 0.55, 0.6, 0.7)
+# O owners · L looks
 Counts = npt.NDArray[np.int64]
-Test = Callable[[Counts, Counts], npt.NDArray[np.bool_]]
-"""Wins and losses at each look [owners, looks] -> whether the test says promote there."""
+Test = Callable[[Counts, Counts, Counts], npt.NDArray[np.int64]]
+"""Wins, losses and ties at each look [O, L] -> 1 where the test says promote, -1 keep, 0 go on [O, L]."""
+ALTERNATIVE = 0.55
+"""The win rate that a sequential test tells from none where the true one is not known, or none."""
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,38 @@ class Row:
     votes: float
 
 
-def look(owners: int, looks: int, every: int, rate: float, ties: float, seed: int) -> tuple[Counts, Counts]:
-    """Wins and losses of each owner at each look, [owners, looks]."""
+def look(owners: int, looks: int, every: int, rate: float, ties: float, seed: int) -> Counts:
+    """Wins, losses and ties of each owner at each look, [3, O, L]."""
     shares = [(1 - ties) * rate, (1 - ties) * (1 - rate), ties]
-    drawn = np.random.default_rng(seed).multinomial(every, shares, size=(owners, looks)).cumsum(axis=1)
-    return drawn[..., 0], drawn[..., 1]
+    drawn = np.random.default_rng(seed).multinomial(every, shares, size=(owners, looks))
+    return np.moveaxis(drawn.cumsum(axis=1), -1, 0)
 
 
 def tests_at(rate: float, alpha: float) -> Mapping[str, Test]:
-    """The tests; Wald's takes the true rate, and 55 % where there is no difference."""
-    accept, reject = sprt_bounds(alpha, alpha)
-    alternative = max(rate, 0.55)
+    """The tests; Wald's takes the true rate, and `ALTERNATIVE` where there is no difference."""
+    keep, promote = sprt_bounds(alpha, alpha)
+    assumed = max(rate, ALTERNATIVE)
 
-    def sprt(wins: Counts, losses: Counts) -> npt.NDArray[np.bool_]:
-        ratio = wins * math.log(2 * alternative) + losses * math.log(2 * (1 - alternative))
-        ended = np.cumsum(ratio <= accept, axis=1) > 0  # it stops for good where it keeps the champion
-        return (ratio >= reject) & ~ended
+    def ended(ratio: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        return np.where(ratio >= promote, 1, np.where(ratio <= keep, -1, 0))
+
+    def wald(wins: Counts, losses: Counts, ties: Counts) -> npt.NDArray[np.int64]:
+        return ended(wins * math.log(2 * assumed) + losses * math.log(2 * (1 - assumed)))
+
+    def gsprt(wins: Counts, losses: Counts, ties: Counts) -> npt.NDArray[np.int64]:
+        elo = 400 * math.log10(ALTERNATIVE / (1 - ALTERNATIVE))
+        counts = np.stack([losses, ties, wins], axis=-1).reshape(-1, 3)
+        met, where = np.unique(counts, axis=0, return_inverse=True)  # few counts, met often
+        ratios = np.array([gsprt_llr(each, 0, elo, model="logistic") for each in met])
+        return ended(ratios[where].reshape(wins.shape))
 
     return {
-        "e-value": lambda wins, losses: log_e_value(wins, losses) >= -math.log(alpha),
-        "fixed-n": lambda wins, losses: stats.binom.sf(wins - 1, wins + losses, 0.5) <= alpha,
-        "wald": sprt,
+        "e-value": lambda wins, losses, _: (log_e_value(wins, losses) >= -math.log(alpha)).astype(int),
+        "fixed-n": lambda wins, losses, _: (stats.binom.sf(wins - 1, wins + losses, 0.5) <= alpha).astype(
+            int
+        ),
+        "gsprt": gsprt,
+        "wald": wald,
     }
 
 
@@ -72,12 +86,13 @@ def simulate(*, owners: int, looks: int, every: int, alpha: float, ties: float, 
     """Every test at every rate, on the same votes."""
     rows = []
     for rate in RATES:
-        wins, losses = look(owners, looks, every, rate, ties, seed)
+        seen = look(owners, looks, every, rate, ties, seed)
         for name, test in tests_at(rate, alpha).items():
-            says = test(wins, losses)
-            promoted = says.any(axis=1)
-            votes = every * np.where(promoted, says.argmax(axis=1) + 1, looks)
-            share = wilson(int(promoted.sum()), owners, 0.95)
+            says = test(*seen)
+            first = (says != 0).argmax(axis=1)
+            verdict = says[np.arange(owners), first]  # the first one ends it; 0 where there was none
+            votes = every * np.where(verdict != 0, first + 1, looks)
+            share = wilson(int((verdict > 0).sum()), owners, 0.95)
             rows.append(Row(name, rate, share.value, share.low, share.high, float(votes.mean())))
     return rows
 

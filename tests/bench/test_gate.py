@@ -29,9 +29,20 @@ def test_looking_often_misleads_a_fixed_test_and_not_the_gate(ties: float) -> No
 
 
 def test_an_owner_sees_every_vote_once_and_looks_at_all_of_them() -> None:
-    wins, losses = look(5, 7, 10, 0.6, 0.0, 3)
-    assert (wins + losses).tolist() == [[10 * n for n in range(1, 8)]] * 5
-    assert (np.diff(wins, axis=1) >= 0).all()
+    seen = look(5, 7, 10, 0.6, 0.3, 3)
+    assert seen.sum(axis=0).tolist() == [[10 * n for n in range(1, 8)]] * 5
+    assert (np.diff(seen, axis=2) >= 0).all()
+
+
+def test_game_testings_ratio_test_is_nearly_walds_and_both_end_where_the_champion_stays() -> None:
+    """Without ties, and with the alternative that both take at 50% and 55%: the votes are coins, of which the ratio
+    with the likeliest distributions is Wald's own."""
+    rows = {(row.test, row.rate): row for row in simulate(ties=0.0, **SETTINGS)}
+    for rate in (0.5, 0.55):
+        generalised, wald = rows["gsprt", rate], rows["wald", rate]
+        assert generalised.promoted == pytest.approx(wald.promoted, abs=0.01)
+        assert generalised.votes == pytest.approx(wald.votes, rel=0.02)
+    assert rows["gsprt", 0.5].votes < rows["e-value", 0.5].votes, "the gate never gives a challenger up"
 
 
 def test_it_runs_and_writes_its_figures(tmp_path: Path) -> None:
@@ -44,4 +55,4 @@ def test_it_runs_and_writes_its_figures(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "20 owners, a look after every 10 votes, 5 looks, α = 0.05" in done.stdout
-    assert len(json.loads((tmp_path / "g").read_text())["rows"]) == 12
+    assert len(json.loads((tmp_path / "g").read_text())["rows"]) == 16

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_chosen_pairs_need_fewer_votes_and_intervals_still_hold_the_truth() -> None:
-    chance, same_width, _ = simulate(arenas=40, models=8, spread=300, votes=600, ties=0.2, seed=1)
-    assert same_width.votes <= 0.8 * chance.votes
+    chance, same_width, _ = simulate(arenas=100, models=8, spread=300, votes=800, ties=0.2, seed=0)
+    assert same_width.votes <= 0.75 * chance.votes, "a quarter fewer at least"
     assert same_width.width <= chance.width
     assert same_width.covered > 0.9
 

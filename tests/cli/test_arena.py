@@ -20,6 +20,7 @@ from nomoat.cli.served import ServedModel
 from nomoat.data.readers import read_rows
 from nomoat.data.rows import PreferenceRow
 from nomoat.engine.base import Sampling
+from nomoat.errors import EngineError
 from nomoat.evaluate.battle import Contestant, Question
 from nomoat.ledger.store import Ledger
 
@@ -27,19 +28,21 @@ from nomoat.ledger.store import Ledger
 class Parrot:
     """Answers with its own word and what was asked; remembers the samplings."""
 
-    n_ctx = 64
+    n_ctx = 600
 
     def __init__(self, name: str, word: str) -> None:
         self.name, self.word = name, word
         self.samplings: list[Sampling] = []
 
     def prompt_tokens(self, conversation: Conversation) -> int:
-        return 1
+        return sum(len(message.content.split()) for message in conversation.messages)
 
     def text_tokens(self, text: str) -> int:
         return 1
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Generator[str, None, None]:
+        if self.prompt_tokens(conversation) >= self.n_ctx:
+            raise EngineError("the conversation is too long")
         self.samplings.append(sampling)
         yield f"{self.word}: "
         yield conversation.messages[-1].content
@@ -64,6 +67,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return served(f"gen-{number:04d}", f"quantize-{number}/night-Q8_0.gguf")
 
     monkeypatch.setattr("nomoat.evaluate.battle.SELF_SHARE", 0.0)
+    monkeypatch.setattr("nomoat.evaluate.battle.PROBE_SHARE", 0.0)
     base = served("base (embedded)", "quantize-9/base-Q8_0.gguf")
     monkeypatch.setattr("nomoat.cli.served.find_generation", find)
     for where in ("served", "arena"):
@@ -107,6 +111,54 @@ def test_enter_draws_a_held_out_prompt_and_every_key_is_its_verdict(workspace: P
     assert {vote.source for vote in cast} == {"pool"}
     assert {vote.suite for vote in cast} == {"heldout"}
     assert {vote.prompt_id for vote in cast} <= {"p0", "p1", "p2"}
+
+
+def test_a_vote_may_have_a_reason(workspace: Path) -> None:
+    as_json("arena", typed="One\n1  It is shorter.\nTwo\nT\n")
+    assert [(vote.verdict, vote.note) for vote in kept(workspace)] == [
+        ("left", "It is shorter."),
+        ("tie", None),
+    ]
+
+
+def test_with_a_prompt_of_ones_own_one_may_go_on_and_the_vote_is_about_all_of_it(workspace: Path) -> None:
+    result = nomoat(
+        "arena", typed="One\ng\ng And then?\ng " + "far too long " * 300 + "\n2 kinder\n\ng More\ns\n"
+    )
+    assert result.exit_code == 0, result.output
+    assert "gen-000" not in result.stdout.split("Kept: ")[0]
+    assert "Better: And then?" in result.stdout
+    assert "Not answered: the conversation is too long" in result.stdout
+    drawn = result.stdout.split("Held out")[1]
+    assert "say more to both" not in drawn, "those that were drawn end with their answers"
+    (vote,) = kept(workspace)
+    word = {"gen-0002": "Better", "gen-0001": "Good"}
+    assert vote.turns == [
+        {
+            "asked": "And then?",
+            "left": f"{word[vote.left_name]}: And then?",
+            "right": f"{word[vote.right_name]}: And then?",
+        }
+    ]
+    assert (vote.verdict, vote.note, vote.left_answer) == ("right", "kinder", f"{word[vote.left_name]}: One")
+
+
+def test_a_probe_is_told_with_its_vote_and_measures_the_voter_alone(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.evaluate.battle.PROBE_SHARE", 1.0)
+    found = nomoat("arena", typed="\n1\nOne\n2\n")
+    assert "This one was to check the voter: answer " in found.stdout
+    probe, typed = kept(workspace)
+    assert (typed.better, typed.source) == (None, "typed"), "what was typed is never a probe"
+    assert probe.left_model == probe.right_model
+    asked = probe.prompt["messages"][0]["content"]
+    answers = {"left": probe.left_answer, "right": probe.right_answer}
+    assert probe.better is not None
+    assert answers.pop(probe.better) == f"Better: {asked}"
+    assert asked not in answers.popitem()[1]
+    (voter,) = as_json("arena", "--standings")["voters"]
+    assert (voter["votes"], voter["probes"], voter["missed"]) == (2, 1, int(probe.better == "right"))
 
 
 def test_leaving_at_the_vote_keeps_none(workspace: Path) -> None:
@@ -183,6 +235,16 @@ def test_now_and_then_a_model_meets_itself_with_another_seed() -> None:
     assert {found.draw.left.name for found in twice} == {"one"}
     assert all(found.draw.left_sampling.seed + 1 == found.draw.right_sampling.seed for found in twice)
     assert len(one.samplings) + len(other.samplings) == 1200
+
+
+def test_both_sides_have_the_same_cap_where_one_has_said_more() -> None:
+    game, one, other = match(4)
+    one.n_ctx, other.n_ctx = 40, 30
+    found = game.ask(Question.typed("one two three"))
+    assert {sampling.max_new_tokens for sampling in one.samplings + other.samplings} == {27}
+    assert found.vote("left", "ada", 9.0).sampling["max_new_tokens"] == 27
+    game.go_on(found, "and four")
+    assert one.samplings[-1].max_new_tokens == other.samplings[-1].max_new_tokens == 30 - 3 - 4 - 2
 
 
 def play(workspace: Path, pairs: list[tuple[str, str]], better: dict[str, float], n: int) -> None:

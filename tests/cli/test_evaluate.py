@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from helpers.workspaces import two_generations
 from nomoat.cli import evaluate
 from nomoat.cli.main import app
+from nomoat.data.overlap import Overlap
 from nomoat.evaluate.comparison import Estimate
+from nomoat.evaluate.contamination import Contamination
 from nomoat.serve.models import ServedModel
 
 
@@ -58,7 +61,7 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append({"tasks": tasks, **keys})
         value = {"gen-0002": 0.5, "base": 0.25}[engine.name]
         scores = [score("acc", value, value - 0.1), score("word_perplexity", 9.5, float("nan"))]
-        return SimpleNamespace(scores=scores, cut=1, asked=20)
+        return SimpleNamespace(scores=scores, cut=1, asked=20, questions=[])
 
     harness = SimpleNamespace(
         run_tasks=run_tasks, paired_difference=lambda one, other, confidence: Estimate(0.25, 0.05, 0.45, 20)
@@ -72,6 +75,7 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
     words = ("gen-0002", "--tasks", "mine, arc_easy", "--against", "base", "--limit", "20", "--chat")
     found = json.loads(ask(*words, "--json").stdout)
     assert found.keys() == evaluate.KEYS.keys()
+    assert found["contamination"] == {}, "there is no night here"
     assert (found["model"], found["against"], found["cut"], found["asked"]) == ("gen-0002", "base", 2, 40)
     acc, perplexity = found["scores"]
     assert (acc["score"]["value"], acc["against"]["value"], acc["difference"]["low"]) == (0.5, 0.25, 0.05)
@@ -84,3 +88,36 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
     assert lines[2] == "mine acc 0.500 (0.400 to 0.600) 0.250 (0.150 to 0.350) 0.250 (0.050 to 0.450) 20"
     assert "9.500 (interval not known)" in lines[3]
     assert lines[4] == "2 of 40 requests were cut at their beginning to fit (--context)"
+
+
+def test_what_a_generation_was_trained_on_is_held_against_the_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said for each generation; a base has no rows."""
+    two_generations(tmp_path, lambda _: [])
+    hit = Overlap("data-aa: row 3", "ab", "mine", "7", "asks the same")
+    told: dict[int, Contamination | None] = {2: Contamination(1, 40, 1, 20, [hit]), 1: None}
+    monkeypatch.setattr(
+        "nomoat.evaluate.contamination.contamination_of", lambda _, __, generation, *more: told[generation.id]
+    )
+    estimate = Estimate(0.5, 0.4, 0.6, 20)
+    scores = [Score("mine", "acc", "none", True, estimate, {})]
+    harness = SimpleNamespace(
+        run_tasks=lambda *_, **keys: SimpleNamespace(scores=scores, cut=0, asked=20, questions=[]),
+        paired_difference=lambda *_: None,
+    )
+    monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: object())
+    monkeypatch.setattr(evaluate, "find_model", lambda _, which: ServedModel(which, tmp_path, tmp_path, 64))
+    monkeypatch.setattr(evaluate, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
+    words = ("gen-0002", "--tasks", "mine", "--workspace", str(tmp_path), "--against")
+    found = json.loads(ask(*words, "gen-0001", "--json").stdout)["contamination"]
+    assert found["gen-0002"] == {"rows": 1, "of_rows": 40, "documents": 1, "of": 20, "found": [asdict(hit)]}
+    assert found["gen-0001"] is None
+    assert json.loads(ask(*words, "base", "--json").stdout)["contamination"].keys() == {"gen-0002"}
+    text = " ".join(ask(*words, "gen-0001").stdout.split())
+    assert (
+        "1 of 40 rows that gen-0002 was trained on hold 1 of 20 documents, word for word or nearly "
+        "data-aa: row 3 holds mine 7: asks the same" in text
+    )
+    assert "gen-0001: the rows it was trained on are not here any more, so they were not checked" in text

@@ -130,6 +130,9 @@ def test_every_kind_of_task_gives_what_lm_evals_own_model_gives(
     assert choice.by_item == {item["doc_id"]: item["acc"] for item in peer["samples"]["tiny_choice"]}
     assert (choice.score.n, choice.higher_is_better) == (24, True)
     assert (found.cut, found.asked) == (0, 24 * 3 + 24 + 24)
+    asked = [one for one in found.questions if (one.suite, one.id) == ("tiny_choice", "0")]
+    assert [one.text for one in asked] == ["The cat saw 0 birds. " * 9], "the word alone is a label"
+    assert len(found.questions) == 3 * (24 + 3 * 4), "half of the words have three with their number"
 
 
 def test_answers_are_cut_at_until_and_the_chat_template_is_the_served_one(

@@ -79,7 +79,7 @@ def test_each_pair_is_asked_in_both_orders_and_a_changed_mind_is_a_tie(tmp_path:
     always, _ = judge(lambda _: winner("first"), tmp_path, identity="first")
     found = always.judge(pairs[:2])
     assert found == [Verdict(1, 0)] * 2
-    assert [one.score for one in found if one] == [0.5, 0.5]
+    assert [(one.label, one.mean) for one in found if one] == [(0.5, 0.5)] * 2
 
 
 def test_what_is_judged_cannot_close_its_marks_nor_be_mistaken_for_the_task(tmp_path: Path) -> None:
@@ -268,7 +268,9 @@ def test_the_same_verdicts_give_the_pentanomial_and_the_baselines_beside_it(tmp_
     verdicts = [Verdict(1, 1), Verdict(1, 0.5), Verdict(1, 0), Verdict(0.5, 0.5), Verdict(0, 0), None]
     found = compare(pairs, verdicts, confidence=0.95)
     assert found.ordered == [1, 0, 2, 1, 1]
-    assert (found.rate.value, found.rate.n) == (0.5, 5)
+    # the rate is that of the pairs, of which WD is worth 3/4: nothing is folded to a tie before it
+    assert (found.rate.value, found.rate.n) == (pytest.approx((0 + 2 * 1 / 2 + 3 / 4 + 1) / 5), 5)
+    assert [one.label for one in verdicts if one] == [1, 0.5, 0.5, 0.5, 0]
     assert found.would_say == {"longest": 0.8, "always first": 0.5, "coin": 0.5}
     with pytest.raises(DataError, match="2 verdicts on 1 prompts; expected verdicts on at least 2"):
         compare([pairs[0]] * 2, verdicts[:2], confidence=0.95)
@@ -284,12 +286,12 @@ def test_few_votes_and_many_verdicts_are_combined_without_the_judges_bias() -> N
         side = "left" if (vote.left_model == "a") == bool(score) else "right"
         cast.append(Vote(**{**vars(vote), "verdict": side}))
     on_votes = [
-        Verdict(v.score if vote.left_model == "a" else 1 - v.score, 0.0) for vote, v in zip(cast, said, strict=False)
+        Verdict(v.mean if vote.left_model == "a" else 1 - v.mean, 0.0) for vote, v in zip(cast, said, strict=False)
     ]  # fmt: skip
     on_votes = [Verdict(v.forward, v.forward) for v in on_votes]
     found = combine(cast, on_votes, said[200:], ("a", "b"), confidence=0.95)
     assert found is not None
-    assert sum(v.score for v in said) / len(said) > 0.6, "alone it would mislead"
+    assert sum(v.mean for v in said) / len(said) > 0.6, "alone it would mislead"
     assert found.low < 0.4 < found.high
     people = [float((v.verdict == "left") == (v.left_model == "a")) for v in cast]
     spread = 1.96 * (0.25 / len(people)) ** 0.5

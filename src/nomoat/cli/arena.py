@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.cli.arena_view import print_pairs, print_standings, print_voters, standings_json
+from nomoat.cli.arena_view import print_pairs, print_standings, print_voters, standings_json, told
 from nomoat.cli.gate import gate_json, generation_of
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.served import BASE, CHAMPION, LATEST, find_base, find_model
 from nomoat.cli.units import count
-from nomoat.errors import LedgerError
+from nomoat.errors import EngineError, LedgerError
 
 if TYPE_CHECKING:
     from nomoat.cli.match import Match
-    from nomoat.evaluate.battle import Question
+    from nomoat.evaluate.battle import Battle, Question
     from nomoat.ledger.store import Ledger
     from nomoat.serve.models import ServedModel
 
@@ -35,11 +35,14 @@ Examples:
 
 \b
 At "prompt>": Enter draws a held-out prompt, text asks that, Ctrl-D leaves.
-At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip.
+At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip; words after it are kept as the reason.
+With a prompt that you typed, g and words say something more to both before you vote.
 
-Which side a model stands on is drawn for every prompt, and names are told with the vote. Held-out prompts were in no
-training. The votes go to the ledger, where `nomoat gate` counts them. The next night learns from those on prompts that
-are not held out, where its recipe has `prefer`.
+Which side a model stands on is drawn for every prompt, and names are told with the vote. Both answers are shown when
+both are whole: side by side in a terminal their speed would tell who is who. Now and then a model meets itself, or one
+side answers another prompt: that measures the voter. Held-out prompts were in no training. The votes go to the ledger,
+where `nomoat gate` counts them. The next night learns from those on prompts that are not held out, where its recipe has
+`prefer`.
 """
 
 KEYS = {
@@ -51,8 +54,9 @@ KEYS = {
 STANDINGS_KEYS = {
     "anchor": "the model that has 0 points: the base, where it was voted on; null without votes",
     "confidence": "confidence of every interval, 0 to 1",
-    "standings": "best first: list of {name, model, wins, losses, ties, rate, points}; points is null (not comparable "
-    "yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half",
+    "standings": "best first: list of {name, model, wins, losses, ties, rate, same_style, points}; points is null (not "
+    "comparable yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half; same_style is what "
+    "that would be if answers were as long as their rivals, with as many headings, list items and bold passages",
     "pairs": "most votes first: list of {one, other, wins, losses, ties, better, needed}; better is who the votes have "
     "shown to be better, or null while it is open; needed are about how many more decided votes, or null where they "
     "would never tell",
@@ -107,7 +111,7 @@ def arena(
         return
     from nomoat.cli.match import Match
     from nomoat.cli.talkers import GgufTalker
-    from nomoat.evaluate.battle import SELF_SHARE, Contestant, held_out_pool, pool_of_files
+    from nomoat.evaluate.battle import PROBE_SHARE, SELF_SHARE, Contestant, held_out_pool, pool_of_files
 
     to = console(stderr=as_json)
     with open_ledger(workspace) as ledger:
@@ -124,7 +128,14 @@ def arena(
         pair = [(Contestant(s.name, s.model), talker) for s, talker in zip(served, talkers, strict=True)]
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95)
         self_share = SELF_SHARE if temperature else 0.0  # likeliest words are the same each time
-        match = Match(pair, pool, sampling, chance=random.SystemRandom(), self_share=self_share)
+        match = Match(
+            pair,
+            pool,
+            sampling,
+            chance=random.SystemRandom(),
+            self_share=self_share,
+            probe_share=PROBE_SHARE,
+        )
         table = Table(match, ledger, voter or getpass.getuser(), to=to, read=_reader(to, as_json))
         try:
             table.run(len(pool))
@@ -239,25 +250,48 @@ class Table:
             self._console.print(visible(found.left_answer))
             self._say("Both answer this word for word: there is nothing to choose, and no vote.")
             return
-        for number, answer in ((1, found.left_answer), (2, found.right_answer)):
+        self._show(found.left_answer, found.right_answer)
+        key, words = self._choice(found)
+        while key == "g":
+            found = self._go_on(found, words)
+            key, words = self._choice(found)
+        if key == "s":
+            self._say("Skipped, without a vote.")
+            return
+        vote = found.vote(_VOTES[key], self._voter, self._match.now_s(), note=words or None)  # type: ignore[arg-type]
+        self._ledger.judgements.add_votes([vote])
+        self.cast += 1
+        self._say(told(vote))
+
+    def _show(self, left: str, right: str) -> None:
+        from nomoat.cli.output import visible
+
+        for number, answer in ((1, left), (2, right)):
             self._console.print(f"\n[{number}]", style="bold")
             self._console.print(visible(answer) or "(no text)")
         self._console.print()
-        choice = self._choice()
-        if choice == "s":
-            self._say("Skipped, without a vote.")
-            return
-        vote = found.vote(_VOTES[choice], self._voter, self._match.now_s())  # type: ignore[arg-type]
-        self._ledger.judgements.add_votes([vote])
-        self.cast += 1
-        self._say(f"Kept: {vote.verdict}. 1 was {vote.left_name}, 2 was {vote.right_name}.")
 
-    def _choice(self) -> str:
+    def _go_on(self, found: Battle, words: str) -> Battle:
+        """With one turn more; as it was where that cannot be answered."""
+        try:
+            with console(stderr=True).status("Both are answering …"):
+                found = self._match.go_on(found, words)
+        except EngineError as error:
+            self._say(f"Not answered: {error}")
+            return found
+        self._show(found.turns[-1].left, found.turns[-1].right)
+        return found
+
+    def _choice(self, found: Battle) -> tuple[str, str]:
+        """A key, and the words after it."""
+        going_on = found.question.is_typed
+        known = "1 or 2: the better answer; t: a tie; b: both bad; s: skip; words after it: why"
         while True:
-            choice = self._read("vote> ").strip().lower()
-            if choice in (*_VOTES, "s"):
-                return choice
-            self._say("1 or 2: the better answer; t: a tie; b: both bad; s: skip")
+            self._say(known + ("; g and words: say more to both" if going_on else ""))
+            key, _, words = self._read("vote> ").strip().partition(" ")
+            key, words = key.lower(), words.strip()
+            if key in (*_VOTES, "s") or (key == "g" and words and going_on):
+                return key, words
 
     def _say(self, text: str) -> None:
         self._console.print(text, style="dim")

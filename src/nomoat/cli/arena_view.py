@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from nomoat.evaluate.comparison import Estimate
     from nomoat.evaluate.head_to_head import Pairing, Voter
     from nomoat.evaluate.standings import Standing
+    from nomoat.ledger.rows import Vote
+
+
+def told(vote: Vote) -> str:
+    """Who was who, once that may be known."""
+    if vote.better is not None:
+        other = "2" if vote.better == "left" else "1"
+        return (
+            f"Kept: {vote.verdict}. This one was to check the voter: answer {other} was to another prompt. Both were "
+            f"{vote.left_name}."
+        )
+    if vote.left_model == vote.right_model:
+        return f"Kept: {vote.verdict}. Both were {vote.left_name}, to measure the voter."
+    return f"Kept: {vote.verdict}. 1 was {vote.left_name}, 2 was {vote.right_name}."
 
 
 def standings_json(
@@ -44,6 +58,7 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
         "model",
         f"points {interval}",
         f"win rate {interval}",
+        "in the same style",
         "won",
         "lost",
         "tied",
@@ -51,11 +66,16 @@ def print_standings(found: Sequence[Standing], confidence: float, to: Console) -
     )
     for one in found:
         counts = (f"{n:,}" for n in (one.wins, one.losses, one.ties))
-        made.add_row(one.name, _points(one.points), _rate(one.rate), *counts)
+        made.add_row(one.name, _points(one.points), _rate(one.rate), _rate(one.same_style), *counts)
     to.print(made)
     anchor = anchor_of(found)
     if anchor is not None:
         to.print(f"Points above {anchor}; 400 are odds of 10 to 1.", style="dim")
+    to.print(
+        "In the same style: if answers were as long as their rivals, with as many headings, list items and bold "
+        "passages.",
+        style="dim",
+    )
 
 
 def print_pairs(pairs: Sequence[Pairing], to: Console) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, table
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.served import CHAMPION, find_model
@@ -19,6 +20,7 @@ from nomoat.errors import ModelError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nomoat.data.overlap import Question
     from nomoat.evaluate.harness import TaskRun
     from nomoat.serve.models import ServedModel
 
@@ -32,6 +34,10 @@ Examples:
 Tasks are lm-eval's (lm-eval ls tasks), or YAML files in its form in --task-files, which work without a network when
 their data files are here. Both models of --against answer the same documents, and their difference is paired. Needs the
 extra eval: pip install "nomoat[eval]"
+
+The rows that a generation was trained on are held against the tasks' documents, as against suites: what shares 13 words
+in a row with one, or asks nearly the same, is listed. To take such rows out of the next night, put the documents into a
+file of evaluate.prompts, with data.decontaminate: remove.
 """
 
 KEYS = {
@@ -43,11 +49,15 @@ KEYS = {
     "be told; low and high are null where lm-eval tells no error, as of a perplexity",
     "asked": "requests answered, by both",
     "cut": "requests whose context was cut at its beginning to fit",
+    "contamination": "{generation: null or {rows, of_rows, documents, of, found}}: how many of its rows to train on "
+    "hold a text of how many of the tasks' documents, word for word or nearly, and the first of them as {where, row, "
+    "suite, prompt, how}; null where its night's rows are not here any more. Bases are not in it",
 }
 """Keys of `nomoat evaluate --json`, for docs/cli.md."""
 
 CONFIDENCE = 0.95
 N_PARALLEL = 4
+_QUOTED = 5
 
 
 def evaluate(
@@ -120,7 +130,9 @@ def evaluate(
                     ),
                 )
             )
-    result = _result(served, runs)
+    with console(stderr=True).status("Holding what was trained on against the documents …"):
+        contamination = _contamination(workspace, served, runs[0].questions)
+    result = _result(served, runs) | {"contamination": contamination}
     if as_json:
         print_json(result)
     else:
@@ -163,6 +175,27 @@ def _result(served: list[ServedModel], runs: list[TaskRun]) -> dict[str, Any]:
     }
 
 
+def _contamination(workspace: Path, served: list[ServedModel], questions: list[Question]) -> dict[str, Any]:
+    """Of each generation among the models by its name, as in `KEYS`."""
+    from nomoat.evaluate.contamination import contamination_of
+    from nomoat.ledger.artifacts import ArtifactStore
+
+    found: dict[str, Any] = {}
+    with open_ledger(workspace) as ledger:
+        generations = {one.name: one for one in ledger.generations()} if ledger else {}
+        for model in served:
+            if ledger is not None and model.name in generations:
+                told = contamination_of(
+                    ledger,
+                    ArtifactStore(workspace),
+                    generations[model.name],
+                    model.tokenizer_dir,
+                    questions,
+                )
+                found[model.name] = None if told is None else asdict(told)
+    return found
+
+
 def _print(result: dict[str, Any], to: Console) -> None:
     """The same for people."""
     others = [result["against"], "difference"] if result["against"] else []
@@ -175,6 +208,26 @@ def _print(result: dict[str, Any], to: Console) -> None:
     if result["cut"]:
         said = f"{result['cut']:,} of {result['asked']:,} requests were cut at their beginning to fit (--context)"
         to.print(said, style="yellow")
+    for name, told in result["contamination"].items():
+        _print_contamination(name, told, to)
+
+
+def _print_contamination(name: str, told: dict[str, Any] | None, to: Console) -> None:
+    if told is None:
+        to.print(
+            f"{name}: the rows it was trained on are not here any more, so they were not checked",
+            style="yellow",
+        )
+        return
+    said = f"{told['rows']:,} of {told['of_rows']:,} rows that {name} was trained on hold"
+    to.print(
+        f"{said} {told['documents']:,} of {told['of']:,} documents, word for word or nearly",
+        style="yellow" if told["rows"] else "dim",
+    )
+    for one in told["found"][:_QUOTED]:
+        to.print(
+            f"  {one['where']} holds {one['suite']} {one['prompt']}: {one['how']}", style="dim", markup=False
+        )
 
 
 def _interval(found: dict[str, Any] | None) -> str:

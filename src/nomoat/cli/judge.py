@@ -30,6 +30,7 @@ Examples:
   nomoat judge https://api.openai.com/v1 --model NAME --price-in 2.5 --price-out 10
 
 The judge compares their answers to held-out prompts, each pair in both orders, and all answers that you have voted on.
+A pair's score is the mean of both orders; held against a vote, a judge that changed its mind with the order said tie.
 How far it agrees with your votes is shown beside what it says, and beside what three baselines would say that read
 nothing. Verdicts are kept: the same question is never asked, or paid for, twice. They lend later votes on the two more
 weight at the gate, the more so the better the judge has foretold votes before: so ask the judge first, then vote.
@@ -41,14 +42,15 @@ KEYS = {
     "one": "the generation asked for",
     "other": "whom it was compared with",
     "confidence": "confidence of every interval, 0 to 1",
-    "contest": "{rate, same_length, ordered, elo, would_say}: win rate of the first; what it would be between answers "
-    "of the same length; how many pairs came out LL, LD, WL or DD, WD, WW over both orders; {elo, elo_error, "
-    "normalized, normalized_error, superiority} from those; the win rate by each baseline",
+    "contest": "{rate, same_style, ordered, elo, would_say}: win rate of the first, the mean of its pairs over both "
+    "orders; what it would be between answers of the same length with as many headings, list items and bold passages; "
+    "how many pairs came out LL, LD, WL or DD, WD, WW over both orders; {elo, elo_error, normalized, normalized_error, "
+    "superiority} from those; the win rate by each baseline",
     "bias": "null (too few, or each answer graded alone), or {consistency, position}: how often both orders give the "
     "same, and how much oftener than half the first answer is preferred",
     "calibration": "null (fewer than two decided votes), or {votes, agrees, kappa, verbosity, voters}: agreement with "
-    "decided votes by the judge and by each baseline; Cohen's kappa; how much oftener than people it prefers the "
-    "longer answer; Krippendorff's alpha of several voters",
+    "decided votes by the judge, whose changed mind is a tie, and by each baseline; Cohen's kappa; how much oftener "
+    "than people it prefers the longer answer; Krippendorff's alpha of several voters",
     "combined": "null (too few votes on the two), or the win rate by people, from their votes and the judge's verdicts",
     "asked": "questions that were asked now",
     "remembered": "questions whose verdict was kept from before",

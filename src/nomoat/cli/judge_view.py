@@ -47,7 +47,7 @@ def _baselines(found: JudgeReport, one: str) -> Any:
 def _facts(found: JudgeReport) -> list[tuple[str, str]]:
     contest, bias, calibration = found.contest, found.bias, found.calibration
     facts = [
-        ("Win rate between answers of the same length", _interval(contest.same_length)),
+        ("Win rate between answers of the same style", _interval(contest.same_style)),
         ("Both orders, LL LD WL/DD WD WW", " ".join(map(str, contest.ordered))),
     ]
     if contest.elo is not None:

@@ -28,6 +28,7 @@ PROBE_SHARE = 0.05
 """How often a battle is a probe: as often as a model meets itself. Who clicks without reading is found out after some
 eight of them (tests/evaluate/test_head_to_head.py)."""
 _SEEDS = 2**31 - 1
+_SIDES: tuple[Side, Side] = ("left", "right")
 _LOOKED_AT = 8
 
 
@@ -52,6 +53,11 @@ class Question:
         """What the owner typed."""
         return Question(Conversation((Message("user", text),)))
 
+    @property
+    def is_typed(self) -> bool:
+        """Whether the voter typed it."""
+        return self.suite is None
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -62,6 +68,15 @@ class Draw:
     right: Contestant
     left_sampling: Sampling
     right_sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What chance decided of a probe: one model on both sides, what each side is asked, and which is better by that."""
+
+    draw: Draw
+    asked: tuple[Question, Question]
+    better: Side
 
 
 @dataclass(frozen=True)
@@ -92,9 +107,9 @@ class Battle:
         return self.left_answer != self.right_answer
 
     @property
-    def is_typed(self) -> bool:
-        """Whether the voter typed the prompt."""
-        return self.question.suite is None
+    def has_better(self) -> bool:
+        """Whether a probe's better side can be told at all: both say something, and not the same."""
+        return self.has_choice and bool(self.left_answer.strip() and self.right_answer.strip())
 
     def after(self, turn: Turn) -> Battle:
         """With one turn more."""
@@ -117,7 +132,7 @@ class Battle:
             right_model=self.draw.right.model,
             left_name=self.draw.left.name,
             right_name=self.draw.right.name,
-            source="typed" if self.is_typed else "pool",
+            source="typed" if self.question.is_typed else "pool",
             suite=self.question.suite,
             prompt_id=self.question.prompt_id,
             prompt_hash=canonical_key(prompt),
@@ -161,6 +176,19 @@ def draw_unlike(question: Question, pool: Sequence[Question], chance: random.Ran
     if not shared or min(shared) == 1:
         return None
     return looked_at[shared.index(min(shared))]
+
+
+def draw_probe(
+    question: Question, pool: Sequence[Question], by: Contestant, sampling: Sampling, chance: random.Random
+) -> Probe | None:
+    """A probe answered `by` one model: one side gets `question`, the other a prompt that asks something else. None
+    where the pool has no such prompt."""
+    other = draw_unlike(question, pool, chance)
+    if other is None:
+        return None
+    better = chance.choice(_SIDES)
+    asked = (question, other) if better == "left" else (other, question)
+    return Probe(draw_sides(by, by, sampling, chance), asked, better)
 
 
 def held_out_pool(ledger: Ledger, generation: GenerationRow) -> list[Question]:

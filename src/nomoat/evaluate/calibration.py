@@ -31,7 +31,8 @@ from nomoat.evaluate.stats.agreement import (
 )
 from nomoat.evaluate.stats.intervals import wilson
 from nomoat.evaluate.stats.ordered import EloEstimate, elo_estimate, pair_counts
-from nomoat.evaluate.stats.winrate import controlled_win_rate, style_difference, win_rate
+from nomoat.evaluate.stats.winrate import controlled_win_rate, win_rate
+from nomoat.evaluate.style import style_differences
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import Sample, Vote
 
@@ -45,12 +46,13 @@ _LABELS = {1.0: "left", 0.0: "right", 0.5: "tie"}
 
 @dataclass(frozen=True)
 class Contest:
-    """The first of two models against the second, as the judge has it. `rate` is its win rate (a changed mind is a
-    tie), `same_length` what it would be between answers of the same length, `ordered` how many pairs came out LL, LD,
-    WL or DD, WD, WW over the two orders, `elo` from those, and `would_say` the win rate by each baseline."""
+    """The first of two models against the second, as the judge has it. `rate` is its win rate (the mean of its pairs'
+    scores over both orders), `same_style` what it would be between answers of the same style (`style.FEATURES`),
+    `ordered` how many pairs came out LL, LD, WL or DD, WD, WW over the two orders, `elo` from those, and `would_say`
+    the win rate by each baseline."""
 
     rate: Estimate
-    same_length: Estimate | None
+    same_style: Estimate | None
     ordered: list[int]
     elo: EloEstimate | None
     would_say: dict[str, float]
@@ -157,14 +159,13 @@ def compare(pairs: Sequence[Pair], verdicts: Sequence[Verdict | None], *, confid
             f"the judge has given {len(kept)} verdicts on {len(set(prompts))} prompts; expected verdicts on at least "
             f"{LEAST}, for one alone has no error"
         )
-    scores = [found.score for _, found in kept]
-    lengths = [(len(pair.one), len(pair.other)) for pair, _ in kept]
+    scores = [found.mean for _, found in kept]
+    differences = style_differences([pair.one for pair, _ in kept], [pair.other for pair, _ in kept])
     ordered = pair_counts([v.forward for _, v in kept], [v.backward for _, v in kept])
-    differences = style_difference([one for one, _ in lengths], [other for _, other in lengths])
     longest = sum(longer(pair.one, pair.other) for pair, _ in kept) / len(kept)
     return Contest(
         rate=win_rate(scores, prompts, confidence=confidence),
-        same_length=_told(lambda: controlled_win_rate(scores, differences, prompts, confidence=confidence)),
+        same_style=_told(lambda: controlled_win_rate(scores, differences, prompts, confidence=confidence)),
         ordered=ordered.astype(int).tolist(),
         elo=_told(lambda: elo_estimate(ordered, confidence=confidence)),
         would_say={LONGEST: longest, FIRST: 0.5, COIN: 0.5},
@@ -189,7 +190,7 @@ def calibrate(
     decided, so that there is nothing to calibrate on."""
     kept = [(vote, found) for vote, found in zip(votes, verdicts, strict=True) if found is not None]
     people = [score_of(vote, vote.left_model) for vote, _ in kept]
-    judged = [found.score for _, found in kept]
+    judged = [found.label for _, found in kept]
     decided = [(mine, theirs) for mine, theirs in zip(judged, people, strict=True) if theirs != 0.5]
     if len(decided) < LEAST:
         return None
@@ -221,8 +222,8 @@ def combine(
         is_theirs = {vote.left_model, vote.right_model} == set(models)
         if found is not None and is_theirs and vote.source == "pool":
             people.append(score_of(vote, models[0]))
-            same.append(found.score if vote.left_model == models[0] else 1 - found.score)
-    alone = [found.score for found in on_held_out if found is not None]
+            same.append(found.mean if vote.left_model == models[0] else 1 - found.mean)
+    alone = [found.mean for found in on_held_out if found is not None]
     if len(people) < LEAST or len(alone) < LEAST:
         return None
     return _told(lambda: prediction_powered(people, same, alone, confidence))

@@ -16,6 +16,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.data.overlap import SHINGLE, Question
 from nomoat.engine.base import Sampling
 from nomoat.engine.llamaserver import LlamaServerEngine
 from nomoat.engine.request import Request, whole_answer
@@ -44,11 +45,13 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskRun:
-    """All scores of a run; `cut` contexts did not fit and lost their beginning, of `asked`."""
+    """All scores of a run; `cut` contexts did not fit and lost their beginning, of `asked`. `questions` are all texts
+    of the documents that say something: what they ask, tell and answer."""
 
     scores: list[TaskScore]
     cut: int
     asked: int
+    questions: list[Question]
 
 
 def run_tasks(
@@ -100,7 +103,8 @@ def run_tasks(
             hint="Without a network a task needs data files: dataset_path: json, dataset_kwargs: {data_files: ...}.",
         ) from error
     assert found is not None  # this process is the only one
-    return TaskRun(list(_scores(found, confidence)), model.cut, model.asked)
+    scores, questions = list(_scores(found, confidence)), list(_questions(found["samples"]))
+    return TaskRun(scores, model.cut, model.asked, questions)
 
 
 def paired_difference(one: TaskScore, other: TaskScore, confidence: float) -> Estimate | None:
@@ -238,6 +242,26 @@ def _scores(found: Mapping[str, Any], confidence: float) -> Iterator[TaskScore]:
             if score.value != _mean(by_item):
                 by_item = {}
             yield TaskScore(task, metric, filter, better.get(metric), score, by_item)
+
+
+def _questions(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Question]:
+    """The texts of every document, field by field: so neither a task's own words nor its examples are among them."""
+    for task, items in samples.items():
+        for number, document in {int(item["doc_id"]): item["doc"] for item in items}.items():
+            for text in _texts(document):
+                if len(text.split()) >= SHINGLE:  # fewer are labels and numbers
+                    yield Question(task, str(number), text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
 
 
 def _documents(task: str, found: Mapping[str, Any]) -> int:

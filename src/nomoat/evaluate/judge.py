@@ -84,8 +84,14 @@ class Verdict:
     grades: tuple[int, int] | None = None
 
     @property
-    def score(self) -> float:
-        """A judge who changes its mind with the order has said: tie."""
+    def mean(self) -> float:
+        """The pair's score over both orders: 0, 1/4, 1/2, 3/4 or 1. Win rates are means of it."""
+        return (self.forward + self.backward) / 2
+
+    @property
+    def label(self) -> float:
+        """One answer to "which is better?", to be held against a vote: a judge who changes its mind with the order has
+        said: tie."""
         return self.forward if self.forward == self.backward else 0.5
 
 

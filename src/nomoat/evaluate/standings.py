@@ -10,14 +10,19 @@ import numpy as np
 from nomoat.evaluate.ballots import score_of
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.stats.ratings import Battles, bradley_terry, comparable
-from nomoat.evaluate.stats.winrate import win_rate
-from nomoat.ledger.rows import Vote
+from nomoat.evaluate.stats.winrate import controlled_win_rate, win_rate
+from nomoat.evaluate.style import style_differences
+from nomoat.ledger.rows import Side, Vote
+
+_SIDES: tuple[Side, Side] = ("left", "right")
 
 
 @dataclass(frozen=True)
 class Standing:
     """One model's votes. `points` are above the anchor on Elo's scale (400 are odds of 10 to 1), None where it cannot
-    be compared with the anchor yet; `rate` is its win rate over all its votes, ties half, None for fewer than two."""
+    be compared with the anchor yet; `rate` is its win rate over all its votes, ties half, None for fewer than two;
+    `same_style` what that would be between answers of the same style (`style.FEATURES`), None where it cannot be
+    told."""
 
     name: str
     model: str
@@ -25,6 +30,7 @@ class Standing:
     losses: int
     ties: int
     rate: Estimate | None
+    same_style: Estimate | None
     points: Estimate | None
 
 
@@ -42,10 +48,10 @@ def standings(
     models = sorted(called)
     if not models:
         return []
-    scores = {
-        model: [score_of(vote, model) for vote in decided if model in (vote.left_model, vote.right_model)]
-        for model in models
+    cast = {
+        model: [vote for vote in decided if model in (vote.left_model, vote.right_model)] for model in models
     }
+    scores = {model: [score_of(vote, model) for vote in cast[model]] for model in models}
     zero = anchor if anchor in scores else max(models, key=lambda model: len(scores[model]))
     points = _points(decided, models, zero, confidence)
     found = [
@@ -55,7 +61,8 @@ def standings(
             wins=scores[model].count(1.0),
             losses=scores[model].count(0.0),
             ties=scores[model].count(0.5),
-            rate=_rate(decided, model, scores[model], confidence),
+            rate=_rate(cast[model], scores[model], confidence),
+            same_style=_same_style(cast[model], model, scores[model], confidence),
             points=points.get(model),
         )
         for model in models
@@ -110,8 +117,25 @@ def _battles(votes: Sequence[Vote], at: Mapping[str, int]) -> Battles:
     )
 
 
-def _rate(votes: Sequence[Vote], model: str, scores: Sequence[float], confidence: float) -> Estimate | None:
-    prompts = [vote.prompt_hash for vote in votes if model in (vote.left_model, vote.right_model)]
+def _rate(cast: Sequence[Vote], scores: Sequence[float], confidence: float) -> Estimate | None:
+    prompts = [vote.prompt_hash for vote in cast]
     if len(np.unique(prompts)) < 2:
         return None
     return win_rate(scores, prompts, confidence=confidence)
+
+
+def _same_style(
+    cast: Sequence[Vote], model: str, scores: Sequence[float], confidence: float
+) -> Estimate | None:
+    prompts = [vote.prompt_hash for vote in cast]
+    if len(set(prompts)) < 2 or len(set(scores)) < 2:
+        return None  # style cannot be told from strength where every vote came out alike
+    sides = [_SIDES[:: 1 if vote.left_model == model else -1] for vote in cast]
+    mine, theirs = (
+        [_text(vote, side[which]) for vote, side in zip(cast, sides, strict=True)] for which in (0, 1)
+    )
+    return controlled_win_rate(scores, style_differences(mine, theirs), prompts, confidence=confidence)
+
+
+def _text(vote: Vote, side: Side) -> str:
+    return "\n\n".join(said["content"] for said in vote.said(side) if said["role"] == "assistant")

@@ -26,9 +26,9 @@ from nomoat.evaluate.battle import (
     Draw,
     Question,
     Turn,
+    draw_probe,
     draw_question,
     draw_sides,
-    draw_unlike,
     held_out_pool,
 )
 from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
@@ -46,7 +46,9 @@ CHAMPION, BASE = "champion", "base"
 SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
 _SIDES: tuple[Side, Side] = ("left", "right")
 _AHEAD = 2
-_MOST_GENERATIONS = 3  # more would spread the votes of one person too thin
+_MOST_GENERATIONS = 3
+"""More would spread the votes of one person too thin: `narrowing` gives each that has few votes as many as the newest,
+for which the gate waits. Of older ones one votes with `nomoat arena GEN GEN`."""
 _MOST_OPEN = 1000
 _TRIES = 5
 
@@ -148,7 +150,7 @@ class Arena:
             ApiError: a model cannot answer: the conversation may be too long.
         """
         shown = self.find(shown_id, voter)
-        if shown is None or not shown.battle.is_typed:
+        if shown is None or not shown.battle.question.is_typed:
             return
         del self._shown[shown_id]
         try:
@@ -260,14 +262,12 @@ class Arena:
     async def _probe(self, question: Question, pool: Sequence[Question]) -> Battle | None:
         """The champion twice, one side answering another prompt. None where there is no such prompt, or a side says
         nothing, or both the same."""
-        other, best = draw_unlike(question, pool, self._chance), await self.champion()
-        if other is None or best is None:
+        best = await self.champion()
+        probe = None if best is None else draw_probe(question, pool, best, SAMPLING, self._chance)
+        if probe is None:
             return None
-        draw, better = draw_sides(best, best, SAMPLING, self._chance), self._chance.choice(_SIDES)
-        asked = (question, other) if better == "left" else (other, question)
-        battle = replace(await self._answered(question, draw, asked), better=better)
-        said = battle.left_answer.strip() and battle.right_answer.strip()
-        return battle if said and battle.has_choice else None
+        answered = await self._answered(question, probe.draw, probe.asked)
+        return replace(answered, better=probe.better) if answered.has_better else None
 
     async def _answered(
         self, question: Question, draw: Draw, asked: tuple[Question, Question] | None = None

@@ -308,7 +308,7 @@ class Acts:
         parts, battle = self._parts, shown.battle
         opened = self._ballot(True) | self._entry(True) | self._own(False)
         return opened | {
-            parts.go_on: gr.update(interactive=battle.is_typed),
+            parts.go_on: gr.update(interactive=battle.question.is_typed),
             parts.shown_id: shown.id,
             parts.question: cut(question(battle.question.conversation)),
             parts.left: cut(side(battle, "left")),

@@ -51,12 +51,21 @@ def leaderboard(found: Sequence[Standing]) -> str:
     if not found:
         return "<p>No votes yet.</p>"
     rows = [
-        (one.name, _points(one.points), _rate(one.rate), f"{one.wins:,}", f"{one.losses:,}", f"{one.ties:,}")
+        (
+            one.name,
+            _points(one.points),
+            _rate(one.rate),
+            _rate(one.same_style),
+            *(f"{n:,}" for n in (one.wins, one.losses, one.ties)),
+        )
         for one in found
     ]
-    heads = ("Model", "Points", "Win rate", "Won", "Lost", "Tied")
+    heads = ("Model", "Points", "Win rate", "In the same style", "Won", "Lost", "Tied")
     above = f" above {anchor}" if (anchor := anchor_of(found)) else ""
-    note = f"Points{above}, 400 being odds of 10 to 1; {100 * CONFIDENCE:g}% intervals."
+    note = (
+        f"Points{above}, 400 being odds of 10 to 1; {100 * CONFIDENCE:g}% intervals. In the same style: if answers "
+        "were as long as their rivals, with as many headings, list items and bold passages."
+    )
     return html_table("Leaderboard", heads, rows, note)
 
 
