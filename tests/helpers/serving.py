@@ -20,7 +20,7 @@ from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
-from nomoat.serve.models import ModelName, ServedModel
+from nomoat.serve.models import Catalogue, ModelName, ServedModel
 from nomoat.serve.pool import Pool
 from nomoat.serve.web.arena import Votes
 
@@ -70,7 +70,7 @@ def serving(
     openers: dict[str, Opener],
     *,
     aliases: dict[str, str] | None = None,
-    names: Names | None = None,
+    names: Catalogue | None = None,
     size_of: Callable[[ServedModel], int] = lambda model: 1,
     budget_bytes: int = 100,
     idle_s: float = 600,
