@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncGenerator
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,9 +16,10 @@ import pytest
 from nomoat.engine.base import Sampling
 from nomoat.evaluate.battle import Battle, Contestant, Draw, Question
 from nomoat.ledger.keys import Holder
+from nomoat.ledger.rows import Vote
 from nomoat.serve.errors import ApiError
-from nomoat.serve.limits import Limits, Ration
-from nomoat.serve.web.arena import Shown
+from nomoat.serve.limits import UNLIMITED, Limits, Ration
+from nomoat.serve.web.arena import Arena, Shown, Votes
 from nomoat.serve.web.arena_page import Acts, Parts
 from nomoat.serve.web.parts import nothing
 
@@ -85,3 +89,51 @@ def test_a_voter_at_the_limit_keeps_their_battle_and_what_they_typed() -> None:
             pass
 
     asyncio.run(at_the_limit())
+
+
+def test_an_error_in_the_middle_of_a_battle_tells_no_name() -> None:
+    class Failing(Slow):
+        async def go_on(self, shown_id: str, text: str, voter: str) -> AsyncGenerator[Battle]:
+            yield BATTLE
+            raise ApiError(503, "The model 'gen-0007' takes about 3 GiB", code="model_too_large")
+
+    acts = Acts(Failing(SHOWN), Ration(UNLIMITED), PARTS)  # type: ignore[arg-type]
+    *_, last = asyncio.run(all_of(acts.go_on("shown", "And?", HERS)))
+    assert last["shown_id"] == SHOWN.id, "it may be voted on as it was"
+    assert last["told"] == "Not answered: a model cannot be opened now; the log says why"
+
+
+def test_who_leaves_while_their_vote_is_kept_cannot_cast_another(tmp_path: Path) -> None:
+    async def leaving() -> None:
+        arena = Arena(cast(Any, SimpleNamespace(pool=None)), Votes(tmp_path / "ledger.db", lambda _: "she"))
+        kept, goes_on = list[Vote](), threading.Event()
+
+        def keep(vote: Vote) -> bool:
+            goes_on.wait(10)
+            kept.append(vote)
+            return False
+
+        arena._keep = keep  # type: ignore[method-assign]
+        arena._shown["shown"] = SHOWN
+        voting = asyncio.create_task(arena.vote("shown", "she", "left", ""))
+        await asyncio.sleep(0.05)
+        voting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await voting
+        assert await arena.vote("shown", "she", "right", "") is None
+        goes_on.set()
+        await asyncio.to_thread(lambda: None)
+        while not kept:
+            await asyncio.sleep(0.01)
+        assert [vote.verdict for vote in kept] == ["left"]
+
+    asyncio.run(leaving())
+
+
+def test_a_battle_that_was_left_long_ago_is_no_vote_to_come(tmp_path: Path) -> None:
+    arena = Arena(cast(Any, SimpleNamespace(pool=None)), Votes(tmp_path / "ledger.db", lambda _: "she"))
+    now = time.monotonic()
+    for number, shown_at_s in enumerate((now - 5000, now)):
+        battle = replace(BATTLE, shown_at_s=shown_at_s)
+        arena._shown[str(number)] = Shown(str(number), "she", battle)
+    assert [battle.shown_at_s for battle in arena._unvoted()] == [now]

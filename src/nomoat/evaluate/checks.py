@@ -22,8 +22,9 @@ MAX_TEXT_CHARS = 20_000  # a pattern sees no more of an answer than this
 REGEX_LIMIT_S = 2.0  # for patterns that may backtrack; an answer that needs longer fails the check
 _QUOTES = "\"'\u201c\u201d\u2018\u2019"
 _SPEECH_VERBS = "said|asked|cried|shouted|replied|yelled|called|exclaimed|whispered|laughed|answered|thought"
+# possessive (++, *+): given back one by one, thousands of dots that end nothing would take minutes
 _SENTENCE_END = re.compile(
-    rf"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)[.!?]+[{_QUOTES})]*"
+    rf"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)[.!?]++[{_QUOTES})]*+"
     rf"(?=\s*$|\s*\n|\s+[{_QUOTES}(]?[A-Z0-9])"
     rf"(?!(?<=[{_QUOTES}])\s+(?:\w+ ){{1,3}}(?:{_SPEECH_VERBS})\b)"
 )  # fmt: skip
@@ -176,11 +177,13 @@ def _shorten(text: str, limit: int = 60) -> str:
 def _search(pattern: str, text: str) -> bool | None:
     """Search a pattern; None when it took too long.
 
-    Python cannot interrupt its own regex engine, and a pattern with two repeats can need longer than the
-    night on a degenerate answer ('aaaa...'). So only patterns with at most one repeat, whose cost is bounded
-    by the square of the text, run in this process; the others run in a child that can be ended.
+    Python cannot interrupt its own regex engine, and a pattern with two repeats, or one over alternatives, can
+    need longer than the night on a degenerate answer ('aaaa...'). So only patterns with no repeat, or with one
+    and neither alternatives nor references back, whose cost is bounded by the square of the text, run in this
+    process; the others run in a child that can be ended.
     """
-    if len(re.findall(r"[*+?{]", pattern)) <= 1:
+    repeats = len(re.findall(r"[*+?{]", pattern))
+    if repeats == 0 or (repeats == 1 and not re.search(r"\||\\[1-9]", pattern)):
         return re.search(pattern, text) is not None
     code = "import json, re, sys; p, t = json.load(sys.stdin); print(int(re.search(p, t) is not None))"
     try:

@@ -50,6 +50,7 @@ _MOST_GENERATIONS = 3
 """More would spread the votes of one person too thin: `narrowing` gives each that has few votes as many as the newest,
 for which the gate waits. Of older ones one votes with `nomoat arena GEN GEN`."""
 _MOST_OPEN = 1000
+_LEFT_AFTER_S = 3600  # a battle shown so long ago is no vote to come: its voter has left
 _TRIES = 5
 
 
@@ -189,7 +190,7 @@ class Arena:
         vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
         try:
             may_answer = await asyncio.to_thread(self._keep, vote)
-        except BaseException:
+        except Exception:  # not where the voter has gone: the thread keeps their vote all the same
             self._shown[shown_id] = shown
             raise
         if may_answer:
@@ -213,7 +214,7 @@ class Arena:
         vote = self._both_bad.pop(shown_id)
         try:
             return await asyncio.to_thread(self._keep_answer, vote, text)
-        except BaseException:
+        except Exception:
             self._both_bad[shown_id] = vote
             raise
 
@@ -310,7 +311,9 @@ class Arena:
         return list(found.values())
 
     def _unvoted(self) -> list[Battle]:
-        return [*self._ahead, *(shown.battle for shown in self._shown.values())]
+        since = time.monotonic() - _LEFT_AFTER_S
+        shown = (one.battle for one in self._shown.values() if one.battle.shown_at_s > since)
+        return [*self._ahead, *shown]
 
     def _pair(self, unvoted: Sequence[Battle]) -> tuple[Contestant, Contestant]:
         contestants = self._contestants()

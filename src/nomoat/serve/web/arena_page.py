@@ -239,7 +239,7 @@ class Acts:
                         yield self._step(step)
             except (NomoatError, ApiError) as error:
                 log_fault(error)
-                yield self._battle(shown) | {self._parts.told: f"Not answered: {error}"}
+                yield self._battle(shown) | {self._parts.told: f"Not answered: {_nameless(error)}"}
 
     def voting(self, verdict: VoteVerdict) -> Callable[..., Any]:
         """What the button of a verdict does."""
@@ -346,3 +346,9 @@ class Acts:
         """Whoever may not vote may not go on either."""
         closed = {} if is_open else {self._parts.go_on: gr.update(interactive=False)}
         return closed | {button: gr.update(interactive=is_open) for button in self._parts.ballot}
+
+
+def _nameless(error: Exception) -> str:
+    """What may be said of an error while there is something to vote on: which model cannot be opened tells a name."""
+    is_of_model = isinstance(error, ApiError) and (error.code or "").startswith("model_")
+    return "a model cannot be opened now; the log says why" if is_of_model else str(error)
