@@ -41,7 +41,17 @@ Call `**this**` code.
 
 
 @pytest.mark.parametrize(
-    "text", [TEXT, "", "plain", "~~~\n# never closed\n- in code", "Go:\n\n```\nno **bold**\n~~~\n```\n# Out"]
+    "text",
+    [
+        TEXT,
+        "",
+        "plain",
+        "~~~\n# never closed\n- in code",
+        "Go:\n\n```\nno **bold**\n~~~\n```\n# Out",
+        "```\n```\n# In",
+        "```a``` is\n# In",
+        "**__a__** and **b** c**",
+    ],
 )
 def test_features_are_those_a_commonmark_parser_finds(text: str) -> None:
     tokens = MarkdownIt("commonmark").parse(text)

@@ -9,6 +9,7 @@ import numpy as np
 
 from nomoat.evaluate.ballots import score_of
 from nomoat.evaluate.comparison import Estimate
+from nomoat.evaluate.stats.intervals import Floats
 from nomoat.evaluate.stats.ratings import Battles, bradley_terry, comparable
 from nomoat.evaluate.stats.winrate import controlled_win_rate, win_rate
 from nomoat.evaluate.style import style_differences
@@ -48,10 +49,13 @@ def standings(
     models = sorted(called)
     if not models:
         return []
-    cast = {
-        model: [vote for vote in decided if model in (vote.left_model, vote.right_model)] for model in models
+    at = {
+        model: [n for n, vote in enumerate(decided) if model in (vote.left_model, vote.right_model)]
+        for model in models
     }
-    scores = {model: [score_of(vote, model) for vote in cast[model]] for model in models}
+    scores = {model: [score_of(decided[n], model) for n in at[model]] for model in models}
+    left, right = ([_text(vote, side) for vote in decided] for side in _SIDES)
+    differences = style_differences(left, right)
     zero = anchor if anchor in scores else max(models, key=lambda model: len(scores[model]))
     points = _points(decided, models, zero, confidence)
     found = [
@@ -61,8 +65,10 @@ def standings(
             wins=scores[model].count(1.0),
             losses=scores[model].count(0.0),
             ties=scores[model].count(0.5),
-            rate=_rate(cast[model], scores[model], confidence),
-            same_style=_same_style(cast[model], model, scores[model], confidence),
+            rate=_rate([decided[n] for n in at[model]], scores[model], confidence),
+            same_style=_same_style(
+                [decided[n] for n in at[model]], model, scores[model], differences[at[model]], confidence
+            ),
             points=points.get(model),
         )
         for model in models
@@ -125,16 +131,14 @@ def _rate(cast: Sequence[Vote], scores: Sequence[float], confidence: float) -> E
 
 
 def _same_style(
-    cast: Sequence[Vote], model: str, scores: Sequence[float], confidence: float
+    cast: Sequence[Vote], model: str, scores: Sequence[float], differences: Floats, confidence: float
 ) -> Estimate | None:
+    """`differences` are of the left answers to the right ones [N, F]."""
     prompts = [vote.prompt_hash for vote in cast]
     if len(set(prompts)) < 2 or len(set(scores)) < 2:
         return None  # style cannot be told from strength where every vote came out alike
-    sides = [_SIDES[:: 1 if vote.left_model == model else -1] for vote in cast]
-    mine, theirs = (
-        [_text(vote, side[which]) for vote, side in zip(cast, sides, strict=True)] for which in (0, 1)
-    )
-    return controlled_win_rate(scores, style_differences(mine, theirs), prompts, confidence=confidence)
+    sign_N = np.array([1.0 if vote.left_model == model else -1.0 for vote in cast])
+    return controlled_win_rate(scores, sign_N[:, None] * differences, prompts, confidence=confidence)
 
 
 def _text(vote: Vote, side: Side) -> str:

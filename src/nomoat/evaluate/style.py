@@ -17,19 +17,21 @@ from nomoat.evaluate.stats.intervals import Floats
 from nomoat.evaluate.stats.winrate import style_difference
 
 FEATURES = ("characters", "headings", "list items", "bold")
-_FENCED = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n(?:.*?^ {0,3}\1[`~]*[ \t]*$|.*)", re.MULTILINE | re.DOTALL)
-_CODE = re.compile(r"`[^`\n]+`")
-_MARKS = (
-    re.compile(r"^ {0,3}#{1,6}(?:[ \t]|$)", re.MULTILINE),
-    re.compile(r"^[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+\S", re.MULTILINE),
-    re.compile(r"(\*\*|__)(?=\S)(?:(?!\1).)+?(?<=\S)\1"),
+# each begins with letters that are searched for fast: a line's beginning is its line break
+_FENCED = re.compile(
+    r"\n {0,3}(```+|~~~+)[^`\n]*(?:\n(?:.*?\n)?? {0,3}\1[`~]*[ \t]*(?=\n|$)|\n.*|$)", re.DOTALL
 )
+_CODE = re.compile(r"`[^`\n]+`")
+_HEADING = re.compile(r"\n {0,3}#{1,6}(?![^ \t\n])")
+_LIST_ITEM = re.compile(r"\n[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+\S")
+_BOLD = re.compile(r"\*\*(?=\S).+?(?<=\S)\*\*"), re.compile(r"__(?=\S).+?(?<=\S)__")
 
 
 def style_of(text: str) -> tuple[int, ...]:
     """How many of each of `FEATURES` a text has. Code has no style: a `#` there is no heading."""
-    plain = _CODE.sub("", _FENCED.sub("", text))
-    return (len(text), *(sum(1 for _ in marks.finditer(plain)) for marks in _MARKS))
+    plain = _CODE.sub("", _FENCED.sub("", "\n" + text))
+    bold = sum(len(marks.findall(plain)) for marks in _BOLD)
+    return len(text), len(_HEADING.findall(plain)), len(_LIST_ITEM.findall(plain)), bold
 
 
 def style_differences(ones: Sequence[str], others: Sequence[str]) -> Floats:
