@@ -34,6 +34,9 @@ class Folder:
     def resolve(self, name: str) -> str | None:
         return name if name in [one.name for one in self.names()] else None
 
+    def weights_of(self, resolved: str) -> str:
+        return resolved
+
     def find(self, resolved: str) -> ServedModel:
         gguf = self._folder / "model.gguf"
         return ServedModel(resolved, gguf, self._folder, 256, is_base=resolved == "base")

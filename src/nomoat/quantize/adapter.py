@@ -38,7 +38,7 @@ _OF_NO_CONCERN = (
     ),
     "qalora_group_size",
 )
-_OFF = (None, False, "none", [], {})
+_OFF: tuple[object, ...] = (None, False, "none", [], {})
 _KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")
 _MERGE = "Fold it into its base with PEFT (merge_and_unload) and serve the merged folder."
 

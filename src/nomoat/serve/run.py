@@ -156,10 +156,14 @@ def _llamacpp(settings: Settings) -> Opener:
             n_ctx=_context(settings, model),
             n_parallel=settings.n_parallel,
             n_threads=settings.n_threads,
+            adapters=dict(model.adapters),
         )
 
     def size_of(model: ServedModel) -> int:
-        return footprint_bytes(model.gguf, n_tokens=_context(settings, model) * settings.n_parallel)
+        adapters = sum(file.stat().st_size for _, file in model.adapters)
+        return adapters + footprint_bytes(
+            model.gguf, n_tokens=_context(settings, model) * settings.n_parallel
+        )
 
     return open_engine, size_of
 
