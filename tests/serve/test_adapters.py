@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +34,7 @@ from nomoat.serve.pool import Pool
 from nomoat.serve.turns import Desk
 from nomoat.serve.web.arena import Arena, Votes
 
+SOURCE = str(Path(__file__).parents[2] / "src")
 BODY = {"messages": [{"role": "user", "content": "Lily"}], "max_tokens": 12, "temperature": 0}
 NAMES = ["base", "gen-0001", "poet", "chef", "guest"]
 
@@ -216,3 +222,27 @@ def test_the_command_line_says_what_is_wrong(workspace: Path) -> None:
         result = CliRunner().invoke(app, ["serve", "--workspace", str(workspace), "--port", "0", *words])
         assert result.exit_code == 2
         assert said in result.stderr
+
+
+@pytest.mark.slow
+def test_what_was_written_goes_with_the_server(workspace: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "nomoat.cli.main", "serve", "--port", "0", "--json"),
+            *("--workspace", str(workspace), "--adapter", f"poet={workspace.parent}/poet"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    told = ""
+    while not told.endswith("}\n"):
+        line = process.stdout.readline()
+        assert line, process.wait()
+        told += line
+    assert json.loads(told)["models"][-1] == "poet"
+    assert len(list(tmp_path.rglob("poet.gguf"))) == 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert list(tmp_path.rglob("*.gguf")) == []

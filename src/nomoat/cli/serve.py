@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -153,6 +156,7 @@ def serve(
                 engine=engine,
             )
             if adapter:
+                signal.signal(signal.SIGTERM, _leave)  # Python ends at once otherwise, and the folder stays
                 place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="nomoat-")))
                 models = WorkspaceModels(workspace, read_adapters(adapter, models, place))
             listening = held.enter_context(run.listen(host, port))
@@ -169,6 +173,10 @@ def serve(
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
             console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
         run.serve(listening, models, settings, keys)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _voter(holder: Holder | None) -> str:
