@@ -36,7 +36,8 @@ Examples:
 Models: champion (the newest generation where there is none yet), gen-0001 and so on, base, and each --adapter, which
 shares the weights of the model it is for. Answers with one adapter are computed side by side, those with another
 after them, in the order they came.
-vLLM serves generations only, one at a time in the memory it is given, and gives no embeddings.
+torch and vLLM serve generations only. torch computes with the weights that training left, before any quantisation,
+and knows no JSON schema or tools; vLLM serves one model at a time in the memory it is given, and gives no embeddings.
 Ctrl-C stops taking requests and finishes running answers; a second one ends at once.
 """
 
@@ -52,6 +53,7 @@ class EngineName(StrEnum):
     """What computes."""
 
     LLAMACPP = "llama.cpp"
+    TORCH = "torch"
     VLLM = "vllm"
 
 
@@ -68,7 +70,9 @@ def serve(
     engine: Annotated[
         EngineName,
         typer.Option(
-            "--engine", metavar="NAME", help="llama.cpp (GGUF files), or vllm (the weights, on a GPU)."
+            "--engine",
+            metavar="NAME",
+            help="llama.cpp (GGUF files), torch (the weights) or vllm (the weights, on a GPU).",
         ),
     ] = EngineName.LLAMACPP,
     adapter: Annotated[
@@ -95,7 +99,7 @@ def serve(
             metavar="GIB",
             min=0.01,
             help="What loaded models may take together.",
-            show_default="half of this machine's, 90% of the GPU's with vLLM",
+            show_default="half of this machine's, 90% of the GPU's where that computes",
         ),
     ] = None,
     idle_s: Annotated[
