@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from nomoat.errors import ArtifactError
 from nomoat.ledger.rows import model_key
 
 
@@ -41,6 +42,16 @@ class ServedModel:
         """How votes name the file, in every workspace."""
         file = self.gguf if self.adapter is None else dict(self.adapters)[self.adapter]
         return model_key(file.as_posix())
+
+
+def weights_of(model: ServedModel) -> Path:
+    """The transformers folder of a model. Raises ArtifactError where a workspace has none."""
+    if model.weights_dir is None:
+        raise ArtifactError(
+            f"{model.name}: its weights in transformers' form are not in this workspace",
+            hint="Ask for a generation, such as gen-0001, or take llama.cpp.",
+        )
+    return model.weights_dir
 
 
 @dataclass(frozen=True)

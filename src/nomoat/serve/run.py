@@ -19,14 +19,14 @@ from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
 from nomoat.engine.request import ServingEngine
 from nomoat.engine.torchserver import TorchEngine
 from nomoat.engine.vllm import VllmEngine
-from nomoat.errors import ArtifactError, ServeError
+from nomoat.errors import ServeError
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import set_threads
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
-from nomoat.serve.models import Catalogue, ServedModel
+from nomoat.serve.models import Catalogue, ServedModel, weights_of
 from nomoat.serve.pool import Pool
 from nomoat.serve.web.arena import Votes
 
@@ -175,13 +175,11 @@ def _torch(settings: Settings) -> Opener:
     set_threads(settings.n_threads)
 
     def open_engine(model: ServedModel) -> ServingEngine:
-        return TorchEngine(
-            _weights_of(model), n_ctx=_context(settings, model), n_parallel=settings.n_parallel
-        )
+        return TorchEngine(weights_of(model), n_ctx=_context(settings, model), n_parallel=settings.n_parallel)
 
     def size_of(model: ServedModel) -> int:
         n_tokens = _context(settings, model) * settings.n_parallel
-        return torchserver.footprint_bytes(_weights_of(model), n_tokens=n_tokens)
+        return torchserver.footprint_bytes(weights_of(model), n_tokens=n_tokens)
 
     return open_engine, size_of
 
@@ -192,14 +190,14 @@ def _vllm(settings: Settings) -> Opener:
 
     def open_engine(model: ServedModel) -> ServingEngine:
         return VllmEngine(
-            _weights_of(model),
+            weights_of(model),
             n_ctx=_context(settings, model),
             n_parallel=settings.n_parallel,
             memory_share=settings.budget_bytes / card,
         )
 
     def size_of(model: ServedModel) -> int:
-        _weights_of(model)  # before the one that is loaded gives way
+        weights_of(model)  # before the one that is loaded gives way
         return settings.budget_bytes
 
     return open_engine, size_of
@@ -207,15 +205,6 @@ def _vllm(settings: Settings) -> Opener:
 
 ENGINES: dict[str, Callable[[Settings], Opener]] = {LLAMACPP: _llamacpp, TORCH: _torch, VLLM: _vllm}
 """name -> what opens a model, and what tells the memory it will take."""
-
-
-def _weights_of(model: ServedModel) -> Path:
-    if model.weights_dir is None:
-        raise ArtifactError(
-            f"{model.name}: its weights in transformers' form are not in this workspace",
-            hint="Ask for a generation, such as gen-0001, or serve with llama.cpp.",
-        )
-    return model.weights_dir
 
 
 def _context(settings: Settings, model: ServedModel) -> int:
