@@ -18,7 +18,7 @@ from nomoat.chat.conversation import Conversation, Message
 from nomoat.engine.base import Engine, Sampling
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.engine.llamaserver import LlamaServerEngine
-from nomoat.engine.request import Piece, Request, ServingEngine
+from nomoat.engine.request import Piece, Request, ServingEngine, whole_answer
 from nomoat.engine.turnstile import Turnstile
 from nomoat.errors import EngineError
 from nomoat.quantize.adapter import adapter_to_gguf
@@ -156,25 +156,26 @@ def test_scores_and_embeddings_are_the_adapters(
         assert engine.score(TALKS[0], ["a ball", "zzz"]) != pytest.approx(expected, rel=1e-2)
 
 
-def test_who_comes_first_is_served_first_whatever_goes_on(engine: LlamaServerEngine) -> None:
-    """llama.cpp itself would let the base's answers go on and on."""
-    is_over = threading.Event()
+def test_who_comes_first_is_served_first(engine: LlamaServerEngine) -> None:
+    """llama.cpp itself lets an answer with the weights that are in use pass one with others."""
+    order: list[tuple[str | None, int]] = []
 
-    def go_on() -> None:
-        request = Request(tuple(engine.encode(TALKS[0])), Sampling(max_new_tokens=60))
-        while not is_over.is_set():
-            engine.answer(request, lambda piece: True)
+    def go(name: str | None, tokens: int) -> threading.Thread:
+        def ask() -> None:
+            prompt, never_ends = tuple(engine.encode(TALKS[0])), ((engine.tokenize("a")[0], 100.0),)
+            whole_answer(chosen(engine, name), Request(prompt, Sampling(tokens), logit_bias=never_ends))
+            order.append((name, tokens))
 
-    threads = [threading.Thread(target=go_on) for _ in range(2)]
-    for thread in threads:
+        thread = threading.Thread(target=ask)
         thread.start()
-    time.sleep(0.2)
-    try:
-        assert engine.adapted("poet").generate([TALKS[0]], SHORT)
-    finally:
-        is_over.set()
-        for thread in threads:
+        time.sleep(0.1)
+        return thread
+
+    for _ in range(3):
+        order.clear()
+        for thread in [go(None, 900), go("poet", 8), go(None, 8)]:
             thread.join()
+        assert order == [(None, 900), ("poet", 8), (None, 8)]
 
 
 def test_nobody_passes_and_who_has_gone_does_not_hold_up() -> None:
