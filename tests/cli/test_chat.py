@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from helpers import tiny_models
@@ -22,6 +23,7 @@ from nomoat.cli.main import app
 from nomoat.cli.served import find_base, find_generation
 from nomoat.errors import ArtifactError, LedgerError
 from nomoat.ledger.store import Ledger
+from nomoat.model.load import Machine
 from nomoat.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +99,18 @@ def test_answers_go_to_stdout_and_are_repeatable(workspace: Path) -> None:
     assert first.exit_code == 0, first.output
     assert first.stderr == ""
     assert nomoat(*SHORT, typed="Hello\n\nOnce upon a time\n").stdout == first.stdout
+
+
+def test_the_weights_say_what_the_file_made_of_them_says(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.engine.torchserver.choose_machine", lambda: Machine("cpu", torch.float32))
+    talk = (*SHORT, "--system", "Be brief.")
+    of_weights = conversation("--engine", "torch", *talk, typed="Hello\nMore\n")
+    assert of_weights == conversation(*talk, typed="Hello\nMore\n")
+    result = nomoat("base", "--engine", "torch", typed="Hello\n")
+    assert result.exit_code == 2
+    assert "its weights in transformers' form are not in this workspace" in result.stderr
 
 
 def test_json_gives_the_whole_conversation(workspace: Path) -> None:

@@ -41,6 +41,9 @@ class Names:
         name = self.aliases.get(name, name)
         return name if name in self.known else None
 
+    def weights_of(self, resolved: str) -> str:
+        return resolved
+
     def find(self, resolved: str) -> ServedModel:
         return ServedModel(resolved, Path(resolved), Path(resolved), 256)
 

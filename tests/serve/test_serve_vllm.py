@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from helpers import tiny_models
 from helpers.standin import environment
 from nomoat.cli.serve import EngineName
 from nomoat.errors import ServeError
+from nomoat.model.load import Machine
 from nomoat.quantize.convert import to_gguf
 from nomoat.serve import run
 from nomoat.serve.models import ModelName, ServedModel
@@ -34,6 +36,9 @@ class Folder:
     def resolve(self, name: str) -> str | None:
         return name if name in [one.name for one in self.names()] else None
 
+    def weights_of(self, resolved: str) -> str:
+        return resolved
+
     def find(self, resolved: str) -> ServedModel:
         gguf = self._folder / "model.gguf"
         return ServedModel(resolved, gguf, self._folder, 256, is_base=resolved == "base")
@@ -51,7 +56,8 @@ def apps(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[dict
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(place).items():
             patch.setenv(name, value)
-        patch.setattr(run, "card_bytes", lambda: 80 * GIB)
+        patch.setattr("nomoat.engine.vllm.card_bytes", lambda: 80 * GIB)
+        patch.setattr("nomoat.engine.torchserver.choose_machine", lambda: Machine("cpu", torch.float32))
         made = {}
         for engine in run.ENGINES:
             settings = run.Settings(
@@ -64,7 +70,7 @@ def apps(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[dict
                 engine=engine,
             )
             made[engine] = TestClient(run.make_app(Folder(folder), settings, None), "http://localhost")
-        with made[run.LLAMACPP], made[run.VLLM]:
+        with made[run.LLAMACPP], made[run.TORCH], made[run.VLLM]:
             yield made
 
 
@@ -76,7 +82,7 @@ def asked(app: TestClient, path: str, **body: Any) -> Any:
 
 def test_the_api_gives_the_same_answers(apps: dict[str, TestClient]) -> None:
     found, logprobs = [], []
-    for engine in (run.LLAMACPP, run.VLLM):
+    for engine in run.ENGINES:
         app = apps[engine]
         chat = asked(app, "/v1/chat/completions", **CHAT, logprobs=True, top_logprobs=2)
         text = asked(
@@ -94,8 +100,20 @@ def test_the_api_gives_the_same_answers(apps: dict[str, TestClient]) -> None:
             response["output"][0]["content"][0]["text"],
         ))  # fmt: skip
         logprobs.append([token["logprob"] for token in tokens[:3]])
-    assert found[0] == found[1]
-    assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-2)
+    assert found[0] == found[1] == found[2]
+    for others in logprobs[1:]:
+        assert logprobs[0] == pytest.approx(others, abs=1e-2)
+
+
+def test_torch_holds_no_answer_to_a_form(apps: dict[str, TestClient]) -> None:
+    app = apps[run.TORCH]
+    form = {"type": "json_object"}
+    refused = app.post("/v1/chat/completions", json={"model": "gen-0001", **CHAT, "response_format": form})
+    assert refused.status_code == 400
+    assert "PyTorch holds no answer to a grammar" in refused.json()["error"]["message"]
+    refused = app.post("/v1/chat/completions", json={"model": "base", **CHAT})
+    assert refused.status_code == 503
+    assert "base: its weights in transformers' form are not in this workspace" in refused.text
 
 
 def test_a_chat_is_streamed_and_a_schema_passed_on(apps: dict[str, TestClient], place: Path) -> None:
@@ -140,7 +158,7 @@ def test_what_it_cannot_do_is_said(apps: dict[str, TestClient]) -> None:
 
 def test_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(run.ENGINES) == [name.value for name in EngineName]
-    monkeypatch.setattr(run, "card_bytes", lambda: 24 * GIB)
+    monkeypatch.setattr("nomoat.engine.vllm.card_bytes", lambda: 24 * GIB)
     assert run.budget_bytes(run.VLLM, None) == int(0.9 * 24 * GIB)
     assert run.budget_bytes(run.VLLM, 10) == 10 * GIB
     with pytest.raises(ServeError, match="--memory: got 30; expected at most the 24.0 GiB of this GPU"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ Examples:
   nomoat chat latest                   # the newest generation
   nomoat chat gen-0001
   nomoat chat base                     # the base it was trained from
+  nomoat chat --engine torch           # a generation's own weights, before any quantisation
   echo "Tell me a story." | nomoat chat --temperature 0
 
 \b
@@ -42,6 +44,13 @@ KEYS = {"messages": "the whole conversation as {role, content}, in OpenAI's form
 """Keys of `nomoat chat --json`, for docs/cli.md."""
 
 _PROMPT = "> "
+
+
+class ChatEngine(StrEnum):
+    """What computes."""
+
+    LLAMACPP = "llama.cpp"
+    TORCH = "torch"
 
 
 def chat(
@@ -75,6 +84,14 @@ def chat(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer.")
     ] = 512,
+    engine: Annotated[
+        ChatEngine,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="llama.cpp (the GGUF file) or torch (the weights it was made from).",
+        ),
+    ] = ChatEngine.LLAMACPP,
     context: Annotated[
         int,
         typer.Option(
@@ -85,12 +102,13 @@ def chat(
     as_json: JsonOption = False,
 ) -> None:
     """Talk to the champion, or another model, in the terminal."""
-    from nomoat.cli.talkers import GgufTalker
+    from nomoat.cli.talkers import GgufTalker, WeightsTalker
 
     with console(stderr=True).status("Loading the model …"):
         served = find_model(workspace, generation)
         quiet_libraries()
-        talker: Talker = GgufTalker.open(served, context)
+        opened = WeightsTalker if engine is ChatEngine.TORCH else GgufTalker
+        talker: Talker = opened.open(served, context)
 
     def open_base() -> Talker:
         if generation == BASE:

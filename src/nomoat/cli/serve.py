@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,10 +30,14 @@ Examples:
     -d '{"model": "champion", "messages": [{"role": "user", "content": "Hello"}]}'
   nomoat keys add laptop && nomoat serve --host 0.0.0.0
   nomoat serve --engine vllm --parallel 64     # a generation's weights on a GPU: pip install "nomoat[vllm]"
+  nomoat serve --adapter poet=adapters/poet    # a LoRA adapter in PEFT's layout on the base, as the model poet
 
 \b
-Models: champion (the newest generation where there is none yet), gen-0001 and so on, base.
-vLLM serves generations only, one at a time in the memory it is given, and gives no embeddings.
+Models: champion (the newest generation where there is none yet), gen-0001 and so on, base, and each --adapter, which
+shares the weights of the model it is for. Answers with one adapter are computed side by side, those with another
+after them, in the order they came.
+torch and vLLM serve generations only. torch computes with the weights that training left, before any quantisation,
+and knows no JSON schema or tools; vLLM serves one model at a time in the memory it is given, and gives no embeddings.
 Ctrl-C stops taking requests and finishes running answers; a second one ends at once.
 """
 
@@ -44,6 +53,7 @@ class EngineName(StrEnum):
     """What computes."""
 
     LLAMACPP = "llama.cpp"
+    TORCH = "torch"
     VLLM = "vllm"
 
 
@@ -60,9 +70,19 @@ def serve(
     engine: Annotated[
         EngineName,
         typer.Option(
-            "--engine", metavar="NAME", help="llama.cpp (GGUF files), or vllm (the weights, on a GPU)."
+            "--engine",
+            metavar="NAME",
+            help="llama.cpp (GGUF files), torch (the weights) or vllm (the weights, on a GPU).",
         ),
     ] = EngineName.LLAMACPP,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="NAME[@MODEL]=DIR",
+            help="Serve a LoRA adapter (PEFT) on the base, or on MODEL; may be repeated.",
+        ),
+    ] = None,
     context: Annotated[
         int,
         typer.Option(
@@ -79,7 +99,7 @@ def serve(
             metavar="GIB",
             min=0.01,
             help="What loaded models may take together.",
-            show_default="half of this machine's, 90% of the GPU's with vLLM",
+            show_default="half of this machine's, 90% of the GPU's where that computes",
         ),
     ] = None,
     idle_s: Annotated[
@@ -109,47 +129,58 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the models over OpenAI's API."""
+    from nomoat.cli.adapters import read_adapters
     from nomoat.cli.catalogue import WorkspaceModels
     from nomoat.cli.talkers import cores
 
     models = WorkspaceModels(workspace)
-    names = [model.name for model in models.names()]
+    models.names()
+    if adapter and engine is not EngineName.LLAMACPP:
+        raise ServeError("--adapter: only llama.cpp serves adapters", hint="Leave out --engine or --adapter.")
     quiet_libraries()
-    with console(stderr=True).status("Starting …"):
-        from nomoat.ledger.artifacts import HOUSE
-        from nomoat.serve import run
-        from nomoat.serve.limits import Limits
-        from nomoat.serve.web.arena import Votes
-        from nomoat.serve.web.chats import CHATS
+    with ExitStack() as held:
+        with console(stderr=True).status("Starting …"):
+            from nomoat.ledger.artifacts import HOUSE
+            from nomoat.serve import run
+            from nomoat.serve.limits import Limits
+            from nomoat.serve.web.arena import Votes
+            from nomoat.serve.web.chats import CHATS
 
-        settings = run.Settings(
-            most_context=context,
-            n_parallel=parallel,
-            n_threads=cores(),
-            budget_bytes=run.budget_bytes(engine, memory_gib),
-            idle_s=idle_s,
-            most_waiting=queue,
-            limits=Limits(key_at_once, key_per_minute),
-            hosts=frozenset(name.lower() for name in allow_host or ()),
-            chats_folder=workspace / HOUSE / CHATS,
-            votes=Votes(workspace / HOUSE / "ledger.db", _voter),
-            engine=engine,
-        )
-        listening = run.listen(host, port)
-    with listening:
+            settings = run.Settings(
+                most_context=context,
+                n_parallel=parallel,
+                n_threads=cores(),
+                budget_bytes=run.budget_bytes(engine, memory_gib),
+                idle_s=idle_s,
+                most_waiting=queue,
+                limits=Limits(key_at_once, key_per_minute),
+                hosts=frozenset(name.lower() for name in allow_host or ()),
+                chats_folder=workspace / HOUSE / CHATS,
+                votes=Votes(workspace / HOUSE / "ledger.db", _voter),
+                engine=engine,
+            )
+            if adapter:
+                signal.signal(signal.SIGTERM, _leave)  # Python ends at once otherwise, and the folder stays
+                place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="nomoat-")))
+                models = WorkspaceModels(workspace, read_adapters(adapter, models, place))
+            listening = held.enter_context(run.listen(host, port))
         keys = None if run.is_loopback(listening) else _keys_of(workspace)
         if keys is None and (key_at_once or key_per_minute):
             raise ServeError(
                 "--key-at-once and --key-per-minute limit keys, and on this machine alone none is demanded",
                 hint="Leave them out, or listen beyond this machine: --host 0.0.0.0",
             )
-        url = run.url_of(listening)
+        url, names = run.url_of(listening), [model.name for model in models.names()]
         if as_json:
             print_json({"url": url, "models": names, "demands_key": keys is not None})
         else:
             console().print(f"Listening on {url}/v1, for {', '.join(names)}. Ctrl-C stops it.")
             console().print(f"Chat in the browser: {url}/, vote blindly: {url}/arena/")
         run.serve(listening, models, settings, keys)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _voter(holder: Holder | None) -> str:

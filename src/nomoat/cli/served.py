@@ -100,7 +100,15 @@ def _embedded(workspace: Path) -> ServedModel:
 
 def _base_of(files: Artifact, name: str, tokenizer_dir: Path) -> ServedModel:
     (file,) = files.meta["files"]
-    return ServedModel(name, files.path / file["file"], tokenizer_dir, file["context_length"], is_base=True)
+    kind, _, sha256 = files.inputs["model"].partition(":")
+    return ServedModel(
+        name,
+        files.path / file["file"],
+        tokenizer_dir,
+        file["context_length"],
+        is_base=True,
+        sha256=sha256 if kind == BASE else None,  # one that a night pre-trained goes by the night's artifact
+    )
 
 
 def _context_length(files: Artifact, name: str) -> int:

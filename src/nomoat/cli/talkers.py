@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nomoat.chat.conversation import Conversation
     from nomoat.engine.base import Sampling
     from nomoat.engine.llamacpp import LlamaCppEngine
+    from nomoat.engine.torchserver import TorchEngine
     from nomoat.serve.models import ServedModel
 
 
@@ -63,6 +64,41 @@ class GgufTalker:
 
     def text_tokens(self, text: str) -> int:
         return len(self._engine.template.encode_texts([text])[0])
+
+    def stream(self, conversation: Conversation, sampling: Sampling) -> Generator[str, None, None]:
+        yield from self._engine.stream(conversation, sampling)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@final
+class WeightsTalker:
+    """A generation's own weights, in PyTorch in this process."""
+
+    def __init__(self, name: str, engine: TorchEngine) -> None:
+        self.name = name
+        self.n_ctx = engine.n_ctx
+        self._engine = engine
+
+    @staticmethod
+    def open(served: ServedModel, most_context: int) -> WeightsTalker:
+        """Load the weights; the context is as in `GgufTalker.open`.
+
+        Raises ArtifactError where there are none, ModelError where they cannot be loaded."""
+        from nomoat.engine.torchserver import TorchEngine
+        from nomoat.model.load import set_threads
+        from nomoat.serve.models import weights_of
+
+        set_threads(cores())
+        n_ctx = min(most_context, served.context_length)
+        return WeightsTalker(served.name, TorchEngine(weights_of(served), n_ctx=n_ctx, n_parallel=1))
+
+    def prompt_tokens(self, conversation: Conversation) -> int:
+        return len(self._engine.encode(conversation))
+
+    def text_tokens(self, text: str) -> int:
+        return len(self._engine.tokenize(text))
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Generator[str, None, None]:
         yield from self._engine.stream(conversation, sampling)

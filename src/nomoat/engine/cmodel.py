@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from ctypes import c_int32
+from ctypes import c_float, c_int32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,16 +108,38 @@ class CModel:
         """Whether llama.cpp's own programs stop when this token is generated."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
-    def logits(self, tokens: Sequence[int], *, n_threads: int = 1) -> np.ndarray:
+    def load_adapter(self, gguf: Path) -> Adapter:
+        """A LoRA adapter, which contexts of this model may be given; it is freed with the model.
+
+        Raises:
+            EngineError: the file is missing, not GGUF, or llama.cpp cannot put it on this model.
+        """
+        check_gguf(gguf)
+        handle: int | None = self._lib.llama_adapter_lora_init(self.handle, str(gguf).encode())
+        if handle is None:
+            raise EngineError(f"{gguf}: llama.cpp cannot put this adapter on {self.path}")
+        return Adapter(handle)
+
+    def logits(
+        self, tokens: Sequence[int], *, n_threads: int = 1, adapter: Adapter | None = None
+    ) -> np.ndarray:
         """Logits after each token of one sequence: float32 [T, V]. Attention and its cache are float32, so
         that the only rounding is that of the weights' own type."""
-        return np.concatenate(list(self.logits_in_parts(tokens, n_threads=n_threads)))
+        return np.concatenate(list(self.logits_in_parts(tokens, n_threads=n_threads, adapter=adapter)))
 
-    def logits_in_parts(self, tokens: Sequence[int], *, n_threads: int = 1) -> Iterator[np.ndarray]:
+    def logits_in_parts(
+        self, tokens: Sequence[int], *, n_threads: int = 1, adapter: Adapter | None = None
+    ) -> Iterator[np.ndarray]:
         """As `logits`, some rows after the other, for vocabularies and texts that would fill the memory."""
         n_batch = max(1, min(512, len(tokens), _LOGITS_AT_ONCE // self.n_vocab))
         with Context(
-            self, n_ctx=len(tokens), n_batch=n_batch, n_outputs=n_batch, n_threads=n_threads, exact=True
+            self,
+            n_ctx=len(tokens),
+            n_batch=n_batch,
+            n_outputs=n_batch,
+            n_threads=n_threads,
+            exact=True,
+            adapter=adapter,
         ) as context:
             for start in range(0, len(tokens), n_batch):
                 part = tokens[start : start + n_batch]
@@ -132,6 +154,13 @@ class CModel:
         if otherwise is None:
             raise EngineError(f"{self.path}: has no {key}")
         return otherwise
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that a `CModel` has loaded."""
+
+    handle: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +181,7 @@ class Context:
         n_batch: rows of a `decode` at most.
         n_outputs: rows of a `decode` whose logits are wanted at most; each takes V floats.
         exact: compute attention in float32; otherwise as llama.cpp's programs do, with a float16 cache.
+        adapter: what the model computes with besides its own weights; of the same `model`.
 
     Raises:
         EngineError: there is not memory enough.
@@ -167,6 +197,7 @@ class Context:
         n_threads: int,
         n_sequences: int = 1,
         exact: bool = False,
+        adapter: Adapter | None = None,
     ) -> None:
         self._lib = library()
         self._model = model
@@ -187,6 +218,11 @@ class Context:
                 hint="is there memory enough? a smaller n_ctx needs less",
             )
         self._batch = self._lib.llama_batch_ext_init(self._handle)
+        if adapter is not None:
+            status = self._lib.llama_set_adapters_lora(
+                self._handle, (c_void_p * 1)(adapter.handle), 1, (c_float * 1)(1.0)
+            )
+            assert status == 0, status
 
     def __enter__(self) -> Context:
         return self

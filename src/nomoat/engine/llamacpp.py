@@ -67,9 +67,10 @@ class LlamaCppEngine:
         exact: compute attention in float32, as training does, and not with the float16 cache that llama.cpp's
             own programs have: twice its memory, and greedy answers nearer to those of the trained model.
         chat_template: a jinja file in place of the tokenizer's own template.
+        adapter: the GGUF file of a LoRA adapter that it computes with.
 
     Raises:
-        EngineError: the file is missing, not GGUF, cut short, or llama.cpp cannot load it; `n_ctx` is not
+        EngineError: a file is missing, not GGUF, cut short, or llama.cpp cannot load it; `n_ctx` is not
             within the model's context; or there is not memory enough.
     """
 
@@ -83,10 +84,12 @@ class LlamaCppEngine:
         n_parallel: int = 1,
         exact: bool = False,
         chat_template: Path | None = None,
+        adapter: Path | None = None,
     ) -> None:
         self._context: Context | None = None
         self._model = CModel(gguf)
         try:
+            self._adapter = None if adapter is None else self._model.load_adapter(adapter)
             largest = self._model.context_length
             if n_ctx is not None and not 0 < n_ctx <= largest:
                 raise EngineError(
@@ -108,6 +111,7 @@ class LlamaCppEngine:
                 n_threads=n_threads,
                 n_sequences=n_parallel,
                 exact=exact,
+                adapter=self._adapter,
             )
         except BaseException:
             self.close()
@@ -235,7 +239,8 @@ class LlamaCppEngine:
         """
 
         def weigh(tokens: Sequence[int]) -> list[float | None]:
-            return [w.logprob for w in weigh_tokens(self._model, tokens, 0, n_threads=self._n_threads)]
+            weighed = weigh_tokens(self._model, tokens, 0, n_threads=self._n_threads, adapter=self._adapter)
+            return [w.logprob for w in weighed]
 
         return score_answers(self.template.encode_texts, weigh, self.render(conversation), answers)
 

@@ -9,7 +9,7 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -17,18 +17,17 @@ from typing import Any, final
 from nomoat.chat.conversation import Conversation
 from nomoat.engine.answers import complete_all, stream_text
 from nomoat.engine.base import Completion, Sampling
-from nomoat.engine.cmodel import CModel
+from nomoat.engine.cmodel import Adapter, CModel
 from nomoat.engine.gguf_file import check_gguf, load_failure
 from nomoat.engine.library import library
+from nomoat.engine.llamawire import Listener, body_of
 from nomoat.engine.prompts import ByPrompts, Prompts
-from nomoat.engine.request import Ending, Likely, Piece, Request, Written, check_room
-from nomoat.engine.weigh import score_answers, weigh_tokens
+from nomoat.engine.request import Ending, Likely, Piece, Request, ServingEngine, Written, check_room
+from nomoat.engine.turnstile import Turnstile
+from nomoat.engine.weigh import Weighed, score_answers, weigh_tokens
 from nomoat.errors import EngineError
 
 DEFAULT_CONTEXT = 4096
-# transformers' order, which `nomoat.engine.choose` has too; llama.cpp's own begins with top_k.
-_SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
-_LARGEST_SEED = 2**32 - 2  # the next one means "a new seed each time" to llama.cpp
 
 
 def footprint_bytes(gguf: Path, *, n_tokens: int) -> int:
@@ -50,6 +49,9 @@ class LlamaServerEngine(ByPrompts):
     rounding: a greedy answer may differ from the same one alone where two tokens are all but equally likely.
     llama.cpp tells nothing of a token that only begins a character, nor of a character that is not finished.
 
+    LoRA adapters share its weights: what takes `adapter` computes with that one, or with none. llama.cpp computes
+    answers with one adapter beside one another, and those with another one after them, in the order they came.
+
     Args:
         gguf: the file.
         tokenizer_dir: the transformers folder that the file was made from.
@@ -58,9 +60,10 @@ class LlamaServerEngine(ByPrompts):
         n_parallel: requests computed together.
         n_threads: threads of the forward pass.
         exact: keep attention in float32, as `LlamaCppEngine` does with it.
+        adapters: GGUF files of LoRA adapters of this model, by name.
 
     Raises:
-        EngineError: the file is missing, not GGUF, cut short, or llama.cpp cannot load it; or `n_ctx` is not
+        EngineError: a file is missing, not GGUF, cut short, or llama.cpp cannot load it; or `n_ctx` is not
             within the model's context.
     """
 
@@ -73,8 +76,11 @@ class LlamaServerEngine(ByPrompts):
         n_parallel: int = 4,
         n_threads: int = 1,
         exact: bool = False,
+        adapters: Mapping[str, Path] | None = None,
     ) -> None:
-        check_gguf(gguf)
+        self._adapters = dict(adapters or {})
+        for file in (gguf, *self._adapters.values()):
+            check_gguf(file)
         library()  # refuses another xllamacpp, and silences llama.cpp's log
         with CModel(gguf, vocab_only=True) as model:
             largest = model.context_length
@@ -86,13 +92,15 @@ class LlamaServerEngine(ByPrompts):
         self._n_ctx = n_ctx or min(largest, DEFAULT_CONTEXT)
         self._n_parallel = n_parallel
         self._n_threads = n_threads
+        self._turnstile = Turnstile()
         self._weighing = threading.Lock()
-        self._embedder: Any = None
+        self._embedders: dict[str | None, Any] = {}
         self._weigher: CModel | None = None
+        self._weighed: dict[str, Adapter] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="nomoat-")  # mode 0700
         self._folder = Path(self._temporary.name)
         try:
-            self._server = self._start(exact=exact, embeds=False)
+            self._server = self._start(list(self._adapters.values()), exact=exact, embeds=False)
         except BaseException:
             self.close()
             raise
@@ -107,7 +115,8 @@ class LlamaServerEngine(ByPrompts):
 
     def close(self) -> None:
         """Free the model, once answers that are being written have ended."""
-        self._server = self._embedder = None  # xllamacpp stops a server when it is let go of
+        self._server = None  # xllamacpp stops a server when it is let go of
+        self._embedders.clear()
         with self._weighing:  # a client may have hung up while its text is still being weighed
             if self._weigher is not None:
                 self._weigher.close()
@@ -124,11 +133,18 @@ class LlamaServerEngine(ByPrompts):
 
     # ---- answers
 
-    def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
+    def answer(
+        self, request: Request, take: Callable[[Piece], bool], *, adapter: str | None = None
+    ) -> Ending | None:
         """Write an answer in the calling thread; see `ServingEngine.answer`."""
         check_room(request, self._n_ctx)
-        listener = _Listener(take)
-        self._open_server().handle_completions(_body(request, self._n_ctx), listener)
+        # Each is named: to an adapter that is not, llama.cpp gives the scale of the request before, or of the start.
+        scales = [{"id": i, "scale": float(name == adapter)} for i, name in enumerate(self._adapters)]
+        listener = Listener(take)
+        with self._turnstile.through(adapter, lambda: take(Piece(""))) as is_wanted:
+            if not is_wanted:
+                return None
+            self._open_server().handle_completions(body_of(request, self._n_ctx) | {"lora": scales}, listener)
         if listener.problem is not None:
             raise listener.problem
         return listener.ending
@@ -141,22 +157,27 @@ class LlamaServerEngine(ByPrompts):
         """See `stream_text`."""
         return stream_text(self, conversation, sampling)
 
+    def adapted(self, adapter: str) -> ServingEngine:
+        """This engine where it computes with one of its adapters."""
+        return _Adapted(self, self._prompts, adapter)
+
     # ---- what is not answering
 
-    def score(self, conversation: Conversation, answers: Sequence[str]) -> list[float]:
+    def score(
+        self, conversation: Conversation, answers: Sequence[str], *, adapter: str | None = None
+    ) -> list[float]:
         """See `Engine.score`; in float32 attention, one call at a time."""
         with self._weighing:
-            weigher = self._open_weigher()
 
             def weigh(tokens: Sequence[int]) -> list[float | None]:
-                return [w.logprob for w in weigh_tokens(weigher, tokens, 0, n_threads=self._n_threads)]
+                return [w.logprob for w in self._weigh(tokens, 0, adapter)]
 
             return score_answers(self._prompts.encode_texts, weigh, self.render(conversation), answers)
 
-    def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
+    def weigh(self, tokens: Sequence[int], top: int, *, adapter: str | None = None) -> list[Written]:
         """See `ServingEngine.weigh`; in float32 attention, one call at a time."""
         with self._weighing:
-            weighed = weigh_tokens(self._open_weigher(), tokens, top, n_threads=self._n_threads)
+            weighed = self._weigh(tokens, top, adapter)
         return [
             Written(self._named(token, w.logprob), tuple(self._named(*pair) for pair in w.top))
             for token, w in zip(tokens, weighed, strict=True)
@@ -166,8 +187,9 @@ class LlamaServerEngine(ByPrompts):
         raw = self._open_weigher().text_of(token)
         return Likely(token, raw.decode(errors="replace"), raw, logprob)
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """See `Engine.embed`. The first call opens the file a second time; the weights are shared.
+    def embed(self, texts: Sequence[str], *, adapter: str | None = None) -> list[list[float]]:
+        """See `Engine.embed`. The first call opens the file a second time, as the first with each adapter does; the
+        weights are shared.
 
         Raises:
             EngineError: a text has no tokens, or more than the context holds.
@@ -177,16 +199,17 @@ class LlamaServerEngine(ByPrompts):
             if not 0 < len(ids) <= self._n_ctx:
                 raise EngineError(f"input[{i}] has {len(ids)} tokens; expected 1 to {self._n_ctx}")
         with self._weighing:
-            if self._embedder is None:
-                self._embedder = self._start(exact=False, embeds=True)
-            found = self._embedder.handle_embeddings({"input": tokens})
+            if adapter not in self._embedders:
+                used = [] if adapter is None else [self._adapters[adapter]]
+                self._embedders[adapter] = self._start(used, exact=False, embeds=True)
+            found = self._embedders[adapter].handle_embeddings({"input": tokens})
         if "error" in found:
             raise EngineError(f"{self._gguf}: {found['error']['message']}")
         return [item["embedding"] for item in sorted(found["data"], key=lambda item: item["index"])]
 
     # ---- llama.cpp
 
-    def _start(self, *, exact: bool, embeds: bool) -> Any:
+    def _start(self, adapters: Sequence[Path], *, exact: bool, embeds: bool) -> Any:
         import xllamacpp
 
         params = xllamacpp.CommonParams()
@@ -212,10 +235,14 @@ class LlamaServerEngine(ByPrompts):
         if exact:
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in adapters]
         params.endpoint_metrics = True
         try:
             server = xllamacpp.Server(params)
         except RuntimeError:
+            if adapters:
+                names = ", ".join(map(str, adapters))
+                raise EngineError(f"{self._gguf}: llama.cpp cannot load it with {names}") from None
             raise load_failure(self._gguf) from None
         # Its loop may not have begun, and one that is stopped before it begins never ends: wait for an answer of it.
         server.handle_metrics()
@@ -226,6 +253,13 @@ class LlamaServerEngine(ByPrompts):
             raise EngineError("this engine has been closed")
         return self._server
 
+    def _weigh(self, tokens: Sequence[int], top: int, adapter: str | None) -> list[Weighed]:
+        model = self._open_weigher()
+        if adapter is not None and adapter not in self._weighed:
+            self._weighed[adapter] = model.load_adapter(self._adapters[adapter])
+        used = None if adapter is None else self._weighed[adapter]
+        return weigh_tokens(model, tokens, top, n_threads=self._n_threads, adapter=used)
+
     def _open_weigher(self) -> CModel:
         if self._weigher is None:
             self._weigher = CModel(self._gguf)
@@ -233,70 +267,33 @@ class LlamaServerEngine(ByPrompts):
 
 
 @final
-class _Listener:
-    """What llama.cpp tells of one answer. Nothing may be raised through its C code."""
+class _Adapted(ByPrompts):
+    """A `LlamaServerEngine` with one of its adapters."""
 
-    def __init__(self, take: Callable[[Piece], bool]) -> None:
-        self._take = take
-        self.problem: BaseException | None = None
-        self.ending: Ending | None = None
+    def __init__(self, engine: LlamaServerEngine, prompts: Prompts, adapter: str) -> None:
+        self._engine = engine
+        self._prompts = prompts
+        self._adapter = adapter
+        self.n_ctx = engine.n_ctx
+        self.n_parallel = engine.n_parallel
 
-    def __call__(self, event: dict[str, Any]) -> bool:
-        """One event; True ends the answer."""
-        try:
-            if "error" in event:
-                self.problem = EngineError(event["error"]["message"])
-                return True
-            (choice,) = event["choices"]
-            if choice["finish_reason"] is not None:
-                self.ending = _ending(choice["finish_reason"], event["usage"])
-            return not self._take(Piece(choice["text"], _written(choice["logprobs"])))
-        except BaseException as error:
-            self.problem = error
-            return True
+    def answer(self, request: Request, take: Callable[[Piece], bool]) -> Ending | None:
+        return self._engine.answer(request, take, adapter=self._adapter)
 
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        return complete_all(self, conversations, sampling)
 
-def _body(request: Request, n_ctx: int) -> dict[str, Any]:
-    sampling = request.sampling
-    body: dict[str, Any] = {
-        "prompt": list(request.prompt),
-        "stream": True,
-        "return_progress": True,  # an event for each part of the prompt, so that it can be given up
-        "n_predict": min(sampling.max_new_tokens, n_ctx - len(request.prompt)),
-        "samplers": _SAMPLERS,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": request.min_p,
-        "seed": sampling.seed % _LARGEST_SEED,
-        "stop": list(sampling.stop),
-        "repeat_penalty": 1.0,
-        "repeat_last_n": n_ctx,
-        "frequency_penalty": request.frequency_penalty,
-        "presence_penalty": request.presence_penalty,
-        "logit_bias": [list(pair) for pair in request.logit_bias],
-    }
-    if request.grammar is not None:
-        body["grammar"] = request.grammar
-    if request.top_logprobs is not None:
-        body["n_probs"] = max(1, request.top_logprobs)
-    return body
+    def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
+        return stream_text(self, conversation, sampling)
 
+    def score(self, conversation: Conversation, answers: Sequence[str]) -> list[float]:
+        return self._engine.score(conversation, answers, adapter=self._adapter)
 
-def _ending(reason: str, usage: dict[str, Any]) -> Ending:
-    return Ending(
-        "stop" if reason == "stop" else "length",
-        usage["prompt_tokens"],
-        usage["prompt_tokens_details"]["cached_tokens"],
-        usage["completion_tokens"],
-    )
+    def weigh(self, tokens: Sequence[int], top: int) -> list[Written]:
+        return self._engine.weigh(tokens, top, adapter=self._adapter)
 
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return self._engine.embed(texts, adapter=self._adapter)
 
-def _written(logprobs: dict[str, Any] | None) -> tuple[Written, ...]:
-    if logprobs is None:
-        return ()
-    return tuple(Written(_likely(t), tuple(map(_likely, t["top_logprobs"]))) for t in logprobs["content"])
-
-
-def _likely(raw: dict[str, Any]) -> Likely:
-    return Likely(raw["id"], raw["token"], bytes(raw["bytes"]), raw["logprob"])
+    def close(self) -> None:
+        """Nothing: the weights are those of the engine that it came from, which others use."""

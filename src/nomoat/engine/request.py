@@ -114,6 +114,13 @@ class ServingEngine(Engine, Protocol):
         """
 
 
+class Adaptable(ServingEngine, Protocol):
+    """A serving engine with LoRA adapters on its weights."""
+
+    def adapted(self, adapter: str) -> ServingEngine:
+        """The same weights with that adapter, for requests beside those without it; closing it closes nothing."""
+
+
 def check_room(request: Request, n_ctx: int) -> None:
     """Raises EngineError where the prompt leaves no room for an answer."""
     if len(request.prompt) >= n_ctx:

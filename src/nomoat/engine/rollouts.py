@@ -103,13 +103,13 @@ def _grow(
 ) -> None:
     """Let all answers grow to their ends, `max_rows` at a time; half-empty rows are filled from those waiting."""
     cache = Cache(min(max_rows, len(answers)), max(len(a.prompt) + a.limit for a in answers))
-    step = read_step(model) or _own_step(model)
+    step = step_of(model)
     waiting, growing = list(reversed(answers)), list[_Growing]()
     while waiting or growing:
         if waiting and len(growing) <= cache.rows // 2:
             first = len(growing)
             growing += [waiting.pop() for _ in range(min(len(waiting), cache.rows - first))]
-            logits_RV = _read(model, cache, growing[first:], first)
+            logits_RV = read_prompts(model, cache, [answer.prompt for answer in growing[first:]], first)
             _draw(logits_RV, growing, first, cache, sampling, stop_tokens)
             continue
         positions = [len(answer.prompt) + len(answer.tokens) - 1 for answer in growing]
@@ -118,13 +118,14 @@ def _grow(
         _draw(step(last_R, writing), growing, 0, cache, sampling, stop_tokens)
 
 
-def _read(model: Any, cache: Cache, answers: Sequence[_Growing], first_row: int) -> torch.Tensor:
-    """Read the prompts of answers into rows from `first_row` on: logits [R, V] of their first tokens."""
+def read_prompts(model: Any, cache: Cache, prompts: Sequence[Tokens], first_row: int) -> torch.Tensor:
+    """Read prompts into rows from `first_row` on, equal ones once: float32 logits [R, V] of what comes after each.
+    Without gradient: call it under `torch.no_grad`."""
     rows_of: dict[bytes, list[int]] = {}
-    for row, answer in enumerate(answers, first_row):
-        rows_of.setdefault(answer.prompt.tobytes(), []).append(row)
-    prompts = [answers[rows[0] - first_row].prompt for rows in rows_of.values()]
-    packed = pack([(prompt, np.zeros(len(prompt), dtype=np.bool_)) for prompt in prompts], model.device)
+    for row, prompt in enumerate(prompts, first_row):
+        rows_of.setdefault(prompt.tobytes(), []).append(row)
+    different = [prompts[rows[0] - first_row] for rows in rows_of.values()]
+    packed = pack([(prompt, np.zeros(len(prompt), dtype=np.bool_)) for prompt in different], model.device)
     ends = torch.tensor([end - 1 for _, end in packed.segments.spans], device=model.device)
     logits_PV = model(
         input_ids=packed.tokens_T[None],
@@ -134,8 +135,13 @@ def _read(model: Any, cache: Cache, answers: Sequence[_Growing], first_row: int)
         logits_to_keep=ends,
     ).logits[0]
     prompt_of_row = {row: index for index, rows in enumerate(rows_of.values()) for row in rows}
-    order = [prompt_of_row[row] for row in range(first_row, first_row + len(answers))]
+    order = [prompt_of_row[row] for row in range(first_row, first_row + len(prompts))]
     return logits_PV[order].float()
+
+
+def step_of(model: Any) -> Step:
+    """One token more in each row, with the weights that the model has now; under `torch.no_grad` too."""
+    return read_step(model) or _own_step(model)
 
 
 def _own_step(model: Any) -> Step:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nomoat.engine.cmodel import CModel
+from nomoat.engine.cmodel import Adapter, CModel
 from nomoat.errors import EngineError
 
 
@@ -45,8 +45,10 @@ class Weighed:
     top: tuple[tuple[int, float], ...] = ()
 
 
-def weigh_tokens(model: CModel, tokens: Sequence[int], top: int, *, n_threads: int) -> list[Weighed]:
-    """How likely each token of a sequence was, given those before it.
+def weigh_tokens(
+    model: CModel, tokens: Sequence[int], top: int, *, n_threads: int, adapter: Adapter | None = None
+) -> list[Weighed]:
+    """How likely each token of a sequence was, given those before it, to the model with the adapter.
 
     Raises:
         EngineError: there are more tokens than the model's context holds, or none.
@@ -56,7 +58,7 @@ def weigh_tokens(model: CModel, tokens: Sequence[int], top: int, *, n_threads: i
             f"the text has {len(tokens)} tokens; this model weighs 1 to {model.context_length} at once"
         )
     found = [Weighed(None)]
-    for logits_PV in model.logits_in_parts(tokens, n_threads=n_threads):
+    for logits_PV in model.logits_in_parts(tokens, n_threads=n_threads, adapter=adapter):
         for logits_V in logits_PV[: len(tokens) - len(found)]:
             wide_V = logits_V.astype(np.float64)
             logp_V = wide_V - wide_V.max()

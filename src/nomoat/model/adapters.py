@@ -108,8 +108,19 @@ def load_adapter(model: Any, folder: Path, *, base_sha256: str, trainable: bool 
     base."""
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
-    weights = folder / "adapter_model.safetensors"
-    with safe_open(weights, framework="pt") as file:
+    check_base(folder, base_sha256)
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = not trainable
+    config.base_model_name_or_path = None  # the fingerprint has said which base it is; a path says nothing
+    peft_model = get_peft_model(model, config)
+    set_peft_model_state_dict(peft_model, load_file(folder / "adapter_model.safetensors"))
+    return peft_model.eval()
+
+
+def check_base(folder: Path, base_sha256: str) -> None:
+    """Refuse an adapter that says it was trained on another base than the one of this fingerprint (ModelError);
+    one that was not trained here says nothing."""
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         bound_to = (file.metadata() or {}).get(_BASE_KEY)
     if bound_to is not None and bound_to != base_sha256:
         raise ModelError(
@@ -117,9 +128,3 @@ def load_adapter(model: Any, folder: Path, *, base_sha256: str, trainable: bool 
             f"(sha256 {bound_to[:12]}…, this one is {base_sha256[:12]}…)",
             hint="Give the base it was trained on, or train a new adapter.",
         )
-    config = LoraConfig.from_pretrained(str(folder))
-    config.inference_mode = not trainable
-    config.base_model_name_or_path = None  # the fingerprint has said which base it is; a path says nothing
-    peft_model = get_peft_model(model, config)
-    set_peft_model_state_dict(peft_model, load_file(weights))
-    return peft_model.eval()

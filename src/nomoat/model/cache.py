@@ -87,7 +87,7 @@ class Writing:
         values.view(-1, width).index_copy_(0, places, value_RKD.reshape(-1, width))
         # heads that share keys are rows of one product; rows and heads of the cache are one stride apart
         shared = query_RND.shape[1] // heads
-        query = (query_RND * scaling).view(rows * heads, shared, width)
+        query = (query_RND * scaling).reshape(rows * heads, shared, width)
         scores = torch.bmm(query, keys[:rows, :, : self.seen].flatten(0, 1).transpose(1, 2))
         if softcap is not None:
             scores.div_(softcap).tanh_().mul_(softcap)

@@ -134,6 +134,14 @@ def read_shape(folder: Path) -> Shape:
     return Shape(*(getattr(config, key) for key in keys))
 
 
+def cached_numbers(folder: Path) -> int:
+    """Numbers that a cache of keys and values holds of each token, from config.json alone. Raises as `read_shape`."""
+    shape, config = read_shape(folder), _config(folder).get_text_config()
+    heads: int = config.num_attention_heads
+    key_heads: int = getattr(config, "num_key_value_heads", None) or heads
+    return 2 * shape.layers * key_heads * (getattr(config, "head_dim", None) or shape.width // heads)
+
+
 def count_parameters(folder: Path) -> int:
     """Numbers in the weights of a model folder, from their headers alone. ModelError for a damaged file."""
     return sum(math.prod(shape) for path in weight_files(folder) for shape in _shapes(path).values())

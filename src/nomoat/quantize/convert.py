@@ -65,13 +65,13 @@ def to_gguf(model_dir: Path, out: Path, *, type: GgufType, chat_template: Path |
         raise ModelError(
             f"quantize.types: got {type!r}; expected {', '.join(MIXTURES)}.{nearest(type, list(MIXTURES))}"
         )
-    config = _read_config(model_dir)
+    config = read_config(model_dir)
     family = family_of(config)
     tokenizer = load_tokenizer(model_dir)
     template = ChatTemplate.of(tokenizer, chat_template)
     tensors = list_tensors(model_dir, config, family)
 
-    writer = GGUFWriter(out, arch=_arch_name(family))
+    writer = GGUFWriter(out, arch=arch_name(family))
     writer.add_name(_general_name(config, tokenizer))
     writer.add_file_type(MIXTURES[type].file_type)
     write_hyperparameters(writer, config, family)
@@ -123,7 +123,8 @@ def _write_tensors(
     return dict(sorted(Counter(kind.name for kind in kinds.values()).items()))
 
 
-def _read_config(model_dir: Path) -> Any:
+def read_config(model_dir: Path) -> Any:
+    """transformers' config of a folder; ModelError where it cannot be read."""
     from transformers import AutoConfig
 
     try:
@@ -132,7 +133,8 @@ def _read_config(model_dir: Path) -> Any:
         raise ModelError(f"{model_dir}: config.json cannot be read: {error}") from error
 
 
-def _arch_name(family: Family) -> str:
+def arch_name(family: Family) -> str:
+    """What llama.cpp calls the family's architecture."""
     from gguf import MODEL_ARCH_NAMES
 
     return MODEL_ARCH_NAMES[family.arch]

@@ -36,7 +36,7 @@ def list_tensors(folder: Path, config: Any, family: Family) -> list[Stored]:
     names = get_tensor_name_map(family.arch, config.num_hidden_layers)
     found = []
     for file in _shards(folder):
-        with _open(file) as shard:
+        with open_tensors(file) as shard:
             for source in shard.keys():  # noqa: SIM118 (not a dict)
                 if source == "lm_head.weight" and config.tie_word_embeddings:
                     continue
@@ -52,17 +52,22 @@ def list_tensors(folder: Path, config: Any, family: Family) -> list[Stored]:
 
 def load(tensor: Stored, config: Any, family: Family) -> np.ndarray:
     """The tensor as float32, arranged as llama.cpp computes with it."""
-    with _open(tensor.file) as shard:
-        values: np.ndarray = shard.get_tensor(tensor.source).float().numpy()
-    if family.norm_plus_one and tensor.source.endswith("norm.weight"):
-        values = values + 1.0
-    if family.scores_from and f".{family.scores_from}." in tensor.source:
-        values = values * np.float32(score_factor(config, family))
-    if family.interleaved and re.search(r"\.[qk]_proj\.(weight|bias)$", tensor.source):
-        is_query = ".q_proj." in tensor.source
-        values = interleave(values, config.num_attention_heads if is_query else config.num_key_value_heads)
+    with open_tensors(tensor.file) as shard:
+        values = arranged(shard.get_tensor(tensor.source).float().numpy(), tensor.source, config, family)
     if not np.isfinite(values).all():
         raise ModelError(f"{tensor.file.name}: tensor {tensor.source!r} holds infinities or NaN")
+    return values
+
+
+def arranged(values: np.ndarray, source: str, config: Any, family: Family) -> np.ndarray:
+    """Values of the tensor that transformers calls `source`, with their rows as llama.cpp has them."""
+    if family.norm_plus_one and source.endswith("norm.weight"):
+        values = values + 1.0
+    if family.scores_from and f".{family.scores_from}." in source:
+        values = values * np.float32(score_factor(config, family))
+    if family.interleaved and re.search(r"\.[qk]_proj\.(weight|bias)$", source):
+        is_query = ".q_proj." in source
+        values = interleave(values, config.num_attention_heads if is_query else config.num_key_value_heads)
     return values
 
 
@@ -78,7 +83,8 @@ def _shards(folder: Path) -> list[Path]:
     return files
 
 
-def _open(file: Path) -> Any:
+def open_tensors(file: Path) -> Any:
+    """A safetensors file. Raises ModelError where it is none."""
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:

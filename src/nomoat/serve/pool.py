@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import final
+from typing import cast, final
 
-from nomoat.engine.request import ServingEngine
+from nomoat.engine.request import Adaptable, ServingEngine
 from nomoat.serve.errors import SERVER, ApiError, told
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Catalogue, ServedModel
 
 
 @dataclass
-class Loaded:
-    """An open model. `slots` are the answers its engine writes at once; `leases` the requests that need it."""
+class Weights:
+    """An open file. `slots` are the answers its engine writes at once; `leases` the requests that need it."""
 
     name: str
     engine: ServingEngine
@@ -26,6 +26,23 @@ class Loaded:
     threads: ThreadPoolExecutor
     leases: int = 0
     last_used: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model of weights that are open: themselves, or one of the adapters on them, which share all they have."""
+
+    name: str
+    engine: ServingEngine
+    weights: Weights
+
+    @property
+    def slots(self) -> asyncio.Semaphore:
+        return self.weights.slots
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        return self.weights.threads
 
 
 @final
@@ -56,7 +73,7 @@ class Pool:
         self._budget_bytes = budget_bytes
         self._idle_s = idle_s
         self._metrics = metrics
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, Weights] = {}
         self._loading = asyncio.Lock()
         self._released = asyncio.Event()
         self._waits_for_room = False
@@ -76,59 +93,62 @@ class Pool:
                 param="model",
                 code="model_not_found",
             )
+        weights = self.catalogue.weights_of(resolved)
         # While somebody waits for room nobody passes: the models in use would never be free.
-        if self._waits_for_room or resolved not in self._loaded:
+        if self._waits_for_room or weights not in self._loaded:
             async with self._loading:
-                if resolved not in self._loaded:
-                    await self._load(resolved)
-                return self._leased(resolved)
-        return self._leased(resolved)
+                if weights not in self._loaded:
+                    await self._load(weights)
+                return self._leased(self._loaded[weights], resolved)
+        return self._leased(self._loaded[weights], resolved)
 
     def hold(self, loaded: Loaded) -> None:
         """It is needed once more, until another `release`."""
-        loaded.leases += 1
+        loaded.weights.leases += 1
 
     def release(self, loaded: Loaded) -> None:
         """It is needed once less."""
-        loaded.leases -= 1
-        loaded.last_used = time.monotonic()
+        loaded.weights.leases -= 1
+        loaded.weights.last_used = time.monotonic()
         self._released.set()
 
     async def close_idle(self) -> None:
         """Close what nobody has used for a while; called now and then."""
         before = time.monotonic() - self._idle_s
-        for loaded in [one for one in self._loaded.values() if one.leases == 0 and one.last_used < before]:
-            await self._close(loaded)
+        for weights in [one for one in self._loaded.values() if one.leases == 0 and one.last_used < before]:
+            await self._close(weights)
 
     async def close(self) -> None:
         """Close everything, when no request is left."""
-        for loaded in list(self._loaded.values()):
-            await self._close(loaded)
+        for weights in list(self._loaded.values()):
+            await self._close(weights)
 
     def names(self) -> list[str]:
         """What is loaded now."""
         return list(self._loaded)
 
-    def _leased(self, resolved: str) -> Loaded:
-        loaded = self._loaded[resolved]
+    def _leased(self, weights: Weights, resolved: str) -> Loaded:
+        is_adapter = resolved != weights.name
+        engine = cast(Adaptable, weights.engine).adapted(resolved) if is_adapter else weights.engine
+        loaded = Loaded(resolved, engine, weights)
         self.hold(loaded)
         return loaded
 
-    async def _load(self, resolved: str) -> None:
+    async def _load(self, name: str) -> None:
         try:
-            model = await asyncio.to_thread(self.catalogue.find, resolved)
+            model = await asyncio.to_thread(self.catalogue.find, name)
             size = await asyncio.to_thread(self._size_of, model)
-            await self._make_room(resolved, size)
+            await self._make_room(name, size)
             engine = await asyncio.to_thread(self._open_engine, model)
         except ApiError:
             raise
         except Exception as error:
             problem = told(error)
             raise ApiError(503, problem.message, kind=SERVER, code="model_not_available") from error
-        threads = ThreadPoolExecutor(engine.n_parallel, thread_name_prefix=resolved)
-        self._loaded[resolved] = Loaded(resolved, engine, size, asyncio.Semaphore(engine.n_parallel), threads)
-        self._metrics.loaded_bytes.labels(resolved).set(size)
-        self._metrics.loads.labels(resolved).inc()
+        threads = ThreadPoolExecutor(engine.n_parallel, thread_name_prefix=name)
+        self._loaded[name] = Weights(name, engine, size, asyncio.Semaphore(engine.n_parallel), threads)
+        self._metrics.loaded_bytes.labels(name).set(size)
+        self._metrics.loads.labels(name).inc()
 
     async def _make_room(self, name: str, size: int) -> None:
         """Close the longest unused models until this one fits; wait for those in use."""
@@ -152,8 +172,8 @@ class Pool:
         finally:
             self._waits_for_room = False
 
-    async def _close(self, loaded: Loaded) -> None:
-        del self._loaded[loaded.name]
-        self._metrics.loaded_bytes.remove(loaded.name)
-        await asyncio.to_thread(loaded.threads.shutdown)
-        await asyncio.to_thread(loaded.engine.close)
+    async def _close(self, weights: Weights) -> None:
+        del self._loaded[weights.name]
+        self._metrics.loaded_bytes.remove(weights.name)
+        await asyncio.to_thread(weights.threads.shutdown)
+        await asyncio.to_thread(weights.engine.close)

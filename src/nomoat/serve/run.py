@@ -14,16 +14,19 @@ from typing import Any
 
 import uvicorn
 
+from nomoat.engine import torchserver, vllm
 from nomoat.engine.llamaserver import LlamaServerEngine, footprint_bytes
 from nomoat.engine.request import ServingEngine
-from nomoat.engine.vllm import VllmEngine, card_bytes
-from nomoat.errors import ArtifactError, ServeError
+from nomoat.engine.torchserver import TorchEngine
+from nomoat.engine.vllm import VllmEngine
+from nomoat.errors import ServeError
 from nomoat.ledger.store import Ledger
+from nomoat.model.load import set_threads
 from nomoat.serve.app import create_app
 from nomoat.serve.guard import LOOPBACK_NAMES, Rules
 from nomoat.serve.limits import UNLIMITED, Limits
 from nomoat.serve.metrics import Metrics
-from nomoat.serve.models import Catalogue, ServedModel
+from nomoat.serve.models import Catalogue, ServedModel, weights_of
 from nomoat.serve.pool import Pool
 from nomoat.serve.web.arena import Votes
 
@@ -31,9 +34,9 @@ from nomoat.serve.web.arena import Votes
 _GRACE_S = 120
 _MOST_BYTES = 16 * 2**20
 _OF_CARD = (
-    0.9  # vLLM's share of a GPU unless something else is said; the rest is for CUDA itself and the screen
+    0.9  # a server's share of a GPU unless something else is said; the rest is for CUDA itself and the screen
 )
-LLAMACPP, VLLM = "llama.cpp", "vllm"
+LLAMACPP, TORCH, VLLM = "llama.cpp", "torch", "vllm"
 
 
 @dataclass(frozen=True)
@@ -156,25 +159,34 @@ def _llamacpp(settings: Settings) -> Opener:
             n_ctx=_context(settings, model),
             n_parallel=settings.n_parallel,
             n_threads=settings.n_threads,
+            adapters=dict(model.adapters),
         )
 
     def size_of(model: ServedModel) -> int:
-        return footprint_bytes(model.gguf, n_tokens=_context(settings, model) * settings.n_parallel)
+        adapters = sum(file.stat().st_size for _, file in model.adapters)
+        return adapters + footprint_bytes(
+            model.gguf, n_tokens=_context(settings, model) * settings.n_parallel
+        )
+
+    return open_engine, size_of
+
+
+def _torch(settings: Settings) -> Opener:
+    set_threads(settings.n_threads)
+
+    def open_engine(model: ServedModel) -> ServingEngine:
+        return TorchEngine(weights_of(model), n_ctx=_context(settings, model), n_parallel=settings.n_parallel)
+
+    def size_of(model: ServedModel) -> int:
+        n_tokens = _context(settings, model) * settings.n_parallel
+        return torchserver.footprint_bytes(weights_of(model), n_tokens=n_tokens)
 
     return open_engine, size_of
 
 
 def _vllm(settings: Settings) -> Opener:
     """vLLM fills all memory it is given, so each model takes the whole budget and there is one at a time."""
-    card = card_bytes()
-
-    def weights_of(model: ServedModel) -> Path:
-        if model.weights_dir is None:
-            raise ArtifactError(
-                f"{model.name}: its weights in transformers' form are not in this workspace",
-                hint="Ask for a generation, such as gen-0001, or serve with llama.cpp.",
-            )
-        return model.weights_dir
+    card = vllm.card_bytes()
 
     def open_engine(model: ServedModel) -> ServingEngine:
         return VllmEngine(
@@ -191,7 +203,7 @@ def _vllm(settings: Settings) -> Opener:
     return open_engine, size_of
 
 
-ENGINES: dict[str, Callable[[Settings], Opener]] = {LLAMACPP: _llamacpp, VLLM: _vllm}
+ENGINES: dict[str, Callable[[Settings], Opener]] = {LLAMACPP: _llamacpp, TORCH: _torch, VLLM: _vllm}
 """name -> what opens a model, and what tells the memory it will take."""
 
 
@@ -200,15 +212,17 @@ def _context(settings: Settings, model: ServedModel) -> int:
 
 
 def budget_bytes(engine: str, gib: float | None) -> int:
-    """What loaded models may take together: so many GiB, or else half of this machine's memory, with vLLM nine
-    tenths of the GPU's.
+    """What loaded models may take together: so many GiB, or else half of this machine's memory, where a GPU computes
+    nine tenths of the GPU's.
 
     Raises:
         ServeError: the engine cannot run here, or the GPU has less.
     """
-    if engine == LLAMACPP:
+    card = None
+    if engine != LLAMACPP:
+        card = vllm.card_bytes() if engine == VLLM else torchserver.card_bytes()
+    if card is None:
         return half_of_memory() if gib is None else int(gib * 2**30)
-    card = card_bytes()
     asked = int(_OF_CARD * card) if gib is None else int(gib * 2**30)
     if asked > card:
         raise ServeError(f"--memory: got {gib:g}; expected at most the {card / 2**30:.1f} GiB of this GPU")

@@ -303,6 +303,8 @@ class Arena:
                     served = catalogue.find(resolved)
                 except NomoatError:  # trained from scratch, without a base; or its files are gone
                     continue
+                if served.adapter is not None:  # no night made it, and votes are for nights to learn from
+                    continue
                 self._resolved[resolved] = Contestant(served.name, served.model)
             one = self._resolved[resolved]
             # what clients may ask for: a base is resolved to a name that is none of those
