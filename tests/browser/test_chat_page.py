@@ -11,17 +11,23 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+import nomoat
 from browser.conftest import Gate
 from helpers.serving import Running, make_keys, serving, wait_until
 from helpers.workspaces import ledger_path
 from nomoat.engine.echo import EchoEngine
+from nomoat.engine.llamaserver import LlamaServerEngine
+from nomoat.evaluate.prompts import read_prompts
 from nomoat.ledger.feedback import standing_ratings
 from nomoat.ledger.rows import RatingRow
 from nomoat.ledger.store import Ledger
+from nomoat.quantize.convert import to_gguf
 from nomoat.serve.limits import Limits
 from nomoat.serve.web.arena import Votes
 from nomoat.serve.web.attach import MOST_FILE_BYTES
 
+ASSETS = Path(nomoat.__file__).parent / "assets"
+BASE, STARTER = ASSETS / "base", ASSETS / "starter"
 BOX = "#box textarea"
 IDLE, BUSY = "#stop[disabled]", "#stop:not([disabled])"
 
@@ -459,3 +465,31 @@ def test_a_key_that_has_all_it_may_have_is_told_so_and_loses_nothing(
             gate.open.set()
             for reader in (laptop, phone, other):
                 reader.context.close()
+
+
+@pytest.mark.slow
+def test_a_real_models_answers_stand_on_the_page_as_the_api_gives_them(browser: Any, tmp_path: Path) -> None:
+    gguf = to_gguf(BASE, tmp_path / "base.gguf", type="F16").path
+    prompts = [p.conversation for p in read_prompts(STARTER / "heldout.jsonl", most=4)]
+
+    def open_engine() -> LlamaServerEngine:
+        return LlamaServerEngine(gguf, tokenizer_dir=BASE, n_parallel=1)
+
+    with serving({"base": open_engine}, chats_folder=tmp_path / "chats") as running:
+        reader = Reader(browser, running)
+        reader.page.click("text=System prompt and sampling")
+        reader.page.fill("#temperature input[type=number]", "0")
+        reader.page.press("#temperature input[type=number]", "Tab")
+        for prompt in prompts:
+            body = {"model": "base", "temperature": 0, **prompt.to_dict()}
+            answer = httpx.post(f"{running.url}/v1/chat/completions", json=body, timeout=60).json()
+            words = answer["choices"][0]["message"]["content"].split()
+            assert len(words) > 20
+            reader.say(prompt.messages[0].content)
+            reader.page.wait_for_selector(BUSY)
+            reader.page.wait_for_selector(IDLE)
+            assert reader.answers()[-1].split() == words
+            reader.page.click("#new")
+            expect(reader.page.locator("#talk .bot.message")).to_have_count(0)
+        assert reader.faults == []
+        reader.context.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -170,3 +173,14 @@ def test_a_path_without_a_slash_is_no_fault_of_ours(locked_server: Running, keys
             % keys["c"].encode()
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_ledger_that_cannot_be_asked_for_a_key_is_told_as_any_fault(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.db") as ledger, serving({"echo": EchoEngine}, keys=ledger) as running:
+        key = make_keys(ledger, c="chat")["c"]
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
+            other.execute("DROP TABLE keys")
+        answer = httpx.get(f"{running.url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code >= 500
+        assert answer.json()["error"]["type"] == "server_error"
+        assert httpx.get(f"{running.url}/health").status_code == 200

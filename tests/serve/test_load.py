@@ -120,6 +120,31 @@ def test_a_slow_reader_holds_nobody_up() -> None:
         assert sum(1 for line in lines if line.startswith("data: ")) > 2000
 
 
+def test_words_that_come_fast_share_a_write_and_none_waits_for_a_slow_one() -> None:
+    stall, first = threading.Event(), iter([None, None])
+
+    def before_piece() -> None:
+        if next(first, stall) is stall:  # from the third word on
+            assert stall.wait(120)
+
+    engine = EchoEngine(before_piece=before_piece, n_ctx=2**20)
+    body = chat("word " * 3000, stream=True)
+    with (
+        serving({"echo": lambda: engine}) as running,
+        running.client() as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
+        parts = answer.iter_raw()
+        text = next(parts)
+        while text.count(b'"content":"word"') + text.count(b'"content":" word"') < 2:
+            text += next(parts)
+        stall.set()
+        rest = list(parts)
+        text += b"".join(rest)
+        assert text.count(b'"content":" word"') == 2999  # each in an event of its own
+        assert len(rest) < 1000
+
+
 def test_one_bad_request_disturbs_no_other() -> None:
     class Faulty:
         """Breaks at a word."""

@@ -73,6 +73,13 @@ def test_logging_out_ends_the_session_and_not_only_the_cookie(locked: Running, k
         assert client.get("/app/").status_code == 303
 
 
+def test_a_login_of_countless_fields_is_not_taken_apart(locked: Running, keys: dict[str, str]) -> None:
+    with locked.client() as client:
+        padding = "&a=1" * 250_000
+        assert client.post("/login", content=f"key={keys['c']}{padding}").status_code == 303
+        assert client.post("/login", content=f"a=1{padding}&key={keys['c']}").status_code == 401
+
+
 def test_what_a_session_does_not_open(locked: Running, keys: dict[str, str]) -> None:
     with locked.client() as client:
         assert client.get("/app/").status_code == 401  # no browser: OpenAI's error, as ever

@@ -86,11 +86,11 @@ def create_app(
         if votes is not None and arena is not None:
             mount_arena(app, arena, ration, votes.ledger_path)
 
-    app.add_middleware(Unbroken)
     app.add_middleware(Guard, rules=rules, ration=ration)
     if chats_folder is not None and rules.keys is not None:
         mount_login(app, rules.keys)
         app.add_middleware(Sessioned, keys=rules.keys)
+    app.add_middleware(Unbroken)  # around the guard too: a ledger that cannot be asked for a key is our fault
     app.add_middleware(Counted, metrics=metrics)  # the outermost: what the guard refuses counts too
 
     @app.post("/v1/chat/completions", response_class=Response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +15,10 @@ from starlette.responses import Response
 from nomoat.chat.tools import Call
 from nomoat.engine.request import Ending, Likely, Written
 from nomoat.serve.errors import ApiError
-from nomoat.serve.http import event_stream, json_response, new_id, until_gone
+from nomoat.serve.http import ServerEvent, event_stream, json_response, new_id, until_gone
 from nomoat.serve.prepare import Asked, Settings, prepare_chat
 from nomoat.serve.schemas import ChatRequest, Format, JsonFormat, NamedTool, SchemaFormat
-from nomoat.serve.turns import Desk, Done, Words
-
-Event = tuple[str | None, Mapping[str, Any] | str]
+from nomoat.serve.turns import Desk, Done, Event, Words
 
 
 async def chat_completions(desk: Desk, body: ChatRequest, http: HttpRequest) -> Response:
@@ -31,7 +29,7 @@ async def chat_completions(desk: Desk, body: ChatRequest, http: HttpRequest) -> 
     return await until_gone(http, _whole(desk, body, arrived))
 
 
-async def _events(desk: Desk, body: ChatRequest, arrived: float) -> AsyncGenerator[tuple[int, Words | Done]]:
+async def _events(desk: Desk, body: ChatRequest, arrived: float) -> AsyncGenerator[list[Event]]:
     asked = Asked(
         messages=body.messages,
         tools=body.tools or (),
@@ -49,8 +47,8 @@ async def _events(desk: Desk, body: ChatRequest, arrived: float) -> AsyncGenerat
     async with desk.model(body.model) as loaded:
         prepared = await asyncio.to_thread(prepare_chat, loaded.engine, asked, settings)
         async with aclosing(desk.choices(loaded, prepared, body.n or 1, arrived)) as choices:
-            async for index, event in choices:
-                yield index, event
+            async for events in choices:
+                yield events
 
 
 def wanted_schema(wanted: Format | None) -> Any:
@@ -78,13 +76,14 @@ class _Choice:
 
 async def _whole(desk: Desk, body: ChatRequest, arrived: float) -> Response:
     choices = [_Choice() for _ in range(body.n or 1)]
-    async with aclosing(_events(desk, body, arrived)) as events:
-        async for index, event in events:
-            if isinstance(event, Done):
-                choices[index].done = event
-            else:
-                choices[index].text.append(event.text)
-                choices[index].tokens += event.tokens
+    async with aclosing(_events(desk, body, arrived)) as batches:
+        async for events in batches:
+            for index, event in events:
+                if isinstance(event, Done):
+                    choices[index].done = event
+                else:
+                    choices[index].text.append(event.text)
+                    choices[index].tokens += event.tokens
     written = [(choice, choice.done) for choice in choices if choice.done is not None]
     return json_response(
         {
@@ -153,7 +152,7 @@ def usage(endings: list[Ending]) -> dict[str, Any]:
 # ---- streams
 
 
-async def _chunks(desk: Desk, body: ChatRequest, arrived: float) -> AsyncGenerator[Event]:
+async def _chunks(desk: Desk, body: ChatRequest, arrived: float) -> AsyncGenerator[list[ServerEvent]]:
     head = {
         "id": new_id("chatcmpl-"),
         "object": "chat.completion.chunk",
@@ -161,25 +160,33 @@ async def _chunks(desk: Desk, body: ChatRequest, arrived: float) -> AsyncGenerat
         "model": body.model,
     }
 
-    def chunk(index: int, delta: Mapping[str, Any], **more: Any) -> Event:
+    def chunk(index: int, delta: Mapping[str, Any], **more: Any) -> ServerEvent:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
         return None, {**head, "choices": [choice]}
 
+    def chunks(index: int, event: Words | Done) -> Iterator[ServerEvent]:
+        if isinstance(event, Words):
+            logprobs = {"content": token_json(event.tokens, body.top_logprobs), "refusal": None}
+            yield chunk(index, {"content": event.text}, logprobs=logprobs if body.logprobs else None)
+            return
+        for i, call in enumerate(event.calls):
+            yield chunk(index, {"tool_calls": [{"index": i, **call_json(call)}]})
+        yield chunk(index, {}, finish_reason=event.finish_reason)
+
     begun: set[int] = set()
     endings: list[Ending] = []
-    async with aclosing(_events(desk, body, arrived)) as events:
-        async for index, event in events:
-            if index not in begun:
-                begun.add(index)
-                yield chunk(index, {"role": "assistant", "content": ""})
-            if isinstance(event, Words):
-                logprobs = {"content": token_json(event.tokens, body.top_logprobs), "refusal": None}
-                yield chunk(index, {"content": event.text}, logprobs=logprobs if body.logprobs else None)
-                continue
-            for i, call in enumerate(event.calls):
-                yield chunk(index, {"tool_calls": [{"index": i, **call_json(call)}]})
-            endings.append(event.ending)
-            yield chunk(index, {}, finish_reason=event.finish_reason)
+    async with aclosing(_events(desk, body, arrived)) as batches:
+        async for events in batches:
+            told: list[ServerEvent] = []
+            for index, event in events:
+                if index not in begun:
+                    begun.add(index)
+                    told.append(chunk(index, {"role": "assistant", "content": ""}))
+                if isinstance(event, Done):
+                    endings.append(event.ending)
+                told += chunks(index, event)
+            yield told
+    last: list[ServerEvent] = [(None, "[DONE]")]
     if body.includes_usage:
-        yield None, {**head, "choices": [], "usage": usage(endings)}
-    yield None, "[DONE]"
+        last.insert(0, (None, {**head, "choices": [], "usage": usage(endings)}))
+    yield last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,12 +14,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from nomoat.engine.request import Ending, Likely, ServingEngine, Written
-from nomoat.serve.chat import Event, bounded, usage
+from nomoat.serve.chat import bounded, usage
 from nomoat.serve.errors import ApiError, too_long
-from nomoat.serve.http import event_stream, json_response, new_id, until_gone
+from nomoat.serve.http import ServerEvent, event_stream, json_response, new_id, until_gone
 from nomoat.serve.prepare import Settings, prepare_text
 from nomoat.serve.schemas import MOST_CHOICES, MOST_INPUTS, CompletionRequest
-from nomoat.serve.turns import Desk, Done, Words
+from nomoat.serve.turns import Desk, Done, Event, Words
 
 _DEFAULT_TOKENS = 16  # OpenAI's
 Prompt = str | Sequence[int]
@@ -60,7 +61,7 @@ class _Choice:
 
 async def _events(
     desk: Desk, body: CompletionRequest, prompts: list[Prompt], arrived: float
-) -> AsyncGenerator[tuple[int, Words | Done]]:
+) -> AsyncGenerator[list[Event]]:
     """The answers to one prompt after the other; choice `i` of prompt `p` has the index p·n + i."""
     count = body.n or 1
     settings = Settings.of(body, max_tokens=body.max_tokens or _DEFAULT_TOKENS, top_logprobs=body.logprobs)
@@ -68,16 +69,14 @@ async def _events(
         for place, prompt in enumerate(prompts):
             if body.echo:
                 words, ending = await asyncio.to_thread(_echo, loaded.engine, prompt, body)
-                for i in range(count):
-                    yield place * count + i, words
+                yield [(place * count + i, words) for i in range(count)]
                 if body.max_tokens == 0:
-                    for i in range(count):
-                        yield place * count + i, Done("length", (), ending)
+                    yield [(place * count + i, Done("length", (), ending)) for i in range(count)]
                     continue
             prepared = await asyncio.to_thread(prepare_text, loaded.engine, prompt, settings)
             async with aclosing(desk.choices(loaded, prepared, count, arrived)) as choices:
-                async for index, event in choices:
-                    yield place * count + index, event
+                async for events in choices:
+                    yield [(place * count + index, event) for index, event in events]
 
 
 def _echo(engine: ServingEngine, prompt: Prompt, body: CompletionRequest) -> tuple[Words, Ending]:
@@ -96,13 +95,14 @@ def _echo(engine: ServingEngine, prompt: Prompt, body: CompletionRequest) -> tup
 
 async def _whole(desk: Desk, body: CompletionRequest, prompts: list[Prompt], arrived: float) -> Response:
     choices = [_Choice() for _ in range(len(prompts) * (body.n or 1))]
-    async with aclosing(_events(desk, body, prompts, arrived)) as events:
-        async for index, event in events:
-            if isinstance(event, Done):
-                choices[index].done = event
-            else:
-                choices[index].text.append(event.text)
-                choices[index].tokens += event.tokens
+    async with aclosing(_events(desk, body, prompts, arrived)) as batches:
+        async for events in batches:
+            for index, event in events:
+                if isinstance(event, Done):
+                    choices[index].done = event
+                else:
+                    choices[index].text.append(event.text)
+                    choices[index].tokens += event.tokens
     written = [(choice, choice.done) for choice in choices if choice.done is not None]
     return json_response(
         {
@@ -126,29 +126,34 @@ async def _whole(desk: Desk, body: CompletionRequest, prompts: list[Prompt], arr
 
 async def _chunks(
     desk: Desk, body: CompletionRequest, prompts: list[Prompt], arrived: float
-) -> AsyncGenerator[Event]:
+) -> AsyncGenerator[list[ServerEvent]]:
     head = {
         "id": new_id("cmpl-"),
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
     }
-    offsets: dict[int, int] = {}
+    offsets: defaultdict[int, int] = defaultdict(int)
     endings: list[Ending] = []
-    async with aclosing(_events(desk, body, prompts, arrived)) as events:
-        async for index, event in events:
-            choice: dict[str, Any] = {"index": index, "text": "", "logprobs": None, "finish_reason": None}
-            if isinstance(event, Done):
-                endings.append(event.ending)
-                choice["finish_reason"] = event.finish_reason
-            else:
-                choice["text"] = event.text
-                choice["logprobs"] = _logprobs(event.tokens, body.logprobs, offsets.get(index, 0))
-                offsets[index] = offsets.get(index, 0) + len(event.text)
-            yield None, {**head, "choices": [choice]}
+
+    def chunk(index: int, event: Words | Done) -> ServerEvent:
+        choice: dict[str, Any] = {"index": index, "text": "", "logprobs": None, "finish_reason": None}
+        if isinstance(event, Done):
+            endings.append(event.ending)
+            choice["finish_reason"] = event.finish_reason
+        else:
+            choice["text"] = event.text
+            choice["logprobs"] = _logprobs(event.tokens, body.logprobs, offsets[index])
+            offsets[index] += len(event.text)
+        return None, {**head, "choices": [choice]}
+
+    async with aclosing(_events(desk, body, prompts, arrived)) as batches:
+        async for events in batches:
+            yield [chunk(index, event) for index, event in events]
+    last: list[ServerEvent] = [(None, "[DONE]")]
     if body.includes_usage:
-        yield None, {**head, "choices": [], "usage": usage(endings)}
-    yield None, "[DONE]"
+        last.insert(0, (None, {**head, "choices": [], "usage": usage(endings)}))
+    yield last
 
 
 def _logprobs(tokens: Sequence[Written], top: int | None, offset: int) -> Mapping[str, Any] | None:

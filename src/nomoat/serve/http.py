@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, final
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,9 @@ from nomoat.serve.errors import told
 from nomoat.serve.metrics import HUNG_UP
 
 _LOG = logging.getLogger("nomoat.serve")
+
+ServerEvent = tuple[str | None, Mapping[str, Any] | str]
+"""An event of a stream: its name, if it has one, and its data."""
 
 
 def new_id(prefix: str) -> str:
@@ -43,24 +47,24 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, Response]) -> R
         working.cancel()
 
 
-async def event_stream(events: AsyncGenerator[tuple[str | None, Mapping[str, Any] | str]]) -> Response:
-    """Events `(name, data)` as a stream. The first is waited for, so that what is refused gets its status; an
-    error after it is an event itself."""
+async def event_stream(batches: AsyncGenerator[list[ServerEvent]]) -> Response:
+    """Events as a stream, those of a batch in one write. The first batch is waited for, so that what is refused gets
+    its status; an error after it is an event itself."""
     try:
-        first = await anext(events)
+        first = await anext(batches)
     except BaseException:
-        await events.aclose()
+        await batches.aclose()
         raise
 
     async def lines() -> AsyncGenerator[bytes]:
-        async with aclosing(events):
-            yield _line(*first)
+        async with aclosing(batches):
+            yield _lines(first)
             try:
-                async for name, data in events:
-                    yield _line(name, data)
+                async for events in batches:
+                    yield _lines(events)
             except Exception as error:
                 log_fault(error)
-                yield _line("error" if first[0] else None, told(error).body())
+                yield _lines([("error" if first[0][0] else None, told(error).body())])
 
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
@@ -101,10 +105,16 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _line(name: str | None, data: Mapping[str, Any] | str) -> bytes:
-    head = b"" if name is None else f"event: {name}\n".encode()
-    return head + b"data: " + (data.encode() if isinstance(data, str) else _json(data)) + b"\n\n"
+def _lines(events: list[ServerEvent]) -> bytes:
+    lines = []
+    for name, data in events:
+        head = b"" if name is None else f"event: {name}\n".encode()
+        lines += [head, b"data: ", data.encode() if isinstance(data, str) else _json(data), b"\n\n"]
+    return b"".join(lines)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # half a character that a client sent, which only ASCII can quote
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()

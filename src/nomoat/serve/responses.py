@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -14,9 +15,9 @@ from starlette.responses import Response
 
 from nomoat.chat.tools import Call
 from nomoat.engine.request import Ending
-from nomoat.serve.chat import Event, usage
+from nomoat.serve.chat import usage
 from nomoat.serve.errors import ApiError
-from nomoat.serve.http import event_stream, json_response, new_id, until_gone
+from nomoat.serve.http import ServerEvent, event_stream, json_response, new_id, until_gone
 from nomoat.serve.prepare import Asked, Settings, prepare_chat
 from nomoat.serve.schemas import FlatTool, JsonFormat, ResponsesRequest, SchemaText
 from nomoat.serve.turns import Desk, Done, Words
@@ -29,23 +30,22 @@ async def responses(desk: Desk, body: ResponsesRequest, http: HttpRequest) -> Re
     return await until_gone(http, _whole(desk, body))
 
 
-async def _named(events: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[Event]:
-    number = 0
-    async with aclosing(events):
-        async for event in events:
-            yield event["type"], {**event, "sequence_number": number}
-            number += 1
+async def _named(batches: AsyncGenerator[list[dict[str, Any]]]) -> AsyncGenerator[list[ServerEvent]]:
+    numbers = itertools.count()
+    async with aclosing(batches):
+        async for events in batches:
+            yield [(event["type"], {**event, "sequence_number": next(numbers)}) for event in events]
 
 
 async def _whole(desk: Desk, body: ResponsesRequest) -> Response:
     last: dict[str, Any] = {}
-    async with aclosing(_events(desk, body)) as events:
-        async for event in events:
-            last = event
+    async with aclosing(_events(desk, body)) as batches:
+        async for events in batches:
+            last = events[-1]
     return json_response(last["response"])
 
 
-async def _events(desk: Desk, body: ResponsesRequest) -> AsyncGenerator[dict[str, Any]]:
+async def _events(desk: Desk, body: ResponsesRequest) -> AsyncGenerator[list[dict[str, Any]]]:
     """The response as it grows; the last event holds all of it."""
     arrived = time.monotonic()
     asked = Asked(
@@ -60,13 +60,11 @@ async def _events(desk: Desk, body: ResponsesRequest) -> AsyncGenerator[dict[str
     async with desk.model(body.model) as loaded:
         prepared = await asyncio.to_thread(prepare_chat, loaded.engine, asked, settings)
         record = _Record(body)
-        yield {"type": "response.created", "response": record.json("in_progress")}
-        yield {"type": "response.in_progress", "response": record.json("in_progress")}
+        begun = ("response.created", "response.in_progress")
+        yield [{"type": kind, "response": record.json("in_progress")} for kind in begun]
         async with aclosing(desk.choices(loaded, prepared, 1, arrived)) as choices:
-            async for _, event in choices:
-                told = record.words(event.text) if isinstance(event, Words) else record.end(event)
-                for one in told:
-                    yield one
+            async for events in choices:
+                yield [one for _, event in events for one in record.told(event)]
 
 
 # ---- what is asked
@@ -172,14 +170,17 @@ class _Record:
             "usage": self._usage(),
         }
 
-    def words(self, text: str) -> list[dict[str, Any]]:
-        """More text."""
+    def told(self, event: Words | Done) -> list[dict[str, Any]]:
+        """The events that tell of more text, or of the end."""
+        return self._words(event.text) if isinstance(event, Words) else self._end(event)
+
+    def _words(self, text: str) -> list[dict[str, Any]]:
         told = [] if self._text else self._begin_message()
         self._text.append(text)
         return [*told, {"type": "response.output_text.delta", "delta": text, "logprobs": [], **self._place()}]
 
-    def end(self, done: Done) -> list[dict[str, Any]]:
-        """The end: whatever was open is closed."""
+    def _end(self, done: Done) -> list[dict[str, Any]]:
+        """Whatever was open is closed."""
         told: list[dict[str, Any]] = []
         if not self._text and not done.calls:
             told += self._begin_message()

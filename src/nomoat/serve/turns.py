@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import final
@@ -16,6 +17,10 @@ from nomoat.serve.errors import ApiError
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.pool import Loaded, Pool
 from nomoat.serve.prepare import Prepared
+
+# Pieces that come within one of these go together, so that a wake-up and a write are paid for once: to an eye, 30 times
+# a second is at once. The first piece and the end wait for nothing.
+_FRAME_S = 1 / 30
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Done:
     finish_reason: str
     calls: tuple[Call, ...]
     ending: Ending
+
+
+Event = tuple[int, Words | Done]
+"""Something of one of the answers to a prompt, which has this index."""
 
 
 @final
@@ -64,36 +73,17 @@ class Desk:
         finally:
             self.pool.release(loaded)
 
-    async def choices(
+    def choices(
         self, loaded: Loaded, prepared: Prepared, count: int, arrived: float
-    ) -> AsyncGenerator[tuple[int, Words | Done]]:
-        """`count` answers to one prompt, as they come, each with its index. Leaving the iterator ends them."""
-        events: asyncio.Queue[tuple[int, Words | Done | BaseException]] = asyncio.Queue()
-
-        async def write(index: int) -> None:
-            try:
-                async with aclosing(self._write(loaded, with_seed(prepared, index), arrived)) as answer:
-                    async for event in answer:
-                        events.put_nowait((index, event))
-            except Exception as error:
-                events.put_nowait((index, error))
-
-        tasks = [asyncio.create_task(write(index)) for index in range(count)]
-        try:
-            left = count
-            while left:
-                index, event = await events.get()
-                if isinstance(event, BaseException):
-                    raise event
-                left -= isinstance(event, Done)
-                yield index, event
-        finally:
-            for task in tasks:
-                task.cancel()
+    ) -> AsyncGenerator[list[Event]]:
+        """`count` answers to one prompt, as they come; each time all that there is to tell. Leaving the iterator ends
+        them."""
+        answers = [self._write(loaded, with_seed(prepared, index), index, arrived) for index in range(count)]
+        return answers[0] if count == 1 else _together(answers)
 
     async def _write(
-        self, loaded: Loaded, prepared: Prepared, arrived: float
-    ) -> AsyncGenerator[Words | Done]:
+        self, loaded: Loaded, prepared: Prepared, index: int, arrived: float
+    ) -> AsyncGenerator[list[Event]]:
         """One answer. A slot is one of those that the model's engine writes at once; who comes first is first."""
         self._wait(1)
         try:
@@ -102,25 +92,22 @@ class Desk:
             self._wait(-1)
         slot = Slot(self.pool, loaded)
         reader = Reader(prepared.form, prepared.names)
-        started, first = time.monotonic(), None
+        started, is_begun = time.monotonic(), False
         outcome = "failed"
         self._metrics.running.inc()
         self._metrics.answers_begun.inc()
         try:
-            async for event in slot.pieces(prepared.request):
-                now = time.monotonic()
-                if isinstance(event, Ending):
-                    outcome = event.finish_reason
-                    self._count(event, now - started, now - (first or now))
-                    for last in reader.finish(event):
-                        yield last
-                    return
-                if first is None and (event.text or event.tokens):
-                    first = now
-                    self._metrics.first_token_s.observe(now - arrived)
-                words = reader.take(event)
-                if words.text or words.tokens:
-                    yield words
+            async for pieces, ending in slot.pieces(prepared.request):
+                if slot.first_at is not None and not is_begun:
+                    is_begun = True
+                    self._metrics.first_token_s.observe(slot.first_at - arrived)
+                told: list[Words | Done] = [w for w in map(reader.take, pieces) if w.text or w.tokens]
+                if ending is not None:
+                    outcome = ending.finish_reason
+                    self._count(ending, started, slot)
+                    told += reader.finish(ending)
+                if told:
+                    yield [(index, one) for one in told]
         except (GeneratorExit, asyncio.CancelledError):
             outcome = "cancelled"
             raise
@@ -143,53 +130,108 @@ class Desk:
         self._waiting += change
         self._metrics.waiting.set(self._waiting)
 
-    def _count(self, ending: Ending, seconds: float, after_first_s: float) -> None:
+    def _count(self, ending: Ending, started: float, slot: Slot) -> None:
         self._metrics.prompt_tokens.inc(ending.prompt_tokens)
         self._metrics.completion_tokens.inc(ending.completion_tokens)
+        after_first_s = slot.last_at - (slot.first_at or slot.last_at)
         if ending.completion_tokens > 1 and after_first_s > 0:
             self._metrics.rate.observe((ending.completion_tokens - 1) / after_first_s)
-        self._answer_s += 0.1 * (seconds - self._answer_s)
+        self._answer_s += 0.1 * (slot.last_at - started - self._answer_s)
+
+
+async def _together(answers: Sequence[AsyncGenerator[list[Event]]]) -> AsyncGenerator[list[Event]]:
+    """What several answers tell, as it comes. The first that fails ends all."""
+    told: asyncio.Queue[list[Event] | Exception | None] = asyncio.Queue()
+
+    async def read(answer: AsyncGenerator[list[Event]]) -> None:
+        try:
+            async with aclosing(answer):
+                async for events in answer:
+                    told.put_nowait(events)
+            told.put_nowait(None)
+        except Exception as error:
+            told.put_nowait(error)
+
+    tasks = [asyncio.create_task(read(answer)) for answer in answers]
+    try:
+        left = len(tasks)
+        while left:
+            events = await told.get()
+            if isinstance(events, Exception):
+                raise events
+            if events is None:
+                left -= 1
+            else:
+                yield events
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 @final
 class Slot:
-    """A place in an engine. It is free again only when the engine's thread has left, not when we have."""
+    """A place in an engine. It is free again only when the engine's thread has left, not when we have.
+
+    Attributes:
+        first_at: when the first text came, by `time.monotonic`; None before.
+        last_at: when the engine had ended.
+    """
 
     def __init__(self, pool: Pool, loaded: Loaded) -> None:
         self._pool = pool
         self._loaded = loaded
         self._cancelled = threading.Event()
-        self._thread: asyncio.Future[None] | None = None
+        self._thread: asyncio.Future[Ending | BaseException | None] | None = None
+        self.first_at: float | None = None
+        self.last_at = 0.0
 
-    async def pieces(self, request: Request) -> AsyncGenerator[Piece | Ending]:
-        """The engine's answer. Raises what the engine raises."""
+    async def pieces(self, request: Request) -> AsyncGenerator[tuple[list[Piece], Ending | None]]:
+        """The engine's answer: each time the pieces that have come, and after the last its ending. Raises what the
+        engine raises."""
         loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Piece | Ending | BaseException | None] = asyncio.Queue()
-
-        def tell(event: Piece | Ending | BaseException | None) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        come: deque[Piece] = deque()
+        news = asyncio.Event()
+        is_told, looked_at = False, loop.time() - _FRAME_S
 
         def take(piece: Piece) -> bool:
-            tell(piece)
+            nonlocal is_told
+            if piece.text or piece.tokens:
+                self.first_at = self.first_at or time.monotonic()
+                come.append(piece)
+                if not is_told:
+                    is_told = True
+                    loop.call_soon_threadsafe(look_in_time)
             return not self._cancelled.is_set()
 
-        def write() -> None:
+        def look_in_time() -> None:
+            wait_s = looked_at + _FRAME_S - loop.time()
+            if wait_s > 0:
+                loop.call_later(wait_s, news.set)
+            else:
+                news.set()
+
+        def write() -> Ending | BaseException | None:
             try:
-                tell(self._loaded.engine.answer(request, take))
+                return self._loaded.engine.answer(request, take)
             except BaseException as error:
-                tell(error)
+                return error
+            finally:
+                self.last_at = time.monotonic()
 
         self._pool.hold(self._loaded)  # not to be closed under a thread that nobody waits for
         self._thread = loop.run_in_executor(self._loaded.threads, write)
-        while True:
-            event = await events.get()
-            if isinstance(event, BaseException):
-                raise event
-            if event is None:
-                return
-            yield event
-            if isinstance(event, Ending):
-                return
+        self._thread.add_done_callback(lambda _: news.set())
+        is_over = False
+        while not is_over:
+            await news.wait()
+            news.clear()
+            is_told, looked_at = False, loop.time()
+            is_over = self._thread.done()  # asked before the rest is taken, so that nothing can come after it
+            end = self._thread.result() if is_over else None
+            pieces = [come.popleft() for _ in range(len(come))]
+            yield pieces, end if isinstance(end, Ending) else None
+            if isinstance(end, BaseException):
+                raise end
 
     def leave(self) -> None:
         """Nobody reads on."""

@@ -13,7 +13,7 @@ from nomoat.chat.conversation import Conversation
 from nomoat.engine.base import Sampling
 from nomoat.serve.pool import Loaded
 from nomoat.serve.prepare import Asked, Prepared, Settings, prepare_chat
-from nomoat.serve.turns import Desk, Done
+from nomoat.serve.turns import Desk, Words
 
 LETTERS_A_SECOND = 50.0
 """Nobody reads faster (see `evaluate.head_to_head`), so that nobody waits for what they could have read."""
@@ -50,9 +50,8 @@ class Answers:
         async with self._desk.model(half.model) as loaded:
             prepared = await _prepared(loaded, half.asked, half.sampling)
             async with aclosing(self._desk.choices(loaded, prepared, 1, time.monotonic())) as choices:
-                async for _, event in choices:
-                    if not isinstance(event, Done):
-                        half.answer += event.text
+                async for events in choices:
+                    half.answer += "".join(event.text for _, event in events if isinstance(event, Words))
         half.is_whole = True
 
     async def write_both(self, left: Half, right: Half) -> AsyncGenerator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from nomoat.serve.guard import key_of, let_in
 LOGIN, LOGOUT = "/login", "/logout"
 COOKIE = "nomoat-session"
 _LASTS_S = 30 * 24 * 3600
+_FORM_BYTES = 1000
 _PLACE = re.compile(r"/(?:[\w-]+/?)?")  # a page of ours and no other server's
 # same-origin: without a referrer the form's origin would be "null", which the guard takes for somebody else's.
 _HEADERS = {
@@ -89,7 +90,8 @@ def mount_login(app: FastAPI, keys: Ledger) -> None:
 
     @app.post(LOGIN, include_in_schema=False)
     async def log_in(request: Request) -> Response:
-        form = parse_qs((await request.body()).decode("latin-1"))
+        # Nobody has shown a key yet, so what is longer than a form of ours is not taken apart.
+        form = parse_qs((await request.body())[:_FORM_BYTES].decode("latin-1"))
         key = form.get("key", [""])[0].strip()
         holder = await run_in_threadpool(holder_of, keys, key)
         if holder is None:

@@ -163,10 +163,11 @@ class Writer:
             column.model = loaded.name  # an alias may lead elsewhere tomorrow
             prepared = await asyncio.to_thread(prepare_chat, loaded.engine, Asked(asked), settings)
             async with aclosing(self._desk.choices(loaded, prepared, 1, arrived)) as choices:
-                async for _, event in choices:
-                    if not isinstance(event, Done):
-                        yield event.text
-                        continue
-                    column.ended = event.finish_reason
-                    column.tokens = event.ending.completion_tokens
-                    column.seconds = time.monotonic() - (column.first_at or arrived)
+                async for events in choices:
+                    for _, event in events:
+                        if not isinstance(event, Done):
+                            yield event.text
+                            continue
+                        column.ended = event.finish_reason
+                        column.tokens = event.ending.completion_tokens
+                        column.seconds = time.monotonic() - (column.first_at or arrived)
