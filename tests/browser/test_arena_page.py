@@ -170,6 +170,10 @@ def test_a_vote_by_mouse_is_blind_until_it_is_cast(voter: Voter, arena: Running,
     assert (vote.source, vote.suite) == ("pool", "heldout")
     assert (vote.sampling["temperature"], vote.sampling["max_new_tokens"]) == (0.7, 512)
     assert left.split()[1] == right.split()[1] == str(vote.sampling["seed"])
+    with Ledger.open(ledger) as opened:
+        (draw,) = (one for one in opened.judgements.draws() if one.vote_key == vote.key)
+    assert draw.prompt_hash == vote.prompt_hash
+    assert {draw.one_model, draw.other_model} == {vote.left_model, vote.right_model}
     assert voter.faults == []
     assert {url for url in voter.urls if not url.startswith((arena.url, "data:"))} == set()
 

@@ -111,10 +111,18 @@ def test_enter_draws_a_held_out_prompt_and_every_key_is_its_verdict(workspace: P
     assert {vote.source for vote in cast} == {"pool"}
     assert {vote.suite for vote in cast} == {"heldout"}
     assert {vote.prompt_id for vote in cast} <= {"p0", "p1", "p2"}
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        drawn = ledger.judgements.draws()
+    assert [draw.vote_key for draw in drawn[:4]] == [vote.key for vote in cast]
+    assert (len(drawn), drawn[4].vote_key) == (5, None), "what was skipped was drawn too"
+    assert [draw.prompt_hash for draw in drawn[:4]] == [vote.prompt_hash for vote in cast]
+    assert {draw.night_id for draw in drawn} == {2}
 
 
 def test_a_vote_may_have_a_reason(workspace: Path) -> None:
     as_json("arena", typed="One\n1  It is shorter.\nTwo\nT\n")
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        assert ledger.judgements.draws() == (), "nobody drew what was typed"
     assert [(vote.verdict, vote.note) for vote in kept(workspace)] == [
         ("left", "It is shorter."),
         ("tie", None),

@@ -91,6 +91,9 @@ def cast(workspace: Path, count: int, *, day: str = "2026-11-01") -> None:
         )
     with Ledger.open(ledger_path(workspace)) as ledger:
         ledger.judgements.add_votes(votes)
+        for vote in votes:
+            pair = "quantize-2/night-Q8_0.gguf", "quantize-1/night-Q8_0.gguf"
+            ledger.judgements.settle_draw(ledger.judgements.add_draw(2, *pair, vote.prompt_hash), vote)
 
 
 def test_the_report_with_votes_as_json_and_for_people(workspace: Path, endpoint: Endpoint) -> None:
@@ -145,7 +148,7 @@ def test_what_the_judge_said_before_a_vote_lends_it_weight_at_the_gate(
 
     cast(workspace, 8)
     assert ask(endpoint.url, "--model", "m").exit_code == 0
-    assert votes()["judged"] == 0, "the votes came before"
+    assert votes()["judged"] == 0, "the prompts were drawn before"
     cast(workspace, PROMPTS, day="2226-11-01")
     found = votes()
     assert found["judged"] == PROMPTS - 8, "and those of eight prompts were the same again"
@@ -153,7 +156,7 @@ def test_what_the_judge_said_before_a_vote_lends_it_weight_at_the_gate(
     assert votes() == found
     with Ledger.open(ledger_path(workspace)) as ledger:
         rows = ledger.judgements.verdicts()
-        assert len(rows) == PROMPTS, "what was said before is not kept twice"
+        assert len(rows) == PROMPTS, "what was said last is not kept twice"
         assert {(row.one_model, row.other_model) for row in rows} == {
             ("quantize-2/night-Q8_0.gguf", "quantize-1/night-Q8_0.gguf")
         }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from helpers.votes import VOTE
 from nomoat.evaluate.ballots import judged, links
 from nomoat.evaluate.gate import Link, Tally, decide
-from nomoat.ledger.rows import JudgeVerdictRow, VoteRow, VoteVerdict
+from nomoat.ledger.rows import DrawRow, JudgeVerdictRow, VoteRow, VoteVerdict
 
 NEW, OLD, THIRD = "q-3/night.gguf", "q-2/night.gguf", "q-1/night.gguf"
 PROMPTS = 10
@@ -77,44 +81,94 @@ def test_a_link_multiplies_the_evidence_and_is_said() -> None:
     assert "of 100 blind votes each against gen-0001 it won 70, the other 40" in said
 
 
-def test_a_judge_counts_for_votes_that_came_after_it() -> None:
+def draws(votes: Sequence[VoteRow], one: str = NEW, other: str = OLD) -> list[DrawRow]:
+    """What each vote came of, drawn when it was cast."""
+    return [
+        DrawRow(
+            id=vote.id,
+            drawn_at=vote.cast_at,
+            night_id=1,
+            one_model=one,
+            other_model=other,
+            prompt_hash=vote.prompt_hash,
+            vote_key=vote.key,
+        )
+        for vote in votes
+    ]
+
+
+POOLS = {1: Counter(str(n) for n in range(PROMPTS))}
+
+
+def test_a_judge_counts_for_prompts_that_were_drawn_after_it() -> None:
     votes = foretold()
-    found = judged(votes, verdicts(), NEW, OLD)
+    found = judged(votes, verdicts(), draws(votes), POOLS, NEW, OLD)
     assert found is not None
     assert found.votes == 40
-    turned = judged(votes, verdicts(OLD, NEW), NEW, OLD)
+    turned = judged(votes, verdicts(OLD, NEW), draws(votes), POOLS, NEW, OLD)
     assert turned is not None
     assert turned.log_for < found.log_for
-    assert judged(votes, verdicts(at="2026-11-25T06:00:00.000Z"), NEW, OLD) is None
-    assert judged(votes, verdicts(THIRD, OLD), NEW, OLD) is None
-    half = judged(votes, verdicts(at="2026-11-24T07:00:19.500Z"), NEW, OLD)
+    assert judged(votes, verdicts(at="2026-11-25T06:00:00.000Z"), draws(votes), POOLS, NEW, OLD) is None
+    assert judged(votes, verdicts(THIRD, OLD), draws(votes), POOLS, NEW, OLD) is None
+    assert judged(votes, verdicts(), [], POOLS, NEW, OLD) is None, "of typed prompts nothing is known"
+    assert judged([], verdicts(), draws(votes), POOLS, NEW, OLD) is None
+    half = judged(votes, verdicts(at="2026-11-24T07:00:19.500Z"), draws(votes), POOLS, NEW, OLD)
     assert half is not None
     assert half.votes == 20
 
 
 def test_for_and_against_change_places_with_the_models() -> None:
-    one, other = (judged(foretold(), verdicts(), *pair) for pair in ((NEW, OLD), (OLD, NEW)))
+    votes = foretold()
+    one, other = (judged(votes, verdicts(), draws(votes), POOLS, *pair) for pair in ((NEW, OLD), (OLD, NEW)))
     assert one is not None
     assert other is not None
     assert (one.log_for, one.log_against) == pytest.approx((other.log_against, other.log_for))
 
 
-def test_typed_prompts_and_votes_from_elsewhere_stay_as_they_are() -> None:
-    assert judged([replace(one, source="typed") for one in foretold()], verdicts(), NEW, OLD) is None
-    elsewhere = [replace(one, imported_at="2026-11-25T07:00:00.000Z") for one in foretold()]
-    assert judged(elsewhere, verdicts(), NEW, OLD) is None
-    unknown = [replace(one, prompt_hash=f"x{one.prompt_hash}") for one in foretold()]
-    assert judged(unknown, verdicts(), NEW, OLD) is None
+def test_draws_that_end_without_a_vote_mislead_nobody() -> None:
+    """The voter leaves half of the prompts, which the judge gives to the challenger. On the others they are even, and
+    of one mind with the judge."""
+    pool = {1: Counter(str(n) for n in range(100))}
+    scores = [float(n < 75) for n in range(100)]
+    said = [
+        replace(verdicts()[0], prompt_hash=str(n), forward=score, backward=score)
+        for n, score in enumerate(scores)
+    ]
+
+    def is_promoted(seed: int, *, forgets: bool) -> bool:
+        generator, votes, drawn = np.random.default_rng(seed), list[VoteRow](), list[DrawRow]()
+        for number, prompt in enumerate(generator.integers(100, size=300).tolist()):
+            at = f"2026-11-24T08:00:00.{number:03d}Z"
+            verdict: VoteVerdict = "left" if prompt < 75 else "right"
+            cast = replace(
+                vote(0, NEW, OLD, verdict), key=str(number), left_answer=str(number), cast_at=at, id=number
+            )
+            cast = replace(cast, prompt_hash=str(prompt))
+            if prompt >= 50:
+                votes.append(cast)
+            if prompt >= 50 or not forgets:
+                drawn += draws([cast])
+        found = judged(votes, said, drawn, pool, NEW, OLD)
+        assert found is not None
+        return found.log_for >= math.log(20)
+
+    assert sum(is_promoted(seed, forgets=False) for seed in range(40)) <= 2
+    assert sum(is_promoted(seed, forgets=True) for seed in range(40)) > 4, "which is why draws are kept"
 
 
 def test_votes_on_another_pair_teach_what_the_judge_is_worth() -> None:
-    earlier = [vote(n, OLD, THIRD, "left" if n % PROMPTS < 6 else "right", at="T06") for n in range(40)]
-    taught = judged([*earlier, *foretold()], [*verdicts(OLD, THIRD, at=""), *verdicts()], NEW, OLD)
-    alone = judged(foretold(), verdicts(), NEW, OLD)
+    earlier = [
+        replace(
+            vote(n, OLD, THIRD, "left" if n % PROMPTS < 6 else "right", at="T06"), id=100 + n, key=f"e{n}"
+        )
+        for n in range(40)
+    ]
+    votes = [*earlier, *foretold()]
+    drawn = [*draws(earlier, OLD, THIRD), *draws(foretold())]
+    taught = judged(votes, [*verdicts(OLD, THIRD, at=""), *verdicts()], drawn, POOLS, NEW, OLD)
+    alone = judged(foretold(), verdicts(), draws(foretold()), POOLS, NEW, OLD)
     assert taught is not None
     assert alone is not None
     assert taught.votes == alone.votes
     assert taught.log_for != alone.log_for
-    assert judged([*earlier, *foretold()], verdicts(), NEW, OLD) == alone, (
-        "without verdicts they teach nothing"
-    )
+    assert judged(votes, verdicts(), drawn, POOLS, NEW, OLD) == alone, "without verdicts they teach nothing"

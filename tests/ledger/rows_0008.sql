@@ -22,3 +22,4 @@ INSERT INTO peers VALUES (1, '2026-05-05T07:00:00.000Z', 'big', 'http://127.0.0.
 INSERT INTO peers VALUES (2, '2026-05-06T07:00:00.000Z', 'gone', 'http://127.0.0.1:8000/v1 gone', 'checks', 1, 120, 0.0, '2026-05-06T08:00:00.000Z');
 INSERT INTO sessions VALUES ('3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0', 1, '2026-05-07T07:00:00.000Z', '2126-05-07T07:00:00.000Z');
 INSERT INTO verdicts VALUES (1, '2026-05-08T07:00:00.000Z', 'http://127.0.0.1:8000/v1 big-1 pair', 'quantize-eeee/night-Q8_0.gguf', 'quantize-ffff/base-Q8_0.gguf', 'abcd', 1.0, 0.5);
+INSERT INTO draws VALUES (1, '2026-05-08T08:00:00.000Z', 1, 'quantize-eeee/night-Q8_0.gguf', 'quantize-ffff/base-Q8_0.gguf', 'abcd', NULL);

@@ -172,6 +172,8 @@ def test_rows_of_the_eighth_schema_are_read_as_they_were(tmp_path: Path) -> None
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         (verdict,) = ledger.judgements.verdicts()
         assert (verdict.prompt_hash, verdict.forward, verdict.backward) == ("abcd", 1.0, 0.5)
+        (draw,) = ledger.judgements.draws()
+        assert (draw.night_id, draw.prompt_hash, draw.vote_key) == (1, "abcd", None)
 
 
 def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_the_migrations_are_sql_that_postgresql_can_be_given() -> None:
         assert f"CREATE TABLE {table} (" in text
     assert "CREATE VIEW v_nights AS" in text
     assert "CREATE VIEW v_lineage AS" in text
-    assert text.count("id SERIAL NOT NULL") == 14
+    assert text.count("id SERIAL NOT NULL") == 15
     assert f"INSERT INTO {REVISION_TABLE} (version_num) VALUES ('{REVISIONS[0]}')" in text
     assert "PRAGMA" not in text
 

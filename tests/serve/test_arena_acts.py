@@ -108,7 +108,7 @@ def test_who_leaves_while_their_vote_is_kept_cannot_cast_another(tmp_path: Path)
         arena = Arena(cast(Any, SimpleNamespace(pool=None)), Votes(tmp_path / "ledger.db", lambda _: "she"))
         kept, goes_on = list[Vote](), threading.Event()
 
-        def keep(vote: Vote) -> bool:
+        def keep(_: Battle, vote: Vote) -> bool:
             goes_on.wait(10)
             kept.append(vote)
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +112,14 @@ def arena(
         return
     from nomoat.cli.match import Match
     from nomoat.cli.talkers import GgufTalker
-    from nomoat.evaluate.battle import PROBE_SHARE, SELF_SHARE, Contestant, held_out_pool, pool_of_files
+    from nomoat.evaluate.battle import (
+        PROBE_SHARE,
+        SELF_SHARE,
+        Contestant,
+        held_out_pool,
+        keep_draw,
+        pool_of_files,
+    )
 
     to = console(stderr=as_json)
     with open_ledger(workspace) as ledger:
@@ -135,6 +143,7 @@ def arena(
             chance=random.SystemRandom(),
             self_share=self_share,
             probe_share=PROBE_SHARE,
+            keep_draw=partial(keep_draw, ledger),
         )
         table = Table(match, ledger, voter or getpass.getuser(), to=to, read=_reader(to, as_json))
         try:
@@ -241,6 +250,7 @@ class Table:
 
     def _round(self, question: Question) -> None:
         from nomoat.cli.output import visible
+        from nomoat.evaluate.battle import keep_vote
 
         for message in question.conversation.messages:
             self._console.print(f"{message.role}: {visible(message.content)}", style="bold")
@@ -259,7 +269,7 @@ class Table:
             self._say("Skipped, without a vote.")
             return
         vote = found.vote(_VOTES[key], self._voter, self._match.now_s(), note=words or None)  # type: ignore[arg-type]
-        self._ledger.judgements.add_votes([vote])
+        keep_vote(self._ledger, found, vote)
         self.cast += 1
         self._say(told(vote))
 

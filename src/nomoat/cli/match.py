@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Match:
     """Battles between two contestants, each with what answers for it: the same template, sampling, seed and cap on
     both sides. With `self_share` as a chance the first one meets itself, and with `probe_share` a drawn prompt makes a
-    probe that the first one answers."""
+    probe that the first one answers. `keep_draw` is told of every prompt before two models answer it, and gives the
+    draw's id."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Match:
         chance: random.Random,
         self_share: float = 0.0,
         probe_share: float = 0.0,
+        keep_draw: Callable[[Question, Contestant, Contestant], int | None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         (self._one, _), (self._other, _) = pair
@@ -49,6 +51,7 @@ class Match:
         self._chance = chance
         self._self_share = self_share
         self._probe_share = probe_share
+        self._keep_draw = keep_draw
         self._clock = clock
 
     def draw(self) -> Question | None:
@@ -57,8 +60,11 @@ class Match:
 
     def ask(self, question: Question) -> Battle:
         """Both answers, whole, on sides drawn by chance. Raises EngineError where a context is too small."""
-        is_probe = not question.is_typed and self._chance.random() < self._probe_share
-        return (self._probe(question) if is_probe else None) or self._battle(question)
+        if not question.is_typed and self._chance.random() < self._probe_share:
+            if (probe := self._probe(question)) is not None:
+                return probe
+            question = replace(question, night_id=None)  # some prompts make no probe: no longer as likely
+        return self._battle(question)
 
     def go_on(self, battle: Battle, text: str) -> Battle:
         """What both answer to what the voter says next, each in a conversation of its own. Raises EngineError where
@@ -73,9 +79,10 @@ class Match:
 
     def _battle(self, question: Question) -> Battle:
         other = self._one if self._chance.random() < self._self_share else self._other
+        draw_id = self._keep_draw(question, self._one, other)
         draw = draw_sides(self._one, other, self._sampling, self._chance)
         draw, left, right = self._answers(draw, (question, question))
-        return Battle(question, draw, left, right, self._clock())
+        return Battle(question, draw, left, right, self._clock(), draw_id=draw_id)
 
     def _probe(self, question: Question) -> Battle | None:
         """None where there is no other prompt, or nothing tells which side is better."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+
+import numpy as np
 
 from nomoat.chat.conversation import Conversation
 from nomoat.evaluate.gate import Judged, Link, Tally
 from nomoat.evaluate.judge import Pair, Verdict
 from nomoat.evaluate.stats.betting import log_e_value_judged
 from nomoat.ledger.canonical import canonical_key
-from nomoat.ledger.rows import JudgeVerdict, JudgeVerdictRow, Vote, VoteRow
+from nomoat.ledger.rows import DrawRow, JudgeVerdict, JudgeVerdictRow, Vote, VoteRow
 
 
 def score_of(vote: Vote, model: str) -> float:
@@ -80,7 +83,8 @@ def verdict_rows(
     ]
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """What a judge said of two models at one time: its scores for `one` by prompt."""
 
     at: str
@@ -89,50 +93,73 @@ class _Run(NamedTuple):
 
 
 def judged(
-    votes: Sequence[VoteRow], verdicts: Iterable[JudgeVerdictRow], challenger: str, rival: str | None
+    votes: Sequence[VoteRow],
+    verdicts: Iterable[JudgeVerdictRow],
+    draws: Iterable[DrawRow],
+    pools: Mapping[int, Counter[str]],
+    challenger: str,
+    rival: str | None,
 ) -> Judged | None:
-    """The votes between two models beside what a judge had said of these two on all held-out prompts before each vote;
-    None where it had said nothing before any.
+    """The votes between two models beside what a judge had said of these two before their prompts were drawn; None
+    where it had said nothing before any. `pools` are the prompts that each night has held out, by their hash.
 
-    What was said later, or of other prompts, leaves a vote as it is: a verdict that came after the vote could have been
-    asked for because of it. Votes on other pairs, beside what a judge had said of those, teach how far judges foretell
-    these voters. Prompts must have been drawn by chance, so that typed ones and votes from elsewhere stay as they are.
+    A prompt speaks for its pool only together with all that were drawn for the two, so a draw that ended without a
+    vote is a tie. What was said later leaves a vote as it is: it could have been asked for because of it. So do typed
+    prompts and votes from elsewhere. Draws for other pairs, beside what a judge had said of those, teach how far judges
+    foretell these voters.
     """
-    assert rival is not None
+    runs = _runs(verdicts)
+    if rival is None or frozenset({challenger, rival}) not in runs:
+        return None
+    drawn: dict[frozenset[str], list[DrawRow]] = {pair: [] for pair in runs}
+    for draw in draws:
+        drawn.get(frozenset({draw.one_model, draw.other_model}), []).append(draw)
+    told: list[tuple[str, float, float, float, bool]] = []
+    voted = 0
+    for pair, of_pair in runs.items():
+        one, other = (challenger, rival) if challenger in pair and rival in pair else sorted(pair)
+        is_theirs = pair == {challenger, rival}
+        kept = {vote.key: vote for vote in between(votes, one, other)}
+        leanings: dict[tuple[int, int], tuple[dict[str, float], float]] = {}
+        for draw in drawn[pair]:
+            vote = kept.pop(draw.vote_key or "", None)
+            number = sum(run.at < draw.drawn_at for run in of_pair)
+            if number and (number, draw.night_id) not in leanings:
+                leanings[number, draw.night_id] = _leanings(of_pair[number - 1], one, pools[draw.night_id])
+            by_prompt, reach = leanings[number, draw.night_id] if number else ({}, 0.0)
+            leaning = by_prompt.get(draw.prompt_hash, 0.0)
+            told.append((draw.drawn_at, score_of(vote, one) if vote else 0.5, leaning, reach, is_theirs))
+            voted += is_theirs and vote is not None and reach > 0
+        if is_theirs:
+            told += [(vote.cast_at, score_of(vote, one), 0.0, 0.0, True) for vote in kept.values()]
+    if not voted:
+        return None
+    _, scores, leanings_N, reaches, is_staked = (
+        np.array(column) for column in zip(*sorted(told), strict=True)
+    )
+    return Judged(
+        float(log_e_value_judged(scores, leanings_N, reaches, is_staked)[-1]),
+        float(log_e_value_judged(1 - scores, -leanings_N, reaches, is_staked)[-1]),
+        voted,
+    )
+
+
+def _runs(verdicts: Iterable[JudgeVerdictRow]) -> dict[frozenset[str], list[_Run]]:
+    """Of each pair of models what judges said of it, in order of time."""
     runs: dict[frozenset[str], list[_Run]] = {}
     for row in verdicts:
         of_pair = runs.setdefault(frozenset({row.one_model, row.other_model}), [])
         if not of_pair or (of_pair[-1].at, of_pair[-1].one) != (row.judged_at, row.one_model):
             of_pair.append(_Run(row.judged_at, row.one_model, {}))
         of_pair[-1].score[row.prompt_hash] = (row.forward + row.backward) / 2
-    if frozenset({challenger, rival}) not in runs:
-        return None
-    pairs = [(challenger, rival), *(pair for pair in map(tuple, runs) if set(pair) != {challenger, rival})]
-    told = []
-    for number, (one, other) in enumerate(pairs):
-        for vote in between(votes, one, other):
-            leaning, reach = _leaning(vote, one, runs[frozenset({one, other})])
-            told.append((vote.cast_at, vote.id, score_of(vote, one), leaning, reach, number == 0))
-    _, _, scores, leanings, reaches, is_staked = zip(*sorted(told), strict=True)
-    n = sum(staked and reach > 0 for staked, reach in zip(is_staked, reaches, strict=True))
-    if n == 0:
-        return None
-    against = [1 - score for score in scores], [-leaning for leaning in leanings]
-    return Judged(
-        float(log_e_value_judged(scores, leanings, reaches, is_staked)[-1]),
-        float(log_e_value_judged(*against, reaches, is_staked)[-1]),
-        n,
-    )
+    return runs
 
 
-def _leaning(vote: VoteRow, one: str, runs: Sequence[_Run]) -> tuple[float, float]:
-    """How far the newest run before a vote leans to `one` on its prompt, from the run's mean, and the farthest that it
-    leans on any; 0 and 0 where there is no such run."""
-    run = next((run for run in reversed(runs) if run.at < vote.cast_at), None)
-    is_drawn = vote.source == "pool" and vote.imported_at is None
-    if run is None or not is_drawn or vote.prompt_hash not in run.score:
-        return 0.0, 0.0
-    mean = sum(run.score.values()) / len(run.score)
+def _leanings(run: _Run, one: str, pool: Counter[str]) -> tuple[dict[str, float], float]:
+    """How far a run leans to `one` on each prompt of a pool, from its mean over the pool, and the farthest that it does
+    on any. A prompt that it said nothing of is a tie."""
     sign = 1 if run.one == one else -1
-    reach = max(abs(score - mean) for score in run.score.values())
-    return sign * (run.score[vote.prompt_hash] - mean), reach
+    score = {prompt: sign * (run.score.get(prompt, 0.5) - 0.5) for prompt in pool}
+    mean = sum(score[prompt] * n for prompt, n in pool.items()) / pool.total()
+    leaning = {prompt: value - mean for prompt, value in score.items()}
+    return leaning, max(map(abs, leaning.values()))

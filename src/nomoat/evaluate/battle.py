@@ -42,11 +42,13 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt to both: drawn from the pool, with its suite and id, or typed."""
+    """A prompt to both: drawn from the pool, with its suite and id, or typed. `night_id` is the night whose held-out
+    prompts are the pool, all of them and nothing else."""
 
     conversation: Conversation
     suite: str | None = None
     prompt_id: str | None = None
+    night_id: int | None = None
 
     @staticmethod
     def typed(text: str) -> Question:
@@ -91,7 +93,8 @@ class Turn:
 @dataclass(frozen=True)
 class Battle:
     """Two answers, ready to be shown: left and right, and what made them. `shown_at_s` is of the caller's clock.
-    `better` is the better side of a probe, `turns` what was said after the first answers."""
+    `better` is the better side of a probe, `turns` what was said after the first answers, `draw_id` the ledger's row
+    that the prompt was drawn for the two."""
 
     question: Question
     draw: Draw
@@ -100,6 +103,7 @@ class Battle:
     shown_at_s: float
     better: Side | None = None
     turns: tuple[Turn, ...] = ()
+    draw_id: int | None = None
 
     @property
     def has_choice(self) -> bool:
@@ -168,6 +172,22 @@ def draw_question(pool: Sequence[Question], chance: random.Random) -> Question |
     return chance.choice(pool) if pool else None
 
 
+def keep_draw(ledger: Ledger, question: Question, one: Contestant, other: Contestant) -> int | None:
+    """Have the ledger keep that a night's held-out prompt was drawn for two models, before either answers: a draw that
+    ends without a vote counts as much. None for any other prompt, and a model against itself."""
+    if question.night_id is None or one.model == other.model:
+        return None
+    prompt_hash = canonical_key(question.conversation.to_dict())
+    return ledger.judgements.add_draw(question.night_id, one.model, other.model, prompt_hash)
+
+
+def keep_vote(ledger: Ledger, battle: Battle, vote: Vote) -> None:
+    """Have the ledger keep a vote, and of which draw it came."""
+    ledger.judgements.add_votes([vote])
+    if battle.draw_id is not None:
+        ledger.judgements.settle_draw(battle.draw_id, vote)
+
+
 def draw_unlike(question: Question, pool: Sequence[Question], chance: random.Random) -> Question | None:
     """Of a few prompts of the pool the one that shares the fewest words with `question` (Jaccard), so that an answer to
     it answers nothing here. None where they ask the same, all of them."""
@@ -194,7 +214,9 @@ def draw_probe(
 def held_out_pool(ledger: Ledger, generation: GenerationRow) -> list[Question]:
     """The held-out prompts that a generation's night has answered, which no training has seen."""
     return [
-        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id)
+        Question(
+            Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id, generation.night_id
+        )
         for s in ledger.samples(generation.night_id)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,8 @@ from nomoat.data.split import asked_keys
 from nomoat.evaluate.ballots import count_votes, judged, links
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
-from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
+from nomoat.ledger.canonical import canonical_key
+from nomoat.ledger.rows import DrawRow, EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
 _DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
@@ -66,7 +68,8 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     evidence, models = evidence_of(ledger, ledger.judgements.votes()), (generation.model, rival_model)
     votes = count_votes(evidence, *models)
     if votes.wins + votes.losses + votes.ties:
-        said = judged(evidence, ledger.judgements.verdicts(), *models)
+        draws = ledger.judgements.draws()
+        said = judged(evidence, ledger.judgements.verdicts(), draws, _pools(ledger, draws), *models)
         tallies.append(replace(votes, judged=said))
     return decide(
         tallies,
@@ -146,6 +149,17 @@ def wants_answer(vote: Vote) -> bool:
     """Whether somebody's own answer to a vote's prompt would teach what neither model knew. Of several turns the first
     answers may have been good, and a probe's worse side answers something else."""
     return vote.verdict == "both bad" and vote.better is None and vote.turns is None
+
+
+def _pools(ledger: Ledger, draws: Sequence[DrawRow]) -> dict[int, Counter[str]]:
+    """What the nights that prompts were drawn from have held out, by its hash."""
+    return {
+        night_id: Counter(
+            canonical_key(Conversation(parse_messages(sample.prompt, sample.prompt_id)).to_dict())
+            for sample in ledger.samples(night_id)
+        )
+        for night_id in {draw.night_id for draw in draws}
+    }
 
 
 def _measured(rows: Sequence[EvidenceRow], guarded: Sequence[str]) -> list[Tally]:

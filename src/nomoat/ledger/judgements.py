@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import Connection, Select, insert, select, update
 
 from nomoat.errors import LedgerError
 from nomoat.ledger.canonical import canonical_key, check_json
@@ -18,6 +18,7 @@ from nomoat.ledger.clock import now_iso
 from nomoat.ledger.rows import (
     ChampionRow,
     ChosenBy,
+    DrawRow,
     Evidence,
     EvidenceRow,
     Json,
@@ -26,7 +27,7 @@ from nomoat.ledger.rows import (
     Vote,
     VoteRow,
 )
-from nomoat.ledger.schema import champions, evidence, verdicts, votes
+from nomoat.ledger.schema import champions, draws, evidence, verdicts, votes
 
 Row = TypeVar("Row")
 _LATER = ("note", "better", "turns")
@@ -136,20 +137,52 @@ class Judgements:
         standing = select(votes).where(votes.c.withdrawn_at.is_(None))
         return self.read(VoteRow, standing.order_by(votes.c.cast_at, votes.c.id))
 
+    # ---- draws
+
+    def add_draw(self, night_id: int, one_model: str, other_model: str, prompt_hash: str) -> int:
+        """Keep that a held-out prompt was drawn for two models, before either answers; its id."""
+        values = {
+            "drawn_at": now_iso(),
+            "night_id": night_id,
+            "one_model": one_model,
+            "other_model": other_model,
+            "prompt_hash": prompt_hash,
+        }
+        with self.write() as connection:
+            (key,) = connection.execute(insert(draws).values(**values)).inserted_primary_key or (0,)
+        return int(key)
+
+    def settle_draw(self, draw_id: int, vote: Vote) -> None:
+        """Say which vote came of a draw."""
+        with self.write() as connection:
+            connection.execute(update(draws).where(draws.c.id == draw_id).values(vote_key=vote_key(vote)))
+
+    def draws(self) -> tuple[DrawRow, ...]:
+        """All prompts that were drawn for two models, in order."""
+        return self.read(DrawRow, select(draws).order_by(draws.c.id))
+
     # ---- a judge's verdicts
 
-    def add_verdicts(self, found: Iterable[JudgeVerdict]) -> None:
-        """Keep what a judge has said in one run, all or none; nothing where it has said all that before."""
-        at, said = now_iso(), tuple(found)
-        values = [asdict(verdict) | {"judged_at": at} for verdict in said]
-        with self.write() as connection:
-            known = connection.execute(select(*(verdicts.c[field.name] for field in fields(JudgeVerdict))))
-            if not set(said) <= {JudgeVerdict(**row._mapping) for row in known}:
-                connection.execute(insert(verdicts), values)
+    def add_verdicts(self, found: Sequence[JudgeVerdict]) -> None:
+        """Keep what a judge has said of two models in one run, all or none; nothing where that is what was said last of
+        these two."""
+        at = now_iso()
+        values = [asdict(verdict) | {"judged_at": at} for verdict in found]
+        if values:
+            pair = {found[0].one_model, found[0].other_model}
+            known = [row for row in self.verdicts() if {row.one_model, row.other_model} == pair]
+            last = {_as_said(row) for row in known if row.judged_at == known[-1].judged_at}
+            if last != set(found):
+                with self.write() as connection:
+                    connection.execute(insert(verdicts), values)
 
     def verdicts(self) -> tuple[JudgeVerdictRow, ...]:
         """All that judges have said, in the order in which it was."""
         return self.read(JudgeVerdictRow, select(verdicts).order_by(verdicts.c.id))
+
+
+def _as_said(row: JudgeVerdictRow) -> JudgeVerdict:
+    return JudgeVerdict(**{field.name: getattr(row, field.name) for field in fields(JudgeVerdict)})
 
 
 def vote_key(vote: Vote) -> str:

@@ -287,6 +287,20 @@ class JudgeVerdictRow(JudgeVerdict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawRow:
+    """A held-out prompt of a night that was drawn, each as likely as any other, for two models to be voted on.
+    `vote_key` is None where nobody has voted: both said the same, or the voter left it."""
+
+    id: int
+    drawn_at: str
+    night_id: int
+    one_model: str
+    other_model: str
+    prompt_hash: str
+    vote_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rating:
     """A thumb up or down for one answer to a prompt {"messages": [...]}; `model` and `prompt_hash` as in `Vote`."""
 

@@ -281,6 +281,20 @@ verdicts = Table(
     CheckConstraint("forward IN (0, 0.5, 1) AND backward IN (0, 0.5, 1)", name="scores"),
 )
 
+# A held-out prompt of a night, drawn by chance for two models to be voted on, and the vote that came of it: none where
+# both said the same, or the voter left it. Without those that nobody voted on, votes would not speak for the pool.
+draws = Table(
+    "draws",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("drawn_at", Text, nullable=False),
+    Column("night_id", Integer, ForeignKey("nights.id"), nullable=False),
+    Column("one_model", Text, nullable=False),
+    Column("other_model", Text, nullable=False),
+    Column("prompt_hash", Text, nullable=False),
+    Column("vote_key", Text),
+)
+
 # Only a hash of each key is kept; a revoked key stays, so that its name tells what it was.
 keys = Table(
     "keys",

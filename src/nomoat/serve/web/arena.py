@@ -30,6 +30,8 @@ from nomoat.evaluate.battle import (
     draw_question,
     draw_sides,
     held_out_pool,
+    keep_draw,
+    keep_vote,
 )
 from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
@@ -189,7 +191,7 @@ class Arena:
         del self._shown[shown_id]  # before anything is waited for: a second click finds nothing
         vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
         try:
-            may_answer = await asyncio.to_thread(self._keep, vote)
+            may_answer = await asyncio.to_thread(self._keep, shown.battle, vote)
         except Exception:  # not where the voter has gone: the thread keeps their vote all the same
             self._shown[shown_id] = shown
             raise
@@ -243,22 +245,29 @@ class Arena:
     async def _answer_ahead(self) -> None:
         while len(self._ahead) < _AHEAD:
             pool = (await self.seen()).pool
-            question = draw_question(pool, self._chance)
-            if question is None:
-                raise ServeError("there is no held-out prompt to draw: type one")
-            battle = await self._probe(question, pool) if self._chance.random() < self._probe_share else None
-            self._ahead.append(battle or await self._battle(question))
+            for _ in range(_TRIES):
+                battle = await self._battle(pool)
+                if battle.has_choice:
+                    self._ahead.append(battle)
+                    break
+            else:
+                raise _same_words()
 
-    async def _battle(self, question: Question) -> Battle:
-        """Two answers that differ; they are asked for a few times."""
-        for _ in range(_TRIES):
-            one, other = await asyncio.to_thread(self._pair, self._unvoted())
-            if self._chance.random() < self._self_share:
-                other = one
-            battle = await self._answered(question, draw_sides(one, other, SAMPLING, self._chance))
-            if battle.has_choice:
-                return battle
-        raise _same_words()
+    async def _battle(self, pool: Sequence[Question]) -> Battle:
+        """A prompt of the pool with two answers, which may be the same."""
+        question = draw_question(pool, self._chance)
+        if question is None:
+            raise ServeError("there is no held-out prompt to draw: type one")
+        if self._chance.random() < self._probe_share:
+            if (probe := await self._probe(question, pool)) is not None:
+                return probe
+            question = replace(question, night_id=None)  # some prompts make no probe: no longer as likely
+        one, other = await asyncio.to_thread(self._pair, self._unvoted())
+        if self._chance.random() < self._self_share:
+            other = one
+        draw_id = await asyncio.to_thread(self._keep_draw, question, one, other)
+        answered = await self._answered(question, draw_sides(one, other, SAMPLING, self._chance))
+        return replace(answered, draw_id=draw_id)
 
     async def _probe(self, question: Question, pool: Sequence[Question]) -> Battle | None:
         """The champion twice, one side answering another prompt. None where there is no such prompt, or a side says
@@ -367,10 +376,14 @@ class Arena:
             votes = ledger.judgements.votes()
             return Seen(votes, tuple(evidence_of(ledger, votes)), names, tuple(pool))
 
-    def _keep(self, vote: Vote) -> bool:
+    def _keep_draw(self, question: Question, one: Contestant, other: Contestant) -> int | None:
+        with Ledger.open(self._ledger_path) as ledger:
+            return keep_draw(ledger, question, one, other)
+
+    def _keep(self, battle: Battle, vote: Vote) -> bool:
         """Whether the night could learn from the voter's own answer."""
         with Ledger.open(self._ledger_path) as ledger:
-            ledger.judgements.add_votes([vote])
+            keep_vote(ledger, battle, vote)
             return wants_answer(vote) and held_out_asked(ledger).isdisjoint(asked_keys(conversation_of(vote)))
 
     def _keep_answer(self, vote: Vote, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What judges say of two models on held-out prompts."""
+"""What judges say of two models on held-out prompts, and which of these were drawn to be voted on."""
 
 from __future__ import annotations
 
@@ -24,4 +24,16 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "forward IN (0, 0.5, 1) AND backward IN (0, 0.5, 1)", name=op.f("ck_verdicts_scores")
         ),
+    )
+    op.create_table(
+        "draws",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("drawn_at", sa.Text(), nullable=False),
+        sa.Column("night_id", sa.Integer(), nullable=False),
+        sa.Column("one_model", sa.Text(), nullable=False),
+        sa.Column("other_model", sa.Text(), nullable=False),
+        sa.Column("prompt_hash", sa.Text(), nullable=False),
+        sa.Column("vote_key", sa.Text()),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_draws")),
+        sa.ForeignKeyConstraint(["night_id"], ["nights.id"], name=op.f("fk_draws_night_id_nights")),
     )
