@@ -183,6 +183,32 @@ def test_votes_that_came_by_day_tip_the_verdict(workspace: Path) -> None:
     assert as_json("status")["votes"] == 26
 
 
+def test_votes_against_an_earlier_model_are_shown_and_multiply(workspace: Path) -> None:
+    with open_here(workspace) as ledger:
+        for rival in (None, 1, 2):
+            generation(ledger, rival, [])
+        ledger.judgements.crown(2, by="gate", said="")
+        ledger.judgements.add_votes(
+            [
+                replace(vote(n, *pair), source="pool", prompt_hash=str(n))
+                for n in range(12)
+                for pair in ((3, 1), (2, 1) if n < 3 else (1, 2))
+            ]
+            + [vote(20, 3, 2)]
+        )
+    found = as_json("gate")
+    (link,) = found["links"]
+    assert {key: link[key] for key in ("third", "better", "worse", "alike")} == {
+        "third": "gen-0001",
+        "better": 9,
+        "worse": 0,
+        "alike": 3,
+    }
+    assert found["e_value"] == pytest.approx(found["weighed"][0]["e_value"] * link["e_value"])
+    shown = " ".join(nomoat("gate").stdout.split())
+    assert f"votes of each against gen-0001 9 0 3 – {link['e_value']:,.3g}" in shown
+
+
 def test_the_champion_is_explained_against_whom_it_had_beaten(workspace: Path) -> None:
     with open_here(workspace) as ledger:
         generation(ledger, None, [WON] * 32)

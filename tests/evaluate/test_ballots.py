@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,8 @@ import pytest
 
 from helpers.votes import VOTE
 from nomoat.evaluate.ballots import judged, links
-from nomoat.evaluate.gate import Link, Tally, decide
+from nomoat.evaluate.gate import GateVerdict, Link, Tally, decide
+from nomoat.evaluate.stats.betting import log_e_value_of_differences
 from nomoat.ledger.rows import DrawRow, JudgeVerdictRow, VoteRow, VoteVerdict
 
 NEW, OLD, THIRD = "q-3/night.gguf", "q-2/night.gguf", "q-1/night.gguf"
@@ -60,25 +61,90 @@ def foretold(count: int = 40, **more: object) -> list[VoteRow]:
     return [vote(n, NEW, OLD, "left" if n % PROMPTS < 6 else "right", **more) for n in range(count)]
 
 
-def test_votes_of_both_against_a_third_are_a_link() -> None:
-    own = [vote(n, NEW, THIRD, "right" if n == 2 else "left") for n in range(5)]
-    rivals = [vote(n, THIRD, OLD, "tie" if n == 13 else "left") for n in range(10, 14)]
-    between = [vote(20, NEW, OLD)]
-    assert links([*own, *rivals, *between], NEW, OLD, names={}) == [Link("q-1", 2, 0, 3)]
+def test_votes_of_both_against_a_third_are_matched_by_voter_and_prompt() -> None:
+    own = [vote(0, NEW, THIRD), vote(1, NEW, THIRD, "tie"), vote(2, THIRD, NEW), vote(3, NEW, THIRD)]
+    rivals = [vote(10, THIRD, OLD), vote(11, THIRD, OLD), vote(12, THIRD, OLD), vote(20, THIRD, OLD, "right")]
+    found = [Link("q-1", (1.0, 0.5, 0.0))]  # the rival's second vote on prompt 0 has no partner
+    assert links([*own, *rivals, vote(21, NEW, OLD)], NEW, OLD, names={}) == found
     assert links([*own, *rivals], NEW, OLD, names={THIRD: "gen-0001"})[0].third == "gen-0001"
-    assert links([*own, *between], NEW, OLD, names={}) == links(own, NEW, None, names={}) == []
+    for other in ({"voter": "bob"}, {"source": "typed"}, {"imported_at": "2026-11-25T07:00:00.000Z"}):
+        assert links([*own, *(replace(one, **other) for one in rivals)], NEW, OLD, names={}) == []  # type: ignore[arg-type]
+    assert links(own, NEW, OLD, names={}) == links(own, NEW, None, names={}) == []
 
 
-def test_a_link_multiplies_the_evidence_and_is_said() -> None:
-    def of(*found: Link) -> tuple[float, float, str]:
-        verdict = decide([Tally("votes", 20, 10, 0)], [], found, challenger="new", rival="old", alpha=0.05)
-        return verdict.e_value, verdict.e_against, verdict.said
+Votes = Callable[[np.random.Generator], tuple[list[float], list[int]]]
+"""Scores against a third model, and the prompts that they were given on."""
 
-    alone, against, _ = of()
-    more, less, said = of(Link("gen-0001", 70, 40, 100))
-    assert more > 10 * alone
-    assert less < against
-    assert "of 100 blind votes each against gen-0001 it won 70, the other 40" in said
+
+def promoted_by_links(challenger: Votes, rival: Votes, owners: int = 100) -> float:
+    """Share of owners who are told to promote by votes against a third alone, and look three times."""
+    said: dict[float, VoteVerdict] = {1.0: "left", 0.0: "right", 0.5: "tie"}
+    some = {model: vote(0, model, THIRD) for model in (NEW, OLD)}
+
+    def cast(chance: np.random.Generator, model: str, of: Votes, begins: int) -> list[VoteRow]:
+        return [
+            replace(some[model], verdict=said[score], prompt_hash=str(prompt), left_answer=str(begins + n))
+            for n, (score, prompt) in enumerate(zip(*of(chance), strict=True))
+        ]
+
+    promoted = 0
+    for seed in range(owners):
+        chance = np.random.default_rng(seed)
+        own, rivals = cast(chance, NEW, challenger, 0), cast(chance, OLD, rival, 10_000)
+        promoted += any(
+            sum(log_e_value_of_differences(one.differences) for one in found) >= math.log(20)
+            for n in range(len(own) // 3, len(own) + 1, len(own) // 3)
+            for found in (links([*rivals, *own[:n]], NEW, OLD, names={}),)
+        )
+    return promoted / owners
+
+
+def drawn(win: float, lose: float, n: int = 120, prompts: int = 20) -> Votes:
+    """Votes on prompts drawn by chance."""
+
+    def votes(chance: np.random.Generator) -> tuple[list[float], list[int]]:
+        scores = chance.choice([1.0, 0.0, 0.5], p=[win, lose, max(0.0, 1 - win - lose)], size=n)
+        return scores.tolist(), chance.integers(0, prompts, n).tolist()
+
+    return votes
+
+
+def test_neither_ties_nor_another_mix_of_prompts_promote_by_a_third_model() -> None:
+    often_tied, never_tied = drawn(0.2, 0.1), drawn(0.55, 0.45)  # as many points
+    assert promoted_by_links(often_tied, never_tied) <= 0.05
+
+    def mixed(easy: float) -> Votes:
+        """Both win on easy prompts, below 10, and lose on the others."""
+
+        def votes(chance: np.random.Generator) -> tuple[list[float], list[int]]:
+            is_easy = chance.random(120) < easy
+            scores = (chance.random(120) < np.where(is_easy, 0.8, 0.2)).astype(float)
+            return scores.tolist(), (np.where(is_easy, 0, 10) + chance.integers(0, 10, 120)).tolist()
+
+        return votes
+
+    assert promoted_by_links(mixed(0.7), mixed(0.3)) <= 0.05
+
+
+def test_who_does_better_against_a_third_model_is_promoted_by_it() -> None:
+    assert promoted_by_links(drawn(0.65, 0.3), drawn(0.35, 0.6), owners=20) >= 0.9
+
+
+def test_a_link_speaks_for_the_challenger_alone_and_is_said() -> None:
+    def of(*found: Link) -> GateVerdict:
+        return decide([Tally("votes", 20, 10, 0)], [], found, challenger="new", rival="old", alpha=0.05)
+
+    alone, linked = of(), of(Link("gen-0001", (1.0,) * 40 + (-1.0,) * 10 + (0.5,) * 5 + (0.0,) * 45))
+    assert linked.e_value == pytest.approx(alone.e_value * linked.links[0].e_value)
+    assert linked.e_value > 10 * alone.e_value
+    assert (
+        "against gen-0001, by the same voter on the same prompt, it did better 45 times, worse 10"
+        in linked.said
+    )
+    losing = of(Link("gen-0001", (-1.0,) * 80))
+    assert (losing.links[0].better, losing.links[0].worse, losing.links[0].alike) == (0, 80, 0)
+    assert losing.e_value < alone.e_value
+    assert losing.e_against == alone.e_against
 
 
 def draws(votes: Sequence[VoteRow], one: str = NEW, other: str = OLD) -> list[DrawRow]:

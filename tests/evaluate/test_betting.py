@@ -1,4 +1,4 @@
-"""Votes beside a judge, and votes against a third model: never misled, and worth what they should be."""
+"""Votes beside a judge, and differences of two votes each: never misled, and worth what they should be."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from nomoat.evaluate.stats.betting import log_e_value_judged, log_e_value_of_two
+from nomoat.evaluate.stats.betting import log_e_value_judged, log_e_value_of_differences
 from nomoat.evaluate.stats.sequential import log_e_value
 
 
@@ -69,42 +68,28 @@ def test_votes_on_others_teach_and_are_not_counted() -> None:
     assert (taught[:80] == 0.0).all()
 
 
-# Turner, Ly and Grünwald's e-variable for one block, by its definition; the mixture is checked with one pair of rates.
-def test_a_third_model_is_the_block_e_variable_of_the_two_sample_test(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("nomoat.evaluate.stats.betting._MIDDLES", np.array([0.4]))
-    monkeypatch.setattr("nomoat.evaluate.stats.betting._DIFFERENCES", np.array([0.8]))
-    better, worse = 1 / (1 + math.exp(-0.8)), 0.5
-    mean = (better + worse) / 2
-
-    def density(won: int, rate: float) -> float:
-        return rate if won else 1 - rate
-
-    own, rivals = [1, 1, 0, 1, 1], [0, 1, 0, 0, 1]
-    expected = math.prod(
-        density(a, better) * density(b, worse) / (density(a, mean) * density(b, mean))
-        for a, b in zip(own, rivals, strict=True)
+@pytest.mark.parametrize(
+    "chances",
+    [
+        {-1.0: 0.3, 0.0: 0.4, 1.0: 0.3},
+        {-1.0: 0.1, 0.0: 0.7, 0.5: 0.2},
+        {-0.5: 0.8, 1.0: 0.2},  # below 0 in the mean
+    ],
+)
+def test_differences_that_are_none_in_the_mean_are_bet_on_fairly(chances: dict[float, float]) -> None:
+    """Over all sequences of four."""
+    mean = sum(
+        math.prod(chances[d] for d in drawn) * math.exp(log_e_value_of_differences(drawn))
+        for drawn in product(chances, repeat=4)
     )
-    assert math.exp(log_e_value_of_two(4, 2, 5)) == pytest.approx(expected)
+    assert mean <= 1 + 1e-9
 
 
-@pytest.mark.parametrize("rival_rate", [0.05, 0.3, 0.5, 0.8, 0.99])
-def test_a_third_model_bets_fairly_wherever_the_challenger_is_no_better(rival_rate: float) -> None:
-    n = 12
-    for rate in np.linspace(0.0, rival_rate, 6):
-        mean = sum(
-            stats.binom.pmf(won, n, rate)
-            * stats.binom.pmf(rivals, n, rival_rate)
-            * math.exp(log_e_value_of_two(won, rivals, n))
-            for won, rivals in product(range(n + 1), repeat=2)
-        )
-        assert mean <= 1 + 1e-9
-
-
-def test_a_third_model_tells_who_is_better_and_nothing_tells_nothing() -> None:
-    assert log_e_value_of_two(0, 0, 0) == 0.0
-    assert log_e_value_of_two(120, 80, 200) > math.log(20) > log_e_value_of_two(12, 8, 20)
-    assert log_e_value_of_two(80, 120, 200) < 0
-    with pytest.raises(ValueError, match="got 3 and 0 of 2"):
-        log_e_value_of_two(3, 0, 2)
+def test_differences_of_whole_votes_are_the_votes_e_value() -> None:
+    assert log_e_value_of_differences([]) == 0.0
+    whole = [1.0] * 30 + [-1.0] * 12 + [0.0] * 9
+    assert log_e_value_of_differences(whole) == pytest.approx(float(log_e_value(30, 12)), abs=2e-3)
+    half = [d / 2 for d in whole]
+    assert 0 < log_e_value_of_differences(half) < log_e_value_of_differences(whole)
+    with pytest.raises(ValueError, match=r"got -1.5; expected -1 to 1"):
+        log_e_value_of_differences([1, -1.5])

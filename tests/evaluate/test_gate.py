@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nomoat.evaluate.gate import GateVerdict, Guard, Tally, decide
+from nomoat.evaluate.gate import GateVerdict, Guard, Judged, Tally, decide
+from nomoat.evaluate.stats.sequential import log_e_value
 
 
 def of(*tallies: Tally, guards: tuple[Guard, ...] = (), alpha: float = 0.05) -> GateVerdict:
@@ -20,6 +22,10 @@ def checks(wins: int, losses: int, ties: int = 20) -> Tally:
 
 def votes(wins: int, losses: int, ties: int = 0) -> Tally:
     return Tally("votes", wins, losses, ties)
+
+
+def loss(wins: int, losses: int) -> Tally:
+    return Tally("loss", wins, losses, 0)
 
 
 def test_clear_evidence_promotes() -> None:
@@ -75,6 +81,46 @@ def test_a_rival_that_is_shown_better_stays_for_good() -> None:
     assert found.verdict == "keep"
     assert found.said.startswith("gen-0001 stays, and gen-0002 is not promoted.")
     assert "gen-0001 is shown to be better: evidence " in found.said
+
+
+def test_loss_rows_cannot_veto_votes() -> None:
+    found = of(loss(60, 140), votes(500, 100))
+    assert found.verdict == "promote"
+    assert found.e_value == pytest.approx(math.prod(one.e_value for one in found.weighed))
+    assert 0.5 < found.weighed[0].e_value < 0.51
+
+
+def test_less_loss_counts_with_half_of_the_stake() -> None:
+    found = of(loss(15, 5))
+    whole = math.exp(float(log_e_value(15, 5, best_at=20)))
+    assert found.e_value == found.weighed[0].e_value == pytest.approx((1 + whole) / 2)
+    assert of(loss(20, 1)).verdict == "promote"
+
+
+def test_loss_speaks_against_a_challenger_until_there_are_votes() -> None:
+    assert of(loss(60, 140)).verdict == "keep"
+    some = of(loss(60, 140), votes(3, 2))
+    assert (some.verdict, some.e_against) == ("not yet", of(votes(3, 2)).e_against)
+    assert of(loss(12, 9), votes(10, 90)).verdict == "keep"
+
+
+def test_evidence_that_shows_both_decides_nothing_and_says_so() -> None:
+    found = of(checks(0, 40, 0), votes(300, 100))
+    assert min(found.e_value, found.e_against) >= 20
+    assert (found.verdict, found.votes_needed) == ("not yet", 0)
+    assert "It contradicts itself: evidence " in found.said
+    assert "that gen-0001 is better. More votes would tell: nomoat arena." in found.said
+
+
+def test_votes_that_a_judge_lends_weight_are_needed_in_smaller_number() -> None:
+    alone, beside = votes(60, 40), replace(votes(60, 40), judged=Judged(2.0, -4.0, 100))
+    plain, found = of(alone).votes_needed, of(beside).votes_needed
+    assert plain is not None
+    assert found == math.ceil((math.log(20) - 2.0) / (2.0 / 100)) < plain
+    # a judge that has lent nothing promises nothing
+    idle = of(replace(alone, judged=Judged(-0.5, 0.0, 100))).votes_needed
+    assert idle is not None
+    assert idle > plain
 
 
 def test_a_guarded_suite_that_got_worse_blocks_whatever_the_evidence() -> None:

@@ -37,16 +37,17 @@ KEYS = {
     "rival": "the champion, or `base`; of the champion itself, whom it had beaten",
     "champion": "who is served: a generation, `base`, or null where nobody was ever chosen",
     "alpha": "the recipe's gate.alpha: how often one that is no better may be promoted, however often one looks",
-    "e_value": "evidence that the challenger is better; 1/alpha promotes",
-    "e_against": "evidence that the rival is better; 1/alpha keeps it",
+    "e_value": "evidence that the challenger is better: the product of those in weighed and links; 1/alpha promotes",
+    "e_against": "evidence that the rival is better; 1/alpha keeps it where e_value does not reach that too. Links are "
+    "not in it, nor is `loss` once there are votes",
     "weighed": "list of {source, wins, losses, ties, e_value, rate, judged}; source is `checks`, `loss` or `votes`, "
     "rate is null or {value, low, high, n} at confidence 1 - alpha, at all times at once, judged how many of the votes "
-    "a judge had spoken before",
-    "links": "list of {third, wins, rival_wins, n, e_value}: the first n decided votes of challenger and rival, each "
-    "against the same third model, and how many they won",
+    "a judge had spoken before; e_value of `loss` is (1 + e) / 2: half of the stake on a proxy is not bet",
+    "links": "list of {third, better, worse, alike, e_value}: votes of challenger and rival against the same third "
+    "model, matched by voter and drawn prompt, and in how many of these the challenger did better, worse and alike",
     "guards": "list of {suite, finding, margin, difference, prompts_needed}; finding is `holds`, `regressed` or "
     "`unclear`, difference is null or {value, low, high, n} at confidence 1 - 2 alpha",
-    "votes_needed": "about how many more decided votes would do; null where they would not",
+    "votes_needed": "about how many more decided votes would bring e_value to 1/alpha; null where they would not",
     "said": "the verdict in sentences",
     "next": "the command to type next",
 }
@@ -105,17 +106,16 @@ def print_gate(verdict: GateVerdict, champion: str, following: str, to: Console)
     to.print(f"{verdict.challenger} against {verdict.rival}: {verdict.verdict}", style="bold")
     to.print(verdict.said)
     to.print(f"Champion: {served}", style="dim")
-    if verdict.weighed:
+    if verdict.weighed or verdict.links:
         made = table("evidence", "won", "lost", "tied", "win rate", "e-value", right=("won", "lost", "tied"))
         for found in verdict.weighed:
             counts = (f"{n:,}" for n in (found.wins, found.losses, found.ties))
             made.add_row(SOURCES[found.source], *counts, _interval(found.rate), f"{found.e_value:,.3g}")
+        for link in verdict.links:
+            counts = (f"{n:,}" for n in (link.better, link.worse, link.alike))
+            made.add_row(f"votes of each against {link.third}", *counts, "–", f"{link.e_value:,.3g}")
         to.print()
         to.print(made)
-    for link in verdict.links:
-        won = f"{verdict.challenger} {link.wins:,}, {verdict.rival} {link.rival_wins:,}"
-        to.print(f"Of {link.n:,} votes each against {link.third}: {won}; e-value {link.e_value:,.3g}")
-    if verdict.weighed or verdict.links:
         to.print(f"The e-values multiply; {1 / verdict.alpha:,.0f} are asked.", style="dim")
     for guard in verdict.guards:
         to.print(f"Guarded: {guard.suite} {guard.finding}, {_interval(guard.difference)}")

@@ -47,7 +47,12 @@ def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) ->
 def links(
     votes: Sequence[VoteRow], challenger: str, rival: str | None, *, names: Mapping[str, str]
 ) -> list[Link]:
-    """Every third model that both have decided votes against. `names` are as in `standings`."""
+    """Every third model that both have met on the same drawn prompts before the same voter, with what the challenger
+    scored against it less what the rival did there, vote for vote in order of time. `names` are as in `standings`.
+
+    Matched so, neither an easier prompt, nor a milder voter, nor more ties make a difference. Typed prompts were chosen
+    by somebody, and votes from elsewhere nobody knows how: both stay out.
+    """
     if rival is None:
         return []
     called = {m: n for v in votes for m, n in ((v.left_model, v.left_name), (v.right_model, v.right_name))}
@@ -55,13 +60,23 @@ def links(
     for third in called:
         if third in (challenger, rival):
             continue
-        won, rivals = (
-            [score for vote in between(votes, one, third) if (score := score_of(vote, one)) != 0.5]
-            for one in (challenger, rival)
-        )
-        n = min(len(won), len(rivals))
-        if n:
-            found.append(Link(names.get(third, called[third]), int(sum(won[:n])), int(sum(rivals[:n])), n))
+        own, rivals = (_scores_on_drawn(votes, one, third) for one in (challenger, rival))
+        differences = [
+            mine - theirs
+            for where, scores in own.items()
+            for mine, theirs in zip(scores, rivals.get(where, ()), strict=False)
+        ]
+        if differences:
+            found.append(Link(names.get(third, called[third]), tuple(differences)))
+    return found
+
+
+def _scores_on_drawn(votes: Sequence[VoteRow], one: str, third: str) -> dict[tuple[str, str], list[float]]:
+    """What a model scored against another in votes cast here on drawn prompts, by voter and prompt."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for vote in between(votes, one, third):
+        if vote.source == "pool" and vote.imported_at is None:
+            found.setdefault((vote.voter, vote.prompt_hash), []).append(score_of(vote, one))
     return found
 
 

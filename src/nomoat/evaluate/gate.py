@@ -7,8 +7,12 @@ a challenger that is no better is promoted with a chance of at most α, however 
 
 Two things lend votes more weight, and neither is a vote. What a judge had said of the same two on all held-out prompts
 takes the noise of which prompt was drawn out of a vote (`stats.betting`): the better it has foretold votes before,
-the more. And votes of challenger and rival against the same third model count as their difference: an earlier
-champion's votes are not lost. They hold as far as the third model is the same yardstick for both, as ratings do.
+the more. And votes of challenger and rival against the same third model, matched by voter and prompt, count as their
+difference: an earlier champion's votes are not lost. They speak for a challenger only: a rival may be champion because
+of those very votes, a lucky stretch that the challenger's are not to be held against.
+
+Loss is a proxy for what people prefer, so half of the stake on it is never bet: against a challenger whom votes prefer
+it takes away half of what they say and no more. Against a challenger it counts until the first vote between the two.
 
 Guarded suites are no such evidence. On each of them the challenger must be shown not to lose more than a margin
 (non-inferiority: the lower end of Tango's interval for the paired difference lies above it, one-sided at α).
@@ -21,11 +25,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.stats import sequential
-from nomoat.evaluate.stats.betting import log_e_value_of_two
+from nomoat.evaluate.stats.betting import log_e_value_of_differences
 from nomoat.evaluate.stats.intervals import tango
-from nomoat.evaluate.stats.power import votes_still_needed
+from nomoat.evaluate.stats.power import MOST_VOTES, votes_still_needed
 from nomoat.evaluate.stats.sequential import confidence_sequence, log_e_value
 
 GateWord = Literal["promote", "keep", "not yet"]
@@ -63,13 +69,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Link:
-    """The first `n` decided votes of the challenger and of its rival, each against a third model, and how many they
-    won."""
+    """What the challenger scored against a third model less what the rival did, in [-1, 1], for each two votes of the
+    same voter on the same drawn prompt."""
 
     third: str
-    wins: int
-    rival_wins: int
-    n: int
+    differences: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class Guard:
 
 @dataclass(frozen=True)
 class Weighed:
-    """A tally with what it weighs: its e-value for the challenger, and the win rate (ties half) with an interval that
-    holds at every number of votes; None for fewer than two. `judged`: of how many a judge had spoken before."""
+    """A tally with what it weighs: its e-value for the challenger, of loss with half of it not staked, and the win rate
+    (ties half) with an interval that holds at every number of votes; None for fewer than two. `judged`: of how many a
+    judge had spoken before."""
 
     source: Source
     wins: int
@@ -99,12 +104,13 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Linked:
-    """A link with what it weighs."""
+    """A link, counted, with what it weighs: in how many matched votes the challenger did better than its rival, worse
+    and alike."""
 
     third: str
-    wins: int
-    rival_wins: int
-    n: int
+    better: int
+    worse: int
+    alike: int
     e_value: float
 
 
@@ -121,8 +127,9 @@ class Guarded:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """`e_value` against 1/α decides for the challenger, `e_against` for the rival. `votes_needed`: about how many more
-    decided votes would do, None where they would not."""
+    """`e_value` against 1/α decides for the challenger, `e_against` for the rival; where both reach it, neither.
+    `e_value` is the product of those in `weighed` and `links`. `votes_needed`: about how many more decided votes would
+    bring it there, None where they would not."""
 
     verdict: GateWord
     challenger: str
@@ -148,24 +155,22 @@ def decide(
 ) -> GateVerdict:
     """Promote, keep the rival, or say what is missing.
 
-    keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the e-value
-    reaches 1/α and every guarded suite holds. not yet: anything else.
+    keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the challenger is
+    shown to be better and every guarded suite holds. not yet: anything else, such as evidence that shows both.
     """
-    log_for = sum(_log_e(tally) for tally in tallies) + sum(_log_of(link) for link in links)
-    log_against = sum(_log_e(tally, against=True) for tally in tallies)
-    log_against += sum(_log_of(link, against=True) for link in links)
+    log_for = sum(map(_log_for, tallies)) + sum(map(_log_of, links))
+    log_against = _log_against(tallies)
     threshold = -math.log(alpha)
+    is_better, is_worse = log_for >= threshold, log_against >= threshold
     weighed = tuple(_weigh(tally, alpha) for tally in tallies)
-    linked = tuple(
-        Linked(link.third, link.wins, link.rival_wins, link.n, _exp(_log_of(link))) for link in links
-    )
+    linked = tuple(map(_linked, links))
     guarded = tuple(_guard(guard, alpha) for guard in guards)
     worse = [guard for guard in guarded if guard.finding == "regressed"]
     unclear = [guard for guard in guarded if guard.finding == "unclear"]
     verdict: GateWord
-    if worse or log_against >= threshold:
+    if worse or (is_worse and not is_better):
         verdict = "keep"
-    elif log_for >= threshold and not unclear:
+    elif is_better and not is_worse and not unclear:
         verdict = "promote"
     else:
         verdict = "not yet"
@@ -177,11 +182,16 @@ def decide(
     elif verdict == "keep":
         parts.insert(0, f"{begins} stays, and {challenger} is not promoted.")
         parts += [_worse_said(guard) for guard in worse]
-        if log_against >= threshold:
+        if is_worse and not is_better:
             parts.append(f"{begins} is shown to be better: evidence {_odds(log_against)}.")
     else:
         parts.insert(0, f"Not yet: {named} stays for now.")
-        if log_for < threshold:
+        if is_better and is_worse:
+            parts.append(
+                f"It contradicts itself: evidence {_odds(log_against)} that {named} is better. "
+                "More votes would tell: nomoat arena."
+            )
+        elif not is_better:
             parts.append(_needed_said(tallies, needed))
         parts += [_unclear_said(guard) for guard in unclear]
     return GateVerdict(
@@ -199,22 +209,38 @@ def decide(
     )
 
 
-def _log_e(tally: Tally, *, against: bool = False) -> float:
+def _log_for(tally: Tally) -> float:
     if tally.judged is not None:
-        return tally.judged.log_against if against else tally.judged.log_for
-    won, lost = (tally.losses, tally.wins) if against else (tally.wins, tally.losses)
-    return float(log_e_value(won, lost, best_at=BEST_AT[tally.source]))
+        return tally.judged.log_for
+    log_e = float(log_e_value(tally.wins, tally.losses, best_at=BEST_AT[tally.source]))
+    return float(np.logaddexp(0.0, log_e)) - math.log(2) if tally.source == "loss" else log_e
 
 
-def _log_of(link: Link, *, against: bool = False) -> float:
-    won, lost = (link.rival_wins, link.wins) if against else (link.wins, link.rival_wins)
-    return log_e_value_of_two(won, lost, link.n)
+def _log_against(tallies: Sequence[Tally]) -> float:
+    have_voted = any(tally.source == "votes" for tally in tallies)
+    return sum(
+        tally.judged.log_against
+        if tally.judged is not None
+        else float(log_e_value(tally.losses, tally.wins, best_at=BEST_AT[tally.source]))
+        for tally in tallies
+        if not (tally.source == "loss" and have_voted)
+    )
+
+
+def _log_of(link: Link) -> float:
+    return log_e_value_of_differences(link.differences)
+
+
+def _linked(link: Link) -> Linked:
+    better, worse = sum(d > 0 for d in link.differences), sum(d < 0 for d in link.differences)
+    alike = len(link.differences) - better - worse
+    return Linked(link.third, better, worse, alike, _exp(_log_of(link)))
 
 
 def _weigh(tally: Tally, alpha: float) -> Weighed:
     n = tally.wins + tally.losses + tally.ties
     rate = confidence_sequence(tally.wins + tally.ties / 2, n, confidence=1 - alpha) if n > 1 else None
-    e_value = _exp(_log_e(tally))
+    e_value = _exp(_log_for(tally))
     judged = tally.judged.votes if tally.judged else 0
     return Weighed(tally.source, tally.wins, tally.losses, tally.ties, e_value, rate, judged)
 
@@ -235,12 +261,19 @@ def _guard(guard: Guard, alpha: float) -> Guarded:
 
 
 def _votes_needed(tallies: Sequence[Tally], log_for: float, alpha: float) -> int | None:
-    """Votes at their present rate, or, where there are none yet, at the rate that one may hope for."""
+    """Votes at their present rate, or, where there are none yet, at the rate that one may hope for. Beside a judge: as
+    if it said nothing of those to come, or, where that is sooner, as fast as evidence has grown with it so far."""
     votes = next((tally for tally in tallies if tally.source == "votes"), None)
     if votes is None or votes.wins + votes.losses == 0:
         return votes_still_needed(0, 0, log_have=log_for, alpha=alpha, rate=_HOPED_RATE)
     rest = log_for - float(log_e_value(votes.wins, votes.losses, best_at=BEST_AT["votes"]))
-    return votes_still_needed(votes.wins, votes.losses, log_have=rest, alpha=alpha)
+    needed = votes_still_needed(votes.wins, votes.losses, log_have=rest, alpha=alpha)
+    if votes.judged is None or votes.judged.log_for <= 0:
+        return needed
+    log_a_vote = votes.judged.log_for / (votes.wins + votes.losses)
+    as_judged = max(0, math.ceil((-math.log(alpha) - log_for) / log_a_vote))
+    soonest = as_judged if needed is None else min(needed, as_judged)
+    return soonest if soonest <= MOST_VOTES else None
 
 
 def _evidence_said(log_for: float, alpha: float, weighed: Sequence[Weighed], linked: Sequence[Linked]) -> str:
@@ -249,7 +282,8 @@ def _evidence_said(log_for: float, alpha: float, weighed: Sequence[Weighed], lin
     told = [_WON[tally.source].format(tally=tally) for tally in weighed]
     told += [f"a judge had spoken before {tally.judged} of these votes" for tally in weighed if tally.judged]
     told += [
-        f"of {link.n} blind votes each against {link.third} it won {link.wins}, the other {link.rival_wins}"
+        f"against {link.third}, by the same voter on the same prompt, it did better {link.better} times, "
+        f"worse {link.worse}"
         for link in linked
     ]
     counted = "; ".join(told)

@@ -233,7 +233,7 @@ def _gate(gate: GateVerdict | None) -> dict[str, Any] | None:
         + [
             {
                 "source": f"votes of each against {link.third}",
-                "counts": f"{link.wins:,} to {link.rival_wins:,} of {link.n:,}",
+                "counts": f"{link.better:,} / {link.worse:,} / {link.alike:,}",
                 "rate": "–",
                 "e_value": f"{link.e_value:,.3g}",
             }

@@ -1,7 +1,7 @@
 """Two more e-values, for what counts of wins and losses alone cannot say: votes beside which a judge's verdicts are
-known, and votes against a third model.
+known, and differences of two votes each.
 
-Letters: N votes in the order in which they were cast · K stakes · D differences · M middles.
+Letters: N votes in the order in which they were cast, or differences · K stakes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ STAKES = 128
 _UNTAUGHT = 2.5
 """Votes, in units of the judge's squared leaning, for which its slope is held near 0 before it has shown itself: ten
 votes on verdicts that are half wins, half losses."""
-_MIDDLES = np.linspace(-3.0, 3.0, 25)
-_DIFFERENCES = np.geomspace(0.1, 3.0, 12)
 
 
 def log_e_value_judged(
@@ -60,29 +58,20 @@ def log_e_value_judged(
     return np.asarray(special.logsumexp(log_KN, axis=0) - math.log(len(log_KN)))
 
 
-def log_e_value_of_two(wins: int, rival_wins: int, n: int) -> float:
-    """Natural logarithm of the e-value for "wins against a third model more often than the rival does", from the first
-    `n` decided votes of each.
+def log_e_value_of_differences(differences: npt.ArrayLike, *, best_at: float = BEST_AT) -> float:
+    """Natural logarithm of the e-value for "above 0 in the mean", of differences [N] in [-1, 1].
 
-    Source: Turner, Ly and Grünwald (2024), "Generic e-variables for exact sequential k-sample tests", Journal of
-    Statistical Planning and Inference 230:106116, for blocks of one vote each: the likelihood under two rates over the
-    likelihood under their mean, here averaged over pairs of rates a difference apart (on the scale of the logit). Its
-    mean is at most 1 wherever the first rate is no greater than the second: with u and v what the true rates lie
-    above that mean, and k ≥ 0, a block's is 1 + k(u - v) - k²uv, and k|u| ≤ 1, k|v| ≤ 1.
-    Raises ValueError where wins are not in 0..n.
+    The bet on each is 1 + λd, with λ from the Beta of `log_e_value`: of differences that all are 1 or -1 it is that
+    e-value. Source: Waudby-Smith and Ramdas (2024), JRSS B 86:1-27, section 4, for means of bounded values. Raises
+    ValueError where a difference lies outside.
     """
-    if not (0 <= wins <= n and 0 <= rival_wins <= n):
-        raise ValueError(f"wins: got {wins} and {rival_wins} of {n}; expected 0 to n")
-    half_D = _DIFFERENCES[:, None] / 2
-    better_DM, worse_DM = special.expit(_MIDDLES + half_D), special.expit(_MIDDLES - half_D)
-    mean_DM = (better_DM + worse_DM) / 2
-    log_DM = _log_likelihood(wins, n, better_DM) + _log_likelihood(rival_wins, n, worse_DM)
-    log_DM -= _log_likelihood(wins + rival_wins, 2 * n, mean_DM)
-    return float(special.logsumexp(log_DM) - math.log(log_DM.size))
-
-
-def _log_likelihood(wins: int, n: int, rate: Floats) -> Floats:
-    return np.asarray(wins * np.log(rate) + (n - wins) * np.log1p(-rate))
+    differences_N = np.asarray(differences, dtype=np.float64)
+    if (np.abs(differences_N) > 1).any():
+        raise ValueError(
+            f"differences: got {differences_N[np.abs(differences_N).argmax()]:g}; expected -1 to 1"
+        )
+    log_K = np.log1p(_stakes(best_at)[:, None] * differences_N).sum(axis=1)
+    return float(special.logsumexp(log_K) - math.log(len(log_K)))
 
 
 def _stakes(best_at: float) -> Floats:
