@@ -13,7 +13,7 @@ from nomoat.model.bits import NF4_BYTES
 from nomoat.model.load import count_parameters, read_shape, resolve_base
 from nomoat.night.forecast import expected_judgements, expected_pace, plan_finetuning, plan_pretraining_memory
 from nomoat.plan.cost import adapter_share
-from nomoat.plan.planner import Plan
+from nomoat.plan.planner import FIXED_SECONDS, Plan
 from nomoat.plan.probe import MachineProfile
 from nomoat.recipe import Evaluate, Recipe
 from nomoat.recipe_training import Prefer, Pretrain, Reinforce, Sft
@@ -49,11 +49,10 @@ def plan_of(recipe: Recipe, data: dict[str, Any], profile: MachineProfile = ROOM
         recipe,
         BASE,
         data,
-        prompts=10,
         profile=profile,
         started=datetime.now(),
         trained=dict.fromkeys(data, "no"),
-        **{"has_rival": False, **keys},
+        **{"prompts": 10, "checked_prompts": 10, "has_rival": False, **keys},
     )
 
 
@@ -119,3 +118,22 @@ def test_answers_to_learn_from_and_the_champions_are_counted() -> None:
     assert seconds["sample"] == pytest.approx(
         200 * (100 / pace.read_tokens_per_s + 50 / pace.write_tokens_per_s)
     )
+
+
+def test_prompts_without_checks_leave_the_gate_to_read_rows() -> None:
+    recipe = Recipe(sft=Sft(), evaluate=Evaluate(prompts=["mine.jsonl"]))
+    pace = expected_pace(ROOMY, count_parameters(BASE))
+
+    def gate_seconds(**keys: Any) -> float:
+        return sum(
+            stage.seconds for stage in plan_of(recipe, {"sft": DATA}, **keys).stages if stage.kind == "gate"
+        )
+
+    rows = gate_seconds(checked_prompts=0)
+    assert rows == gate_seconds(checked_prompts=0, has_rival=True)
+    assert rows == pytest.approx(
+        FIXED_SECONDS + 2 * 10_000 / pace.read_tokens_per_s
+    )  # two files read all held-out rows
+    assert gate_seconds(checked_prompts=4) == 0  # what the base passes is known by then
+    four, ten = (gate_seconds(checked_prompts=n, has_rival=True) for n in (4, 10))
+    assert four - FIXED_SECONDS == pytest.approx(0.4 * (ten - FIXED_SECONDS))

@@ -101,6 +101,7 @@ def plan_finetuning(
     data: dict[str, dict[str, Any]],
     *,
     prompts: int,
+    checked_prompts: int,
     profile: MachineProfile,
     started: datetime,
     trained: Mapping[str, Trained],
@@ -112,9 +113,10 @@ def plan_finetuning(
     these by the stage that learns from them, in the order of training.
 
     `trained` says of each of these how much of it an earlier run has done: work that is there is never refused for
-    lack of time, only finished sooner. `has_rival`: a champion will be asked the same prompts for the gate. `pace`
-    is how fast the base's own file answers, once it was measured; a guess refuses nothing. So many `drawn_answers`
-    are yet to be written, for `prefer` to learn from.
+    lack of time, only finished sooner. `checked_prompts` of the prompts have checks; `has_rival`: a champion will be
+    asked these for the gate. Where there are none, two files read held-out rows for it. `pace` is how fast the base's
+    own file answers, once it was measured; a guess refuses nothing. So many `drawn_answers` are yet to be written, for
+    `prefer` to learn from.
     """
     adapters = {kind: reward_adapter(recipe) if kind == "reward" else adapter_keys(recipe) for kind in data}
     shape, parameters = read_shape(base), count_parameters(base)
@@ -122,7 +124,6 @@ def plan_finetuning(
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
     measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
     gate_share = min(1.0, min(recipe.evaluate.max_held_out_rows, GATE_ROWS) / held_out_rows)
-    are_checked = bool(recipe.evaluate.prompts) or not recipe.data.train
 
     def training(kind: str, report: dict[str, Any]) -> Training:
         section, adapter = getattr(recipe, kind), adapters[kind]
@@ -160,8 +161,8 @@ def plan_finetuning(
         files=len(recipe.quantize.types) + 1,
         drawn_answers=drawn_answers,
         drawn_tokens=recipe.prefer.max_new_tokens if recipe.prefer else 0,
-        rival_prompts=prompts if has_rival and are_checked else 0,
-        gate_tokens=0 if are_checked else 2 * round(held_out_tokens * gate_share),
+        rival_prompts=checked_prompts if has_rival else 0,
+        gate_tokens=0 if checked_prompts else 2 * round(held_out_tokens * gate_share),
     )
     may_refuse = set(trained.values()) == {"no"} and pace is not None
     pace = pace or expected_pace(profile, parameters)

@@ -174,6 +174,7 @@ class _Night:
             self.recipe,
             base.folder,
             prompts=len(prompts) if self.sources.prompts else self.recipe.evaluate.samples,
+            checked_prompts=sum(bool(prompt.checks) for prompt in prompts),
             profile=self.profile,
             started=self.started,
             has_rival=self._has_champion(),
