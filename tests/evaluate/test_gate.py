@@ -108,7 +108,7 @@ def test_evidence_that_shows_both_decides_nothing_and_says_so() -> None:
     found = of(checks(0, 40, 0), votes(300, 100))
     assert min(found.e_value, found.e_against) >= 20
     assert (found.verdict, found.votes_needed) == ("not yet", 0)
-    assert "It contradicts itself: evidence " in found.said
+    assert "The evidence contradicts itself: " in found.said
     assert "that gen-0001 is better. More votes would tell: nomoat arena." in found.said
 
 

@@ -188,7 +188,7 @@ def decide(
         parts.insert(0, f"Not yet: {named} stays for now.")
         if is_better and is_worse:
             parts.append(
-                f"It contradicts itself: evidence {_odds(log_against)} that {named} is better. "
+                f"The evidence contradicts itself: {_odds(log_against)} that {named} is better. "
                 "More votes would tell: nomoat arena."
             )
         elif not is_better:
