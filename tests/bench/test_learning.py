@@ -51,7 +51,8 @@ def test_a_whole_run_on_few_steps_is_found_again(tmp_path: Path) -> None:
     asked.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words = ["data.held_out=0.4", "sft.max_steps=2", f"reinforce.prompts={asked}", "reinforce.max_steps=8"]
     words += ["reinforce.max_new_tokens=12", "reinforce.num_generations=2", "reinforce.tokens_per_step=64"]
-    words += ["reinforce.max_seq_len=64", "reinforce.num_train_epochs=12"]
+    words += ["reinforce.max_seq_len=64", "reinforce.num_train_epochs=12", "evaluate.max_prompts=2"]
+    words += ["evaluate.max_new_tokens=8", "evaluate.max_held_out_rows=4", "quantize.types=[Q8_0]"]
     out, plot = tmp_path / "out.json", tmp_path / "plot.png"
     command = [sys.executable, "bench/learning.py", "--workspace", str(tmp_path / "work"), "--prompts", "4"]
     command += ["--method", "grpo", "--seeds", "1", "--set", *words]
