@@ -158,6 +158,9 @@ class OneModel:
     def resolve(self, name: str) -> str | None:
         return name if name == "model" else None
 
+    def weights_of(self, resolved: str) -> str:
+        return resolved
+
     def find(self, resolved: str) -> ServedModel:
         return self._model
 

@@ -90,10 +90,10 @@ def cast(workspace: Path, count: int, *, day: str = "2026-11-01") -> None:
             )
         )
     with Ledger.open(ledger_path(workspace)) as ledger:
-        ledger.judgements.add_votes(votes)
         for vote in votes:
             pair = "quantize-2/night-Q8_0.gguf", "quantize-1/night-Q8_0.gguf"
-            ledger.judgements.settle_draw(ledger.judgements.add_draw(2, *pair, vote.prompt_hash), vote)
+            draw_id = ledger.judgements.add_draw(2, *pair, vote.prompt_hash)
+            ledger.judgements.add_votes([vote], draw_id=draw_id)
 
 
 def test_the_report_with_votes_as_json_and_for_people(workspace: Path, endpoint: Endpoint) -> None:

@@ -95,7 +95,8 @@ def test_the_ledger_tells_the_night(first: First) -> None:
     assert night.seconds is not None
     assert night.seconds >= sum(stage.seconds or 0.0 for stage in stages) > 0
     assert night.plan is not None
-    assert {stage["kind"] for stage in night.plan["stages"]} == {"sft", "merge", "quantize", "evaluate"}
+    kinds = [stage["kind"] for stage in night.plan["stages"]]
+    assert kinds == ["sft", "merge", "quantize", "evaluate", "gate"]
     with ledger_of(first.workspace) as ledger:
         scores, samples = ledger.scores(night.id), ledger.samples(night.id)
         (generation,) = ledger.generations()

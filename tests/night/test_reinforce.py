@@ -89,7 +89,9 @@ def test_prompts_are_held_out_by_what_they_ask(words: tuple[str, ...], tmp_path:
     prompts = write_prompts(tmp_path / "prompts.jsonl")
     lines = prompts.read_text().splitlines()
     prompts.write_text("\n".join([*lines, lines[0]]) + "\n")
-    (tmp_path / "asked.jsonl").write_text("\n".join(lines[5:8]) + "\n")
+    loud = json.loads(lines[7])
+    loud["messages"][0]["content"] = loud["messages"][0]["content"].upper() + " "
+    (tmp_path / "asked.jsonl").write_text("\n".join([*lines[5:7], json.dumps(loud)]) + "\n")
     run(tmp_path, *words, f"reinforce.prompts={prompts}", f"evaluate.prompts={tmp_path / 'asked.jsonl'}")
     sides = {}
     for side in ("train", "held_out"):

@@ -250,7 +250,6 @@ class Table:
 
     def _round(self, question: Question) -> None:
         from nomoat.cli.output import visible
-        from nomoat.evaluate.battle import keep_vote
 
         for message in question.conversation.messages:
             self._console.print(f"{message.role}: {visible(message.content)}", style="bold")
@@ -269,7 +268,7 @@ class Table:
             self._say("Skipped, without a vote.")
             return
         vote = found.vote(_VOTES[key], self._voter, self._match.now_s(), note=words or None)  # type: ignore[arg-type]
-        keep_vote(self._ledger, found, vote)
+        self._ledger.judgements.add_votes([vote], draw_id=found.draw_id)
         self.cast += 1
         self._say(told(vote))
 

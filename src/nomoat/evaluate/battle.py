@@ -181,13 +181,6 @@ def keep_draw(ledger: Ledger, question: Question, one: Contestant, other: Contes
     return ledger.judgements.add_draw(question.night_id, one.model, other.model, prompt_hash)
 
 
-def keep_vote(ledger: Ledger, battle: Battle, vote: Vote) -> None:
-    """Have the ledger keep a vote, and of which draw it came."""
-    ledger.judgements.add_votes([vote])
-    if battle.draw_id is not None:
-        ledger.judgements.settle_draw(battle.draw_id, vote)
-
-
 def draw_unlike(question: Question, pool: Sequence[Question], chance: random.Random) -> Question | None:
     """Of a few prompts of the pool the one that shares the fewest words with `question` (Jaccard), so that an answer to
     it answers nothing here. None where they ask the same, all of them."""

@@ -115,11 +115,16 @@ class Judgements:
     # ---- votes
 
     def add_votes(
-        self, cast: Sequence[Vote], *, imported: bool = False, made_of: Sequence[str] | None = None
+        self,
+        cast: Sequence[Vote],
+        *,
+        imported: bool = False,
+        made_of: Sequence[str] | None = None,
+        draw_id: int | None = None,
     ) -> int:
         """Keep votes that are not there yet, and give how many those were. One that was taken back is there, and
         stays taken back. `made_of`: the keys of the votes that these were before another format lost a part of them;
-        where such a one is there, so is the vote."""
+        where such a one is there, so is the vote. `draw_id`: the draw that a single vote came of."""
         values = [asdict(vote) | {"key": vote_key(vote)} for vote in cast]
         at = now_iso() if imported else None
         added = 0
@@ -130,6 +135,10 @@ class Judgements:
                     connection.execute(insert(votes).values(**value, imported_at=at))
                     known.add(value["key"])
                     added += 1
+            if draw_id is not None:
+                (value,) = values
+                settled = update(draws).where(draws.c.id == draw_id).values(vote_key=value["key"])
+                connection.execute(settled)
         return added
 
     def votes(self) -> tuple[VoteRow, ...]:
@@ -151,11 +160,6 @@ class Judgements:
         with self.write() as connection:
             (key,) = connection.execute(insert(draws).values(**values)).inserted_primary_key or (0,)
         return int(key)
-
-    def settle_draw(self, draw_id: int, vote: Vote) -> None:
-        """Say which vote came of a draw."""
-        with self.write() as connection:
-            connection.execute(update(draws).where(draws.c.id == draw_id).values(vote_key=vote_key(vote)))
 
     def draws(self) -> tuple[DrawRow, ...]:
         """All prompts that were drawn for two models, in order."""

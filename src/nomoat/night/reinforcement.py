@@ -14,7 +14,7 @@ import numpy as np
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Tokens
 from nomoat.data.rows import ChatRow, Where
-from nomoat.data.split import held_out
+from nomoat.data.split import asked_keys, held_out
 from nomoat.data.store import TokenStore
 from nomoat.engine.choose import special_ids
 from nomoat.errors import DataError
@@ -47,12 +47,15 @@ def run_prompts(
     max_new_tokens: int,
     needs_checks: bool,
 ) -> Outcome:
-    """Read, check, split, render and tokenise the prompts that the model is to answer. A prompt of the files `never` is
-    left out: it is what both models will be compared on."""
+    """Read, check, split, render and tokenise the prompts that the model is to answer. What a prompt of the files
+    `never` asks is left out, in whatever dress (`asked_keys`): it is what both models will be compared on."""
     report(0.0, None, "reading")
     _, template = tokenizer_with_template(base, chat_template)
     most = max_seq_len - max_new_tokens
-    seen = {_hash(prompt) for file in never for prompt in read_prompts(file)}
+    seen = set[str]()
+    never_asked = {
+        key for file in never for prompt in read_prompts(file) for key in asked_keys(prompt.conversation)[-1:]
+    }
     counts: Counter[str] = Counter()
     rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for prompt in (prompt for file in files for prompt in read_prompts(file)):
@@ -62,7 +65,7 @@ def run_prompts(
         why = None
         if needs_checks and not prompt.checks:
             why = "without_checks"
-        elif content_hash in seen:
+        elif content_hash in seen or not never_asked.isdisjoint(asked_keys(prompt.conversation)):
             why = "duplicate"
         elif len(tokens) > most:
             why = "too_long"

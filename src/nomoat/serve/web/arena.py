@@ -31,7 +31,6 @@ from nomoat.evaluate.battle import (
     draw_sides,
     held_out_pool,
     keep_draw,
-    keep_vote,
 )
 from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
@@ -383,7 +382,7 @@ class Arena:
     def _keep(self, battle: Battle, vote: Vote) -> bool:
         """Whether the night could learn from the voter's own answer."""
         with Ledger.open(self._ledger_path) as ledger:
-            keep_vote(ledger, battle, vote)
+            ledger.judgements.add_votes([vote], draw_id=battle.draw_id)
             return wants_answer(vote) and held_out_asked(ledger).isdisjoint(asked_keys(conversation_of(vote)))
 
     def _keep_answer(self, vote: Vote, text: str) -> bool:
