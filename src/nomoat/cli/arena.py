@@ -125,7 +125,7 @@ def arena(
     with open_ledger(workspace) as ledger:
         newest = generation_of(ledger, LATEST if one in (BASE, CHAMPION) else one, workspace)
         assert ledger is not None
-        pool = pool_of_files(prompts) if prompts else held_out_pool(ledger, newest)
+        pool = pool_of_files(prompts) if prompts else held_out_pool(ledger, newest.night_id)
         with console(stderr=True).status("Loading both models …"):
             served = _served(workspace, one, other)
             quiet_libraries()

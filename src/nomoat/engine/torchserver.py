@@ -23,7 +23,7 @@ from nomoat.engine.choose import Answer, choose, special_ids
 from nomoat.engine.prompts import ByPrompts, Prompts, token_bytes
 from nomoat.engine.request import Ending, Likely, Piece, Request, Written, check_room
 from nomoat.engine.rollouts import read_prompts, step_of
-from nomoat.engine.weigh import score_answers
+from nomoat.engine.weigh import score_answers, weigh_token
 from nomoat.errors import EngineError
 from nomoat.model.cache import Cache, Writing
 from nomoat.model.fused.decode import FOLDED_BYTES
@@ -320,13 +320,9 @@ class TorchEngine(ByPrompts):
             )
 
     def _written(self, token: int, logits_V: np.ndarray, top: int) -> Written:
-        wide_V = logits_V.astype(np.float64)
-        logp_V = wide_V - wide_V.max()
-        logp_V -= np.log(np.exp(logp_V).sum())
-        likeliest = np.argsort(-logp_V, kind="stable")[:top] if top else np.arange(0)
+        weighed = weigh_token(logits_V, token, top)
         return Written(
-            self._likely(token, float(logp_V[token])),
-            tuple(self._likely(int(other), float(logp_V[other])) for other in likeliest),
+            self._likely(token, weighed.logprob), tuple(self._likely(*pair) for pair in weighed.top)
         )
 
     def _likely(self, token: int, logprob: float | None) -> Likely:

@@ -60,10 +60,15 @@ def weigh_tokens(
     found = [Weighed(None)]
     for logits_PV in model.logits_in_parts(tokens, n_threads=n_threads, adapter=adapter):
         for logits_V in logits_PV[: len(tokens) - len(found)]:
-            wide_V = logits_V.astype(np.float64)
-            logp_V = wide_V - wide_V.max()
-            logp_V -= np.log(np.exp(logp_V).sum())
-            likeliest = np.argsort(-logp_V, kind="stable")[:top] if top > 1 else [logp_V.argmax()][:top]
-            pairs = tuple((int(token), float(logp_V[token])) for token in likeliest)
-            found.append(Weighed(float(logp_V[tokens[len(found)]]), pairs))
+            found.append(weigh_token(logits_V, tokens[len(found)], top))
     return found
+
+
+def weigh_token(logits_V: np.ndarray, token: int, top: int) -> Weighed:
+    """How likely one token is by the logits of its place."""
+    wide_V = logits_V.astype(np.float64)
+    logp_V = wide_V - wide_V.max()
+    logp_V -= np.log(np.exp(logp_V).sum())
+    likeliest = np.argsort(-logp_V, kind="stable")[:top] if top > 1 else [logp_V.argmax()][:top]
+    pairs = tuple((int(other), float(logp_V[other])) for other in likeliest)
+    return Weighed(float(logp_V[token]), pairs)

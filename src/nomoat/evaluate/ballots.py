@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
 from nomoat.chat.conversation import Conversation
+from nomoat.evaluate.battle import Question
 from nomoat.evaluate.gate import Judged, Link, Tally
 from nomoat.evaluate.judge import Pair, Verdict
 from nomoat.evaluate.stats.betting import log_e_value_judged
-from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import DrawRow, JudgeVerdict, JudgeVerdictRow, Vote, VoteRow
 
 
@@ -89,7 +90,7 @@ def verdict_rows(
             judge=judge,
             one_model=one,
             other_model=other,
-            prompt_hash=canonical_key(Conversation(pair.messages).to_dict()),
+            prompt_hash=Question(Conversation(pair.messages)).prompt_hash,
             forward=verdict.forward,
             backward=verdict.backward,
         )
@@ -150,7 +151,7 @@ def judged(
     if not voted:
         return None
     _, scores, leanings_N, reaches, is_staked = (
-        np.array(column) for column in zip(*sorted(told), strict=True)
+        np.array(column) for column in zip(*sorted(told, key=itemgetter(0)), strict=True)
     )
     return Judged(
         float(log_e_value_judged(scores, leanings_N, reaches, is_staked)[-1]),

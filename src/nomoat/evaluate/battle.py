@@ -19,7 +19,7 @@ from nomoat.engine.base import Sampling
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.rows import GenerationRow, Side, Vote, VoteVerdict
+from nomoat.ledger.rows import Side, Vote, VoteVerdict
 from nomoat.ledger.store import Ledger
 
 SELF_SHARE = 0.05
@@ -59,6 +59,11 @@ class Question:
     def is_typed(self) -> bool:
         """Whether the voter typed it."""
         return self.suite is None
+
+    @property
+    def prompt_hash(self) -> str:
+        """How votes, draws and a judge's verdicts name the prompt."""
+        return canonical_key(self.conversation.to_dict())
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class Battle:
             source="typed" if self.question.is_typed else "pool",
             suite=self.question.suite,
             prompt_id=self.question.prompt_id,
-            prompt_hash=canonical_key(prompt),
+            prompt_hash=self.question.prompt_hash,
             prompt=prompt,
             left_answer=self.left_answer,
             right_answer=self.right_answer,
@@ -177,8 +182,7 @@ def keep_draw(ledger: Ledger, question: Question, one: Contestant, other: Contes
     ends without a vote counts as much. None for any other prompt, and a model against itself."""
     if question.night_id is None or one.model == other.model:
         return None
-    prompt_hash = canonical_key(question.conversation.to_dict())
-    return ledger.judgements.add_draw(question.night_id, one.model, other.model, prompt_hash)
+    return ledger.judgements.add_draw(question.night_id, one.model, other.model, question.prompt_hash)
 
 
 def draw_unlike(question: Question, pool: Sequence[Question], chance: random.Random) -> Question | None:
@@ -204,13 +208,11 @@ def draw_probe(
     return Probe(draw_sides(by, by, sampling, chance), asked, better)
 
 
-def held_out_pool(ledger: Ledger, generation: GenerationRow) -> list[Question]:
-    """The held-out prompts that a generation's night has answered, which no training has seen."""
+def held_out_pool(ledger: Ledger, night_id: int) -> list[Question]:
+    """The held-out prompts that a night has answered, which no training has seen."""
     return [
-        Question(
-            Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id, generation.night_id
-        )
-        for s in ledger.samples(generation.night_id)
+        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id, night_id)
+        for s in ledger.samples(night_id)
     ]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.data.split import asked_keys
 from nomoat.evaluate.ballots import count_votes, judged, links
-from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Tally, decide
+from nomoat.evaluate.battle import held_out_pool
+from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Judged, Tally, decide
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
-from nomoat.ledger.canonical import canonical_key
-from nomoat.ledger.rows import DrawRow, EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
+from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
 _DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
@@ -68,9 +68,7 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     evidence, models = evidence_of(ledger, ledger.judgements.votes()), (generation.model, rival_model)
     votes = count_votes(evidence, *models)
     if votes.wins + votes.losses + votes.ties:
-        draws = ledger.judgements.draws()
-        said = judged(evidence, ledger.judgements.verdicts(), draws, _pools(ledger, draws), *models)
-        tallies.append(replace(votes, judged=said))
+        tallies.append(replace(votes, judged=_judged(ledger, evidence, *models)))
     return decide(
         tallies,
         [_guard(rows, suite, settings.margin) for suite in settings.guard],
@@ -151,15 +149,16 @@ def wants_answer(vote: Vote) -> bool:
     return vote.verdict == "both bad" and vote.better is None and vote.turns is None
 
 
-def _pools(ledger: Ledger, draws: Sequence[DrawRow]) -> dict[int, Counter[str]]:
-    """What the nights that prompts were drawn from have held out, by its hash."""
-    return {
-        night_id: Counter(
-            canonical_key(Conversation(parse_messages(sample.prompt, sample.prompt_id)).to_dict())
-            for sample in ledger.samples(night_id)
-        )
+def _judged(ledger: Ledger, evidence: Sequence[VoteRow], challenger: str, rival: str | None) -> Judged | None:
+    verdicts = ledger.judgements.verdicts()
+    if not verdicts:  # few ask a judge, and the pools of many nights are long
+        return None
+    draws = ledger.judgements.draws()
+    pools = {
+        night_id: Counter(question.prompt_hash for question in held_out_pool(ledger, night_id))
         for night_id in {draw.night_id for draw in draws}
     }
+    return judged(evidence, verdicts, draws, pools, challenger, rival)
 
 
 def _measured(rows: Sequence[EvidenceRow], guarded: Sequence[str]) -> list[Tally]:

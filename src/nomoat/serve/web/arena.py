@@ -370,7 +370,7 @@ class Arena:
             return Seen()
         with Ledger.open(self._ledger_path) as ledger:
             generations = [one for one in ledger.generations() if one.served_file]
-            pool = next((found for one in generations if (found := held_out_pool(ledger, one))), [])
+            pool = next((found for one in generations if (found := held_out_pool(ledger, one.night_id))), [])
             names = tuple((one.model, one.name) for one in generations)
             votes = ledger.judgements.votes()
             return Seen(votes, tuple(evidence_of(ledger, votes)), names, tuple(pool))
