@@ -197,6 +197,18 @@ def test_a_grammar_holds_the_answer_to_a_schema(engine: LlamaServerEngine) -> No
         assert found["name"] in ("Lily", "Max")
 
 
+def test_each_model_follows_a_grammar_by_its_own_vocabulary(folder: Path, tmp_path: Path) -> None:
+    """llama.cpp tells vocabularies apart by their address, which a model may have from one that is gone."""
+    other = tiny_models.build(tmp_path / "other", "smollm")
+    to_gguf(other, other / "model.gguf", type="F32")
+    grammar = json_grammar({"enum": ["a little cat", "the old dog"]}, "schema")
+    for i in range(24):
+        home = (folder, other)[i % 2]
+        with LlamaServerEngine(home / "model.gguf", tokenizer_dir=home) as engine:
+            request = Request(tuple(engine.encode(TALKS[0])), Sampling(max_new_tokens=60), grammar=grammar)
+            assert json.loads(answer(engine, request)) in ("a little cat", "the old dog")
+
+
 def test_scores_are_log_probabilities_of_whole_answers(
     engine: LlamaServerEngine, plain: LlamaCppEngine
 ) -> None:

@@ -42,8 +42,8 @@ class CModel:
         self._handle = self._lib.llama_model_load_from_file(str(gguf).encode(), params)
         if self._handle is None:
             raise load_failure(gguf)
-        self._vocab = self._lib.llama_model_get_vocab(self._handle)
-        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self._vocab)
+        self.vocab: int = self._lib.llama_model_get_vocab(self._handle)
+        self.n_vocab: int = self._lib.llama_vocab_n_tokens(self.vocab)
 
     def __enter__(self) -> CModel:
         return self
@@ -93,20 +93,20 @@ class CModel:
         raw = text.encode()
         room = len(raw) + 8  # a token covers a byte or more; BOS and EOS come on top
         ids = (c_int32 * room)()
-        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, parse_special)
+        count = self._lib.llama_tokenize(self.vocab, raw, len(raw), ids, room, add_special, parse_special)
         assert count >= 0, (text, count)
         return list(ids[:count])
 
     def text_of(self, token: int) -> bytes:
         """The bytes a token stands for; none for special tokens."""
         raw = ctypes.create_string_buffer(256)
-        length = self._lib.llama_token_to_piece(self._vocab, token, raw, len(raw), 0, False)
+        length = self._lib.llama_token_to_piece(self.vocab, token, raw, len(raw), 0, False)
         assert length >= 0, (token, length)
         return raw.raw[:length]
 
     def ends_generation(self, token: int) -> bool:
         """Whether llama.cpp's own programs stop when this token is generated."""
-        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+        return bool(self._lib.llama_vocab_is_eog(self.vocab, token))
 
     def load_adapter(self, gguf: Path) -> Adapter:
         """A LoRA adapter, which contexts of this model may be given; it is freed with the model.

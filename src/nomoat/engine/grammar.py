@@ -9,14 +9,18 @@ import ctypes
 import functools
 import json
 from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
+from pathlib import Path
 from typing import Any
 
+from nomoat.engine.cmodel import CModel
 from nomoat.engine.library import library
 from nomoat.errors import DataError, EngineError
 
 _HEAD = "%llguidance {}\n"
 _BYTES = 256
 _MESSAGE_BYTES = 4096
+# llama_sampler_init_llg(llama_vocab const*, char const*, char const*), which has no C name
+_INIT_SAMPLER = "_Z22llama_sampler_init_llgPK11llama_vocabPKcS3_"
 # Written without free white space: a small model that may begin another blank line often never stops.
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -71,6 +75,29 @@ def checked(rules: str, where: str) -> str:
     if problem is not None:
         raise DataError(f"{where}: {problem}", hint="See json-schema.org for what a schema may say.")
     return grammar
+
+
+def forget_vocabulary(gguf: Path) -> None:
+    """Make sure that a model which is open, and has followed no grammar yet, follows its first one by its own
+    vocabulary.
+
+    llama.cpp keeps llguidance's tokenizer of the latest vocabulary and knows it by its address alone. A model that
+    has come to lie where another one was would be held to the tokens of that other one, and its answers to no
+    form at all. A second vocabulary, opened while the first is, has another address and takes its place there.
+
+    Args:
+        gguf: a file with the vocabulary to take.
+
+    Raises:
+        EngineError: the library exports no such sampler.
+    """
+    lib = library()
+    if not hasattr(lib, _INIT_SAMPLER):
+        raise EngineError("xllamacpp: exports no llama_sampler_init_llg; grammars need it")
+    start = getattr(lib, _INIT_SAMPLER)
+    start.restype, start.argtypes = c_void_p, (c_void_p, c_char_p, c_char_p)
+    with CModel(gguf, vocab_only=True) as model:
+        lib.llama_sampler_free(start(model.vocab, b"lark", f'{_HEAD}start: "a"'.encode()))
 
 
 def _problem(grammar: str) -> str | None:

@@ -153,6 +153,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "llama_batch_ext_set_output_logits": (c_bool, (c_void_p, c_int32, c_bool)),
     "llama_adapter_lora_init": (c_void_p, (c_void_p, c_char_p)),
     "llama_set_adapters_lora": (c_int32, (c_void_p, POINTER(c_void_p), c_size_t, POINTER(c_float))),
+    "llama_sampler_free": (None, (c_void_p,)),
     "llama_process": (c_int32, (c_void_p, c_int32, c_void_p)),
     "ggml_quantize_init": (None, (c_int32,)),
     "ggml_quantize_requires_imatrix": (c_bool, (c_int32,)),

@@ -19,6 +19,7 @@ from nomoat.engine.answers import complete_all, stream_text
 from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.cmodel import Adapter, CModel
 from nomoat.engine.gguf_file import check_gguf, load_failure
+from nomoat.engine.grammar import forget_vocabulary
 from nomoat.engine.library import library
 from nomoat.engine.llamawire import Listener, body_of
 from nomoat.engine.prompts import ByPrompts, Prompts
@@ -93,6 +94,8 @@ class LlamaServerEngine(ByPrompts):
         self._n_parallel = n_parallel
         self._n_threads = n_threads
         self._turnstile = Turnstile()
+        self._following = threading.Lock()
+        self._has_followed = False  # a grammar
         self._weighing = threading.Lock()
         self._embedders: dict[str | None, Any] = {}
         self._weigher: CModel | None = None
@@ -144,6 +147,8 @@ class LlamaServerEngine(ByPrompts):
         with self._turnstile.through(adapter, lambda: take(Piece(""))) as is_wanted:
             if not is_wanted:
                 return None
+            if request.grammar is not None:
+                self._follow_own_vocabulary()
             self._open_server().handle_completions(body_of(request, self._n_ctx) | {"lora": scales}, listener)
         if listener.problem is not None:
             raise listener.problem
@@ -247,6 +252,12 @@ class LlamaServerEngine(ByPrompts):
         # Its loop may not have begun, and one that is stopped before it begins never ends: wait for an answer of it.
         server.handle_metrics()
         return server
+
+    def _follow_own_vocabulary(self) -> None:
+        with self._following:
+            if not self._has_followed:
+                forget_vocabulary(self._gguf)
+                self._has_followed = True
 
     def _open_server(self) -> Any:
         if self._server is None:
