@@ -37,7 +37,7 @@ def test_rows_become_tokens_with_their_mask_in_file_order(tmp_path: Path) -> Non
             tokens, trained = store[i]
             assert tokens.tolist() == rendered.tokens
             assert trained.tolist() == rendered.trained
-            assert store.row_hash(i) == row.content_hash()
+            assert store.split_hashes[i] == row.prompt_hash()
         assert report.tokens[side] == store.tokens
         assert report.tokens[f"{side}_supervised"] == store.supervised_tokens
     talks = [json.loads(line) for line in (tmp_path / "out" / "held_out.jsonl").read_text().splitlines()]
@@ -98,7 +98,7 @@ def test_no_row_crosses_over_when_the_file_grows(tmp_path: Path) -> None:
     def sides(count: int) -> tuple[set[str], set[str]]:
         run(tmp_path, rows[:count])
         stores = [TokenStore.open(tmp_path / "out" / side) for side in ("train", "held_out")]
-        train, held = ({store.row_hash(i) for i in range(len(store))} for store in stores)
+        train, held = (set(store.split_hashes) for store in stores)
         return train, held
 
     (train, held), (more_train, more_held) = sides(80), sides(200)
@@ -205,7 +205,7 @@ def test_documents_are_split_so_that_every_token_is_predicted_once(tmp_path: Pat
         for i in range(len(store)):
             tokens, trained = store[i]
             assert trained.tolist() == [False] + [True] * (len(tokens) - 1)
-            before = whole.setdefault(store.row_hash(i), [])
+            before = whole.setdefault(store.split_hashes[i], [])
             assert not before or before[-1] == tokens[0]
             before += tokens.tolist()[1 if before else 0 :]
     decoded = {template.tokenizer.decode(tokens) for tokens in whole.values()}

@@ -21,8 +21,8 @@ ROWS = st.lists(
 @given(rows=ROWS)
 def test_what_is_written_is_read(tmp_path: Path, rows: list[list[tuple[int, bool]]]) -> None:
     with TokenStoreWriter(tmp_path) as writer:
-        for row, row_hash in zip(rows, HASHES, strict=False):
-            writer.append([token for token, _ in row], [on for _, on in row], row_hash)
+        for row, split_hash in zip(rows, HASHES, strict=False):
+            writer.append([token for token, _ in row], [on for _, on in row], split_hash)
     store = TokenStore.open(tmp_path)
     assert len(store) == len(rows) == writer.rows
     assert store.lengths.tolist() == [len(row) for row in rows]
@@ -32,7 +32,7 @@ def test_what_is_written_is_read(tmp_path: Path, rows: list[list[tuple[int, bool
         assert (tokens.dtype, trained.dtype) == (np.uint32, np.bool_)
         assert tokens.tolist() == [token for token, _ in row]
         assert trained.tolist() == [False, *(on for _, on in row[1:])]  # nothing predicts a first token
-        assert store.row_hash(i) == HASHES[i]
+        assert store.split_hashes[i] == HASHES[i]
     assert store.tokens == sum(map(len, rows))
     assert store.supervised_tokens == sum(on for row in rows for _, on in row[1:])
 

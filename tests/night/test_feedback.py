@@ -220,3 +220,24 @@ def test_an_own_answer_becomes_a_row_of_sft(words: tuple[str, ...], tmp_path: Pa
     with ledger_of(tmp_path) as ledger:
         (key,) = asked_keys(Conversation((Message("user", "Where is the hen?"),)))
         assert learned_prompts(ledger, ledger.generations()[0]) == {key}
+
+
+def test_an_own_answer_to_a_held_out_row_is_held_out_however_rows_are_split(
+    base: Path, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl")
+    words = (f"base={base}", f"data.train={rows}", "data.split_by=content", "sft.max_steps=2")
+    first = run(tmp_path, *words)
+    held_out = Path(HOUSE) / "artifacts" / first.stages[0].artifact_id / "held_out.jsonl"
+    asked = [json.loads(line)["messages"][0] for line in (tmp_path / held_out).read_text().splitlines()]
+    with ledger_of(tmp_path) as ledger:
+        sampled = {sample.prompt[0]["content"] for sample in ledger.samples(1)}
+        votes = [
+            vote_on(m["content"], "A", "B", verdict="both bad") for m in asked if m["content"] in sampled
+        ]
+        ledger.judgements.add_votes(votes)
+        for n, vote in enumerate(ledger.judgements.votes()):
+            add_own_answer(ledger, vote, "ada", f"The hen sat on the wall {n}.")
+    assert len(votes) > 1
+    again = run(tmp_path, *words)
+    assert again.data_reports[0]["rows"]["held_out"] == first.data_reports[0]["rows"]["held_out"] + len(votes)

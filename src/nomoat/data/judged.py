@@ -67,13 +67,13 @@ class JudgedWriter:
     def groups(self) -> int:
         return len(self._prompts)
 
-    def append(self, group: Group, row_hash: str) -> None:
+    def append(self, group: Group, split_hash: str) -> None:
         """Add a group. Its prompt has a token at least, and so has every answer."""
         assert len(group.answers) == len(group.good) == self._answers, group
         for tokens, trained in group.answers:
             unasked = np.zeros(len(group.prompt), dtype=np.bool_)
             whole = np.concatenate((group.prompt, tokens)), np.concatenate((unasked, trained))
-            self._rows.append(*whole, row_hash)
+            self._rows.append(*whole, split_hash)
             self.supervised_tokens += int(trained.sum())
         self._prompts.append(len(group.prompt))
         self._good += group.good
@@ -118,6 +118,11 @@ class JudgedStore:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def split_hashes(self) -> list[str]:
+        """See `TokenStore.split_hashes`; one a group."""
+        return self._rows.split_hashes[:: self.answers]
 
     def __getitem__(self, index: int) -> Group:
         if not 0 <= index < len(self):

@@ -32,13 +32,14 @@ _ANSWERS = {"preference": 2, "rating": 1}
 
 @dataclass(frozen=True)
 class _Judged:
-    """A row that goes on, with its answers (the preferred one first), its place in the split, and the keys of what it
-    asks."""
+    """A row that goes on, with its answers (the preferred one first), where it is in the split and why, and the keys
+    of what it asks."""
 
     row: PreferenceRow | RatingRow
     talks: tuple[Conversation, ...]
     good: tuple[bool, ...]
     content_hash: str
+    split_hash: str
     place: float
     asked: tuple[str, ...]
 
@@ -104,7 +105,7 @@ def prepare_judgements(
                 tally.add_place(item.place)
                 is_held_out = item.place < held_out_share
                 tally.counts["held_out" if is_held_out else "train"] += 1
-                (held_out if is_held_out else train).append(group, item.content_hash)
+                (held_out if is_held_out else train).append(group, item.split_hash)
                 stops = set(template.stop_token_ids)
                 if is_held_out:
                     _keep_good(good_rows, group, item)
@@ -222,7 +223,7 @@ def _judged(row: PreferenceRow | RatingRow, split_by: str, keep_out: frozenset[s
     talks = tuple(Conversation((*asked, *side), row.prompt.tools) for side in sides)
     keys = tuple(asked_keys(as_answer.conversation))
     where = place(split_hash) if keep_out.isdisjoint(keys) else 0.0
-    return _Judged(row, talks, good, content_hash, where, keys)
+    return _Judged(row, talks, good, content_hash, split_hash, where, keys)
 
 
 def _groups(
@@ -293,7 +294,7 @@ def _keep_good(store: TokenStoreWriter, group: Group, item: _Judged) -> None:
         if good:
             whole = np.concatenate((group.prompt, tokens))
             mask = np.concatenate((np.zeros(len(group.prompt), dtype=np.bool_), trained))
-            store.append(whole, mask, item.content_hash)
+            store.append(whole, mask, item.split_hash)
 
 
 def _talk(item: _Judged) -> str:

@@ -39,17 +39,24 @@ class PacksItself(Protocol):
     def pack(self, which: Sequence[int], device: torch.device | str) -> Packed: ...
 
 
-class Head:
-    """The first `most` rows of others."""
+class Selected:
+    """Some of the rows, by their indices."""
 
-    def __init__(self, rows: Rows, most: int) -> None:
-        self._rows, self.lengths = rows, rows.lengths[:most]
+    def __init__(self, rows: Rows, which: Sequence[int]) -> None:
+        self._rows, self._which, self.lengths = rows, which, rows.lengths[list(which)]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> tuple[Tokens, Trained]:
-        return self._rows[index]
+        return self._rows[self._which[index]]
+
+
+class Head(Selected):
+    """The first `most` rows of others."""
+
+    def __init__(self, rows: Rows, most: int) -> None:
+        super().__init__(rows, range(min(most, len(rows))))
 
 
 @dataclass(frozen=True)

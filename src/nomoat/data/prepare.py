@@ -28,10 +28,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class _Kept:
-    """A row that goes on, the hash of its content, its place in the split, and the keys of what it asks."""
+    """A row that goes on, the hash of its content, where it is in the split and why, and the keys of what it asks."""
 
     row: ChatRow | TextRow
     content_hash: str
+    split_hash: str
     place: float
     asked: tuple[str, ...]
 
@@ -103,7 +104,7 @@ def prepare(
                 tally.counts["held_out" if is_held_out else "train"] += 1
                 store = held_out if is_held_out else train
                 for sequence in sequences:
-                    store.append(sequence.tokens, sequence.trained, item.content_hash)
+                    store.append(sequence.tokens, sequence.trained, item.split_hash)
                 if is_held_out:
                     _write_talk(talks, item)
                     continue
@@ -206,7 +207,7 @@ def _kept(
             split_hash = row.prompt_hash()
         asked = tuple(asked_keys(row.conversation)) if isinstance(row, ChatRow) else ()
         where = place(split_hash) if keep_out.isdisjoint(asked) else 0.0
-        yield _Kept(row, content_hash, where, asked)
+        yield _Kept(row, content_hash, split_hash, where, asked)
 
 
 def _batches(rows: Iterable[_Kept]) -> Iterator[list[_Kept]]:

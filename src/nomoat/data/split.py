@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,18 @@ def held_out(content_hash: str, share: float) -> bool:
 def place(content_hash: str) -> float:
     """The hash as a number in [0, 1), evenly spread: the row is held out by every share above it."""
     return int(content_hash[:13], 16) / 16**13  # 52 bits, which a float64 holds exactly
+
+
+def steering_and_judging(split_hashes: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Indices of the held-out rows that steer training, which keeps the weights of the lowest loss on them, and of
+    those that say at the gate what came of it: a model looks better than it is on rows that it was chosen by.
+
+    Half of all hashes (sha256, hex) are on each side, by their last digit, which `place` does not read. Where a side
+    would be empty all steer and none judges."""
+    steering = [i for i, split_hash in enumerate(split_hashes) if int(split_hash[-1], 16) % 2 == 0]
+    if not 0 < len(steering) < len(split_hashes):
+        return [*range(len(split_hashes))], []
+    return steering, sorted({*range(len(split_hashes))} - {*steering})
 
 
 def asked_keys(conversation: Conversation) -> list[str]:

@@ -1,7 +1,7 @@
 """Tokenised rows in a flat folder that is memory-mapped, never loaded.
 
     tokens.bin   uint32  every token, row after row      offsets.bin  uint64  row i is [offsets[i], offsets[i+1])
-    trained.bin  uint8   1 where it is a target          hashes.bin   32 bytes a row: sha256 of its content
+    trained.bin  uint8   1 where it is a target          hashes.bin   32 bytes a row: sha256 that it was split by
     store.json   counts; written last, so a store without it is unfinished
 
 All little-endian. The same rows in the same order give the same bytes."""
@@ -41,7 +41,7 @@ class TokenStoreWriter:
         self,
         tokens: Sequence[int] | NDArray[np.uint32],
         trained: Sequence[bool] | NDArray[np.bool_] | None,
-        row_hash: str,
+        split_hash: str,
     ) -> None:
         """Add a row. `trained` None: every token is a target, but the first, which nothing predicts."""
         tokens_T = np.asarray(tokens, dtype="<u4")
@@ -56,7 +56,7 @@ class TokenStoreWriter:
         self._files["tokens.bin"].write(tokens_T.tobytes())
         self._files["trained.bin"].write(trained_T.tobytes())
         self._files["offsets.bin"].write(np.asarray(self.tokens, dtype="<u8").tobytes())
-        self._files["hashes.bin"].write(bytes.fromhex(row_hash))
+        self._files["hashes.bin"].write(bytes.fromhex(split_hash))
 
     def close(self) -> None:
         """Finish the store. Nothing is synced to the disk here: the artifact store does that."""
@@ -126,9 +126,10 @@ class TokenStore:
         span = slice(int(self._offsets[index]), int(self._offsets[index + 1]))
         return self._tokens[span], self._trained[span]
 
-    def row_hash(self, index: int) -> str:
-        """sha256 (hex) of the content of the row that this came from."""
-        return bytes(self._hashes[index]).hex()
+    @property
+    def split_hashes(self) -> list[str]:
+        """Of each row the sha256 (hex) that the row it came from was split by: that of its prompt, or its content."""
+        return [bytes(found).hex() for found in self._hashes]
 
 
 def _mapped(file: Path, dtype: str) -> NDArray[Any]:

@@ -27,6 +27,8 @@ from nomoat.train.run import COMPASS_TOKENS
 
 COMPASS_TIMES = 11
 """Held-out losses of a training at its default `eval_steps`."""
+JUDGING_SHARE = 0.5
+"""Of the held-out rows, by `steering_and_judging`; the others are read for the held-out losses of a training."""
 READING_SHARE = 0.3
 SAMPLED_READS = 4
 """Writing a token reads all weights for the few rows of a batch: about so many times slower than reading one."""
@@ -123,7 +125,7 @@ def plan_finetuning(
     evaluated = next(report for kind, report in data.items() if kind != "reward")
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
     measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
-    gate_share = min(1.0, min(recipe.evaluate.max_held_out_rows, GATE_ROWS) / held_out_rows)
+    gate_share = min(JUDGING_SHARE, min(recipe.evaluate.max_held_out_rows, GATE_ROWS) / held_out_rows)
 
     def training(kind: str, report: dict[str, Any]) -> Training:
         section, adapter = getattr(recipe, kind), adapters[kind]
@@ -187,7 +189,7 @@ def _tokens_read(section: Optimiser, report: dict[str, Any], *, is_done: bool) -
     train_tokens = round(tokens["train"] * section.num_train_epochs)
     if section.max_steps is not None:
         train_tokens = min(train_tokens, section.max_steps * section.tokens_per_step)
-    compass_tokens = min(tokens["held_out"], COMPASS_TOKENS)
+    compass_tokens = min(round((1 - JUDGING_SHARE) * tokens["held_out"]), COMPASS_TOKENS)
     read_tokens, below_tokens = COMPASS_TIMES * compass_tokens, train_tokens
     if isinstance(section, Sft) and keeps_frozen(section):
         below_tokens = min(train_tokens, tokens["train"])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.pack import Head, Rows
+from nomoat.data.pack import Rows, Selected
+from nomoat.data.split import steering_and_judging
 from nomoat.data.store import TokenStore
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.checks import run_checks
@@ -88,8 +89,8 @@ def run_gate(
     max_held_out_rows: int,
 ) -> Outcome:
     """Writes `evidence.json`: one row a prompt with checks, for challenger and rival; where there are none, one a
-    held-out row, with the loss of both files. What the base (no rival) passes is what `evaluate` found; a champion
-    answers now.
+    held-out row that did not steer training, with the loss of both files. What the base (no rival) passes is what
+    `evaluate` found; a champion answers now.
 
     `evaluated` is the stage `evaluate`'s folder, `challenger` the model's, whose tokenizer rendered the held-out rows.
     """
@@ -112,9 +113,9 @@ def run_gate(
         ]
         rows = [_checked(a, a["tuned_passed"], theirs) for a, theirs in zip(checked, passed, strict=True)]
     else:
-        held_out = Head(TokenStore.open(data / "held_out"), min(max_held_out_rows, MOST_ROWS))
+        held_out = _judging_rows(data, min(max_held_out_rows, MOST_ROWS))
         rows = []
-        if rival is None or _reads_alike(rival.model, challenger):
+        if len(held_out) and (rival is None or _reads_alike(rival.model, challenger)):
             files = challenger_gguf, base_gguf if rival is None else rival.gguf
             rows = _losses(*_files_losses(files, held_out, threads, report))
     found = {"rival": name, "rows": [asdict(row) for row in rows], "answers": answers}
@@ -138,6 +139,12 @@ def _checked(answer: dict[str, Any], challenger: bool, rival: bool) -> Evidence:
         challenger=float(challenger),
         rival=float(rival),
     )
+
+
+def _judging_rows(data: Path, most: int) -> Rows:
+    """The first held-out rows of those that did not steer training."""
+    held_out = TokenStore.open(data / "held_out")
+    return Selected(held_out, steering_and_judging(held_out.split_hashes)[1][:most])
 
 
 def _files_losses(

@@ -153,10 +153,11 @@ class _Night:
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = compared = None
         held_out = asked_by(prompts)
+        if votes is not None or own_answers is not None:
+            # the arena may have drawn their prompts from rows that were held out
+            held_out.update(held_out_row_keys(self.stages.ledger))
         if self.sources.train:
             data = self._without(held_out, partial(self.orders.data, base, own_answers, leave_out))
-        if votes is not None:  # the arena may have drawn their prompts from rows that were held out
-            held_out.update(held_out_row_keys(self.stages.ledger))
         if self.recipe.prefer and not self.sources.asked:
             judgements = self._without(
                 held_out, partial(self.orders.judgements, base, None, votes, leave_out)

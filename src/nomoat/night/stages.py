@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.judged import JudgedStore
+from nomoat.data.judged import Groups, JudgedStore, Some
 from nomoat.data.judgements import prepare_judgements
+from nomoat.data.pack import Rows, Selected
 from nomoat.data.prepare import prepare
 from nomoat.data.report import DataReport
+from nomoat.data.split import steering_and_judging
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError, RecipeError
 from nomoat.model.adapters import load_adapter
@@ -148,7 +150,7 @@ def run_sft(
         base,
         tokenizer,
         TokenStore.open(data / "train"),
-        TokenStore.open(data / "held_out"),
+        _steering_rows(data),
         folders.out,
         folders.scratch,
         machine=machine,
@@ -176,7 +178,7 @@ def run_prefer(
         base,
         tokenizer,
         JudgedStore(judgements / "judged" / "train"),
-        JudgedStore(judgements / "judged" / HELD_OUT),
+        _steering_groups(judgements),
         TokenStore.open(judgements / HELD_OUT),
         folders.out,
         folders.scratch,
@@ -185,6 +187,16 @@ def run_prefer(
         **keys,
     )
     return trained(folders.out, result)
+
+
+def _steering_rows(data: Path) -> Rows:
+    held_out = TokenStore.open(data / HELD_OUT)
+    return Selected(held_out, steering_and_judging(held_out.split_hashes)[0])
+
+
+def _steering_groups(judgements: Path) -> Groups:
+    held_out = JudgedStore(judgements / "judged" / HELD_OUT)
+    return Some(held_out, steering_and_judging(held_out.split_hashes)[0])
 
 
 def hooks_of(
