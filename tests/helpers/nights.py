@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
+from nomoat.data.split import steering_and_judging
+from nomoat.data.store import TokenStore
 from nomoat.ledger.artifacts import HOUSE, ArtifactStore
 from nomoat.ledger.rows import NightRow, StageRow
 from nomoat.ledger.store import Ledger
@@ -99,3 +101,24 @@ def verify_artifacts(workspace: Path) -> list[str]:
         assert store.get(manifest["kind"], manifest["key"]) is not None, store.warnings
         kinds.append(manifest["kind"])
     return kinds
+
+
+def halves_of_held_out(workspace: Path, night_id: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """By side ("base", "tuned") of what `evaluate` wrote, in nats a token: the loss on all held-out rows that steer
+    training, and that of each row that judges."""
+    with ledger_of(workspace) as ledger:
+        folder = {
+            stage.name: workspace / HOUSE / "artifacts" / str(stage.artifact_id)
+            for stage in ledger.stages(night_id)
+        }
+    hashes = TokenStore.open(folder["data"] / "held_out").split_hashes
+    steering, judging = steering_and_judging(hashes)
+    losses = json.loads((folder["evaluate"] / "losses.json").read_text())
+    rows = {side: list(zip(found["nll"], found["tokens"], strict=True)) for side, found in losses.items()}
+    return (
+        {
+            side: sum(found[row][0] for row in steering) / sum(found[row][1] for row in steering)
+            for side, found in rows.items()
+        },
+        {side: [found[row][0] / found[row][1] for row in judging] for side, found in rows.items()},
+    )

@@ -7,13 +7,19 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from helpers.families import save_tiny
-from helpers.nights import ANIMALS, PLACES, Watched, last_night, ledger_of, run, write_rows
-from nomoat.data.split import steering_and_judging
-from nomoat.data.store import TokenStore
+from helpers.nights import (
+    ANIMALS,
+    PLACES,
+    Watched,
+    halves_of_held_out,
+    last_night,
+    ledger_of,
+    run,
+    write_rows,
+)
 from nomoat.evaluate.gatebook import verdict_on
 from nomoat.ledger.artifacts import HOUSE
 from nomoat.night.result import NightSummary
@@ -161,25 +167,14 @@ def test_without_prompts_the_loss_of_both_decides(tmp_path: Path) -> None:
     assert (second.gate.rival, weighed.source) == ("gen-0001", "loss")
     assert weighed.wins > weighed.losses
     with ledger_of(tmp_path / "workspace") as ledger:
-        folder = {
-            stage.name: tmp_path / "workspace" / HOUSE / "artifacts" / str(stage.artifact_id)
-            for stage in ledger.stages(2)
-        }
-        evidence = ledger.judgements.evidence(2)
-    held_out = TokenStore.open(folder["data"] / "held_out")
-    steering, judging = steering_and_judging(held_out.split_hashes)
-    assert len(steering) > 3 < len(judging) == weighed.wins + weighed.losses + weighed.ties
-    losses = json.loads((folder["evaluate"] / "losses.json").read_text())
-
-    def nats(side: str, rows: list[int]) -> list[float]:
-        return [losses[side]["nll"][row] / losses[side]["tokens"][row] for row in rows]
-
-    expected, found = nats("tuned", judging), [row.challenger for row in evidence]
-    assert found == pytest.approx(expected, rel=0.02), "the served file's loss is its folder's, but for Q8_0"
-    assert found != pytest.approx(expected, rel=1e-6), "and it is the file's"
-    steered = json.loads((folder["sft"] / "training.json").read_text())["curve"]["held_out"][0]["loss"]
-    tokens = [losses["base"]["tokens"][row] for row in steering]
-    assert steered == pytest.approx(np.average(nats("base", steering), weights=tokens), rel=1e-4)
+        found = [row.challenger for row in ledger.judgements.evidence(2)]
+    steered, judged = halves_of_held_out(tmp_path / "workspace", 2)
+    assert 3 < len(judged["tuned"]) == weighed.wins + weighed.losses + weighed.ties
+    assert found == pytest.approx(judged["tuned"], rel=0.02), (
+        "the served file's loss is its folder's, but for Q8_0"
+    )
+    assert found != pytest.approx(judged["tuned"], rel=1e-6), "and it is the file's"
+    assert second.trainings[0].facts["best_loss"] == pytest.approx(steered["tuned"], rel=1e-4)
 
 
 def test_what_the_gate_asks_is_not_trained_on(two: Two, tmp_path: Path) -> None:
