@@ -14,14 +14,22 @@ from helpers.votes import VOTE, vote_on
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.data.split import asked_keys
 from nomoat.errors import DataError
-from nomoat.evaluate.gatebook import learned_prompts
+from nomoat.evaluate.gatebook import LEARNED, learned_from
 from nomoat.ledger.artifacts import HOUSE
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.feedback import add_own_answer, add_rating, withdraw_voter
-from nomoat.ledger.rows import Rating, Thumb, Vote
+from nomoat.ledger.rows import GenerationRow, Rating, Thumb, Vote
+from nomoat.ledger.store import Ledger
 from nomoat.night.feedback import ROWS, Feedback, find_votes
 from nomoat.night.sources import find_sources
 from nomoat.recipe import Recipe
+
+
+def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
+    """What the votes and own answers that a generation has learned from ask."""
+    rows = map(ledger.artifact, learned_from(ledger, generation))
+    return {key for row in rows if row.kind in LEARNED for key in row.meta["asked"]}
+
 
 KEYS = ("prefer.max_seq_len=96", "prefer.tokens_per_step=512", "prefer.max_steps=4", "sft.max_steps=2")
 FRUITS = ("fig", "plum", "pear", "lime")

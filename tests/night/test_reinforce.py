@@ -13,6 +13,8 @@ import pytest
 from faults.test_kill import LIMIT_S, running
 from helpers.families import save_tiny
 from helpers.nights import Watched, last_night, run, verify_artifacts, write_rows
+from nomoat.chat.conversation import Conversation, Message
+from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.artifacts import HOUSE
 
@@ -101,6 +103,9 @@ def test_prompts_are_held_out_by_what_they_ask(words: tuple[str, ...], tmp_path:
     asked = {json.loads(line)["messages"][0]["content"] for line in lines}
     never = {json.loads(line)["messages"][0]["content"] for line in lines[5:8]}
     assert sides["train"] | sides["held_out"] == asked - never
+    keys = {text: asked_keys(Conversation((Message("user", text),)))[0] for text in asked}
+    learned = asked_in_training(folder_of(tmp_path, "prompts") / ASKED, keys.values())
+    assert learned == sorted(keys[text] for text in sides["train"])
     _, stages = last_night(tmp_path)
     said = {stage.name: stage.detail["said"] for stage in stages}["prompts"]
     assert said.endswith("held out, 4 duplicate or in evaluate.prompts left out")

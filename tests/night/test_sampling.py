@@ -12,7 +12,7 @@ import pytest
 from helpers.families import save_tiny
 from helpers.nights import Watched, run, verify_artifacts, write_rows
 from nomoat.chat.conversation import Conversation, Message
-from nomoat.data.split import asked_in_training, asked_keys
+from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.engine.base import Completion, Sampling
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.artifacts import HOUSE
@@ -189,6 +189,6 @@ def test_whole_night_of_sft_sampling_and_learning_from_it(tmp_path: Path) -> Non
     judged = [stage.artifact_id for stage in night.stages if stage.kind == "judgements"]
     keys = [key for text in questions for key in asked_keys(Conversation((Message("user", text),)))]
     first, second = (
-        asked_in_training(tmp_path / "work" / HOUSE / "artifacts" / name, keys) for name in judged
+        asked_in_training(tmp_path / "work" / HOUSE / "artifacts" / name / ASKED, keys) for name in judged
     )
     assert (bool(first), second) == (True, [])

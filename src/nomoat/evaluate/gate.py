@@ -21,8 +21,9 @@ Guarded suites are no such evidence. On each of them the challenger must be show
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -129,7 +130,7 @@ class Guarded:
 class GateVerdict:
     """`e_value` against 1/α decides for the challenger, `e_against` for the rival; where both reach it, neither.
     `e_value` is the product of those in `weighed` and `links`. `votes_needed`: about how many more decided votes would
-    bring it there, None where they would not."""
+    bring it there, None where they would not. `left_out`: votes between the two that are no evidence, by the reason."""
 
     verdict: GateWord
     challenger: str
@@ -141,6 +142,7 @@ class GateVerdict:
     links: tuple[Linked, ...]
     guards: tuple[Guarded, ...]
     votes_needed: int | None
+    left_out: dict[str, int]
     said: str
 
 
@@ -152,8 +154,9 @@ def decide(
     challenger: str,
     rival: str,
     alpha: float,
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> GateVerdict:
-    """Promote, keep the rival, or say what is missing.
+    """Promote, keep the rival, or say what is missing. `left_out` are votes that are in none of the tallies.
 
     keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the challenger is
     shown to be better and every guarded suite holds. not yet: anything else, such as evidence that shows both.
@@ -194,6 +197,8 @@ def decide(
         elif not is_better:
             parts.append(_needed_said(tallies, needed))
         parts += [_unclear_said(guard) for guard in unclear]
+    if left_out:
+        parts.append(_left_out_said(left_out))
     return GateVerdict(
         verdict,
         challenger,
@@ -205,6 +210,7 @@ def decide(
         linked,
         guarded,
         needed,
+        dict(left_out),
         " ".join(parts),
     )
 
@@ -318,6 +324,11 @@ def _unclear_said(guard: Guarded) -> str:
     more = f" About {guard.prompts_needed:,} more prompts would show it." if guard.prompts_needed else ""
     loss = f"A loss of more than {100 * guard.margin:g} points on {guard.suite}"
     return f"{loss} is not ruled out: {_points(guard)}.{more}"
+
+
+def _left_out_said(left_out: Mapping[str, int]) -> str:
+    told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+    return f"Votes that do not count: {told}."
 
 
 def _points(guard: Guarded) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from nomoat.data.split import asked_in_training
+from nomoat.data.split import ASKED, asked_in_training
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.gatebook import rival_of
@@ -288,7 +288,7 @@ class _Night:
         """The rows without those that ask what the gate asks, by its `asked_keys`. Only where there are such rows is
         anything done again: another prompt in the files must not mean another training."""
         made = self.stages.do(order())
-        found = asked_in_training(made.path, keys)
+        found = asked_in_training(made.path / ASKED, keys)
         if not found:
             return made
         self.stages.watcher.note(

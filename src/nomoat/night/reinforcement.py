@@ -14,7 +14,7 @@ import numpy as np
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Tokens
 from nomoat.data.rows import ChatRow, Where
-from nomoat.data.split import asked_keys, held_out
+from nomoat.data.split import ASKED, asked_keys, held_out
 from nomoat.data.store import TokenStore
 from nomoat.engine.choose import special_ids
 from nomoat.errors import DataError
@@ -48,7 +48,8 @@ def run_prompts(
     needs_checks: bool,
 ) -> Outcome:
     """Read, check, split, render and tokenise the prompts that the model is to answer. What a prompt of the files
-    `never` asks is left out, in whatever dress (`asked_keys`): it is what both models will be compared on."""
+    `never` asks is left out, in whatever dress (`asked_keys`): it is what both models will be compared on.
+    Beside the prompts it writes `asked.bin`, as `data` does."""
     report(0.0, None, "reading")
     _, template = tokenizer_with_template(base, chat_template)
     most = max_seq_len - max_new_tokens
@@ -58,6 +59,7 @@ def run_prompts(
     }
     counts: Counter[str] = Counter()
     rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    asked: list[str] = []
     for prompt in (prompt for file in files for prompt in read_prompts(file)):
         counts["read"] += 1
         content_hash = _hash(prompt)
@@ -76,10 +78,12 @@ def run_prompts(
         side = "held_out" if held_out(content_hash, held_out_share) else "train"
         counts[side] += 1
         rows[side].append(_kept(prompt, tokens))
+        asked += asked_keys(prompt.conversation) if side == "train" else ()
     _refuse(counts, most, held_out_share)
     for side in SIDES:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[side])
         atomic_write(folders.out / f"{side}.jsonl", text.encode())
+    (folders.out / ASKED).write_bytes(bytes.fromhex("".join(asked)))
     said = f"{counts['train']} prompts to learn from, {counts['held_out']} held out"
     left_out = {
         "without checks": counts["without_checks"],
