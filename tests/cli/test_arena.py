@@ -119,6 +119,15 @@ def test_enter_draws_a_held_out_prompt_and_every_key_is_its_verdict(workspace: P
     assert {draw.night_id for draw in drawn} == {2}
 
 
+def test_a_file_of_ones_own_is_no_pool_that_was_held_out(workspace: Path) -> None:
+    """Whoever chooses the prompts may choose them for one of the two: links and judges take drawn ones alone."""
+    row = {"id": "mine", "messages": [{"role": "user", "content": "Hello?"}]}
+    Path("mine.jsonl").write_text(json.dumps(row) + "\n")
+    as_json("arena", "--prompts", "mine.jsonl", typed="\n1\n")
+    (vote,) = kept(workspace)
+    assert (vote.source, vote.suite, vote.prompt_id) == ("typed", "mine", "mine")
+
+
 def test_a_vote_may_have_a_reason(workspace: Path) -> None:
     as_json("arena", typed="One\n1  It is shorter.\nTwo\nT\n")
     with Ledger.open(ledger_path(workspace)) as ledger:
