@@ -293,6 +293,21 @@ def test_votes_on_what_a_model_has_learned_from_rate_it_nowhere(workspace: Path)
     assert {one["name"]: one["votes"] for one in found["voters"]} == {"ada": 3, "bob": 1}
 
 
+def test_a_voter_who_does_not_read_is_named_beside_the_verdict(workspace: Path) -> None:
+    """Their votes count: sides come by chance, so that they favour nobody, and who is flagged may not depend on it."""
+    with open_here(workspace) as ledger:
+        for _ in range(2):
+            generation(ledger, None, [])
+        ledger.judgements.crown(1, by="owner", said="the first")
+        probes = [replace(vote(n, 2, 2), voter="eve", better="left") for n in range(20)]
+        ledger.judgements.add_votes([*probes, replace(vote(30, 2, 1), voter="eve"), vote(31, 2, 1)])
+    found = as_json("gate", "--explain", "gen-0002")
+    assert found["weighed"][0]["wins"] == 2
+    (doubt,) = found["doubts"]
+    assert doubt.startswith("1 of eve, who is flagged: always right, missed 20 of 20 known answers (")
+    assert found["said"].endswith(f"Votes that count, in doubt: {doubt}.")
+
+
 @pytest.mark.parametrize("kind", ROWS)
 def test_votes_on_what_a_models_rows_ask_do_not_count(workspace: Path, kind: str) -> None:
     """The rows' file of keys says what they ask; where it is gone, only what the night has held out counts."""

@@ -50,6 +50,7 @@ KEYS = {
     "votes_needed": "about how many more decided votes would bring e_value to 1/alpha; null where they would not",
     "left_out": "{reason: n}: votes between the two that do not count, such as those on prompts that one of them has "
     "learned from",
+    "doubts": "list of sentences: whose votes count although they are flagged, as in `nomoat arena --standings`",
     "said": "the verdict in sentences",
     "next": "the command to type next",
 }

@@ -130,7 +130,8 @@ class Guarded:
 class GateVerdict:
     """`e_value` against 1/α decides for the challenger, `e_against` for the rival; where both reach it, neither.
     `e_value` is the product of those in `weighed` and `links`. `votes_needed`: about how many more decided votes would
-    bring it there, None where they would not. `left_out`: votes between the two that are no evidence, by the reason."""
+    bring it there, None where they would not. `left_out`: votes between the two that are no evidence, by the reason.
+    `doubts`: whose votes count although something speaks against it."""
 
     verdict: GateWord
     challenger: str
@@ -143,6 +144,7 @@ class GateVerdict:
     guards: tuple[Guarded, ...]
     votes_needed: int | None
     left_out: dict[str, int]
+    doubts: tuple[str, ...]
     said: str
 
 
@@ -155,8 +157,10 @@ def decide(
     rival: str,
     alpha: float,
     left_out: Mapping[str, int] = MappingProxyType({}),
+    doubts: Sequence[str] = (),
 ) -> GateVerdict:
-    """Promote, keep the rival, or say what is missing. `left_out` are votes that are in none of the tallies.
+    """Promote, keep the rival, or say what is missing. `left_out` are votes that are in none of the tallies, `doubts`
+    what is to be said of those that are.
 
     keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the challenger is
     shown to be better and every guarded suite holds. not yet: anything else, such as evidence that shows both.
@@ -199,6 +203,8 @@ def decide(
         parts += [_unclear_said(guard) for guard in unclear]
     if left_out:
         parts.append(_left_out_said(left_out))
+    if doubts:
+        parts.append(f"Votes that count, in doubt: {'; '.join(doubts)}.")
     return GateVerdict(
         verdict,
         challenger,
@@ -211,6 +217,7 @@ def decide(
         guarded,
         needed,
         dict(left_out),
+        tuple(doubts),
         " ".join(parts),
     )
 

@@ -13,6 +13,7 @@ from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.evaluate.ballots import between, count_votes, judged, links
 from nomoat.evaluate.battle import held_out_pool
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Judged, Tally, decide
+from nomoat.evaluate.head_to_head import voters
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, SampleRow, Vote, VoteRow
@@ -86,6 +87,7 @@ def verdict_on(ledger: Ledger, generation: GenerationRow, store: ArtifactStore) 
         rival=rival.name if rival else BASE,
         alpha=settings.alpha,
         left_out=Counter(reasons[vote.id] for vote in between(cast, *models) if vote.id in reasons),
+        doubts=_doubts(cast, list(between(evidence, *models)), settings.alpha),
     )
 
 
@@ -187,6 +189,17 @@ def wants_answer(vote: Vote) -> bool:
     """Whether somebody's own answer to a vote's prompt would teach what neither model knew. Of several turns the first
     answers may have been good, and a probe's worse side answers something else."""
     return vote.verdict == "both bad" and vote.better is None and vote.turns is None
+
+
+def _doubts(cast: Sequence[VoteRow], counted: Sequence[VoteRow], alpha: float) -> list[str]:
+    """Of those whose votes were counted, what all their votes say against it. They count all the same: to leave
+    out voters by how they have voted could favour one of the two."""
+    number = Counter(vote.voter for vote in counted)
+    return [
+        f"{number[one.name]:,} of {one.name}, who is flagged: {', '.join(one.flags)}"
+        for one in voters(cast, confidence=1 - alpha)
+        if one.flags and one.name in number
+    ]
 
 
 def _judged(ledger: Ledger, evidence: Sequence[VoteRow], challenger: str, rival: str | None) -> Judged | None:
