@@ -160,6 +160,13 @@ def test_with_a_prompt_of_ones_own_one_may_go_on_and_the_vote_is_about_all_of_it
     assert (vote.verdict, vote.note, vote.left_answer) == ("right", "kinder", f"{word[vote.left_name]}: One")
 
 
+def test_a_prompt_that_cannot_be_answered_is_told_and_the_next_is_asked_for(workspace: Path) -> None:
+    result = nomoat("arena", typed="far too long " * 300 + "\nOne\n1\n")
+    assert result.exit_code == 0, result.output
+    assert "Not answered: the conversation is too long\n" in result.stdout
+    assert [vote.left_answer.split(": ")[1] for vote in kept(workspace)] == ["One"]
+
+
 def test_a_probe_is_told_with_its_vote_and_measures_the_voter_alone(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,6 +244,8 @@ class Table:
                 self._round(question)
             except (EOFError, KeyboardInterrupt):
                 self._say("\nNo vote on this one.")
+            except EngineError as error:
+                self._say(f"Not answered: {error}")
 
     def _question(self, line: str) -> Question | None:
         from nomoat.evaluate.battle import Question
