@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -133,10 +133,14 @@ def learned_from(ledger: Ledger, generation: GenerationRow) -> set[str]:
 
 def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) -> dict[int, str]:
     """Votes that tell what was taught and not who is better, by their ids, each with the reason: those on prompts that
-    one of their two models has learned from, or may have, where what its rows ask cannot be read here. What its own
-    night held out it has not."""
+    one of their two models has learned from, or may have, where what its rows ask cannot be read here. What a suite
+    of its own night asks it has not."""
     asked = {vote.id: key for vote in votes for key in asked_keys(conversation_of(vote))[-1:]}
     every = frozenset(asked.values())
+    met: defaultdict[str, set[int]] = defaultdict(set)
+    for vote in votes:
+        for model in (vote.left_model, vote.right_model):
+            met[model] |= {vote.id} & asked.keys()
 
     @cache
     def taught_by(artifact_id: str) -> frozenset[str] | None:
@@ -148,12 +152,11 @@ def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
 
     reasons: dict[int, str] = {}
     for one in ledger.generations():
-        models = [(vote.id, (vote.left_model, vote.right_model)) for vote in votes if vote.id in asked]
-        theirs = [vote_id for vote_id, sides in models if one.served_file and one.model in sides]
+        theirs = met.get(one.model, ()) if one.served_file else ()
         known = {name: taught_by(name) for name in learned_from(ledger, one)} if theirs else {}
         taught = {key for keys in known.values() if keys for key in keys}
         unread = sorted(name for name, keys in known.items() if keys is None)
-        kept_out = _held_out_by(ledger, one.night_id) if unread else set()
+        kept_out = set(_last_asked(_of_suites(ledger, one.night_id))) if unread else set()
         for vote_id in theirs:
             if asked[vote_id] in taught:
                 reasons[vote_id] = "on prompts that a model has learned from"
@@ -169,12 +172,9 @@ def evidence_of(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
     return [vote for vote in votes if vote.id not in reasons]
 
 
-def _held_out_by(ledger: Ledger, night_id: int) -> set[str]:
-    """What a night has held out for sure, of all that it asked: split by their content, rows that ask the same may
-    stand on both sides."""
-    by_prompt = ledger.night(night_id).recipe_resolved.get("data", {}).get("split_by") == "prompt"
-    samples = [one for one in ledger.samples(night_id) if by_prompt or one.suite != HELD_OUT_ROWS]
-    return set(_last_asked(samples))
+def _of_suites(ledger: Ledger, night_id: int) -> Iterator[SampleRow]:
+    """What suites asked: held-out rows may ask what another row does in another dress."""
+    return (sample for sample in ledger.samples(night_id) if sample.suite != HELD_OUT_ROWS)
 
 
 def conversation_of(said: Vote | OwnAnswerRow | Rating) -> Conversation:
