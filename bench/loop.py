@@ -22,6 +22,7 @@ from pathlib import Path
 
 from nomoat.evaluate.gatebook import verdict_on
 from nomoat.evaluate.stats.intervals import wilson
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import GenerationRow, Vote
 from nomoat.ledger.store import Ledger
@@ -56,7 +57,7 @@ def votes_until_promoted(made: Path, voter: Voter, seed: int, *, votes: int, eve
         cast = _cast(voter, chance, challenger, champion)
         for number in range(every, votes + 1, every):
             ledger.judgements.add_votes([next(cast) for _ in range(every)])
-            if verdict_on(ledger, challenger).verdict == "promote":
+            if verdict_on(ledger, challenger, ArtifactStore(made.parent)).verdict == "promote":
                 return number
     return None
 

@@ -42,8 +42,9 @@ class Data(Part):
     dedup: bool = True
     """Drop rows whose content was seen before."""
     decontaminate: Literal["list", "remove"] = "list"
-    """What is done about rows that hold what a file of `evaluate.prompts` asks, word for word or nearly: `list` says
-    which they are, `remove` takes them out before the split."""
+    """What is done about rows that hold what a file of `evaluate.prompts` asks, word for word or nearly, and about such
+    prompts, votes, thumbs and own answers: `list` says which they are, or how many, `remove` takes them out before the
+    split. What asks exactly the same is never trained on."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's own chat template."""
     train_on: Literal["all", "last"] = "all"

@@ -267,7 +267,8 @@ class Reinforce(Optimiser):
 
     prompts: list[str] = []
     """JSONL files of prompts {messages}, with `checks` or whatever else the rewards look at. Some are held out, as
-    `data.held_out` says, and none is used that `evaluate.prompts` holds. Empty with the starter data: its own."""
+    `data.held_out` says, and none is used that a suite asks, tonight's or an earlier night's. Empty with the starter
+    data: its own."""
     rewards: list[Reward] = []
     """What answers are rewarded for. Empty: the prompts' own checks."""
     method: Literal["grpo", "rloo", "ppo", "best_of_n"] = "grpo"

@@ -13,6 +13,7 @@ from helpers.serving import serving
 from helpers.workspaces import good_night, ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
 from nomoat.evaluate.history import courses
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.peers import PeerScore, add_peer_scores
 from nomoat.ledger.rows import Score
 from nomoat.ledger.store import Ledger
@@ -61,7 +62,7 @@ def beside_peers(ledger: Path) -> Path:
 
 def test_outside_models_are_lines_beside_the_generations(browser: Any, beside_peers: Path) -> None:
     with Ledger.open(beside_peers) as opened:
-        rate, loss = courses(opened, confidence=0.95)
+        rate, loss = courses(opened, ArtifactStore(beside_peers.parent.parent), confidence=0.95)
     assert [(peer.name, peer.value.value, peer.dollars) for peer in rate.peers] == [
         ("big", 50 / 60, 0.04),
         ("small <b>", 0.5, 0.02),
@@ -89,7 +90,7 @@ def test_outside_models_are_lines_beside_the_generations(browser: Any, beside_pe
 
 def test_cost_is_that_of_all_nights_until_then(ledger: Path) -> None:
     with Ledger.open(ledger) as opened:
-        rate, loss = courses(opened, confidence=0.95)
+        rate, loss = courses(opened, ArtifactStore(ledger.parent.parent), confidence=0.95)
     assert [point.spent.dollars for point in rate.points] == pytest.approx([0.0011, 0.0035])
     assert [point.spent.seconds for point in rate.points] == [390.0, 990.0]
     assert [point.value.value for point in rate.points if point.value] == [0.6333, 0.7]

@@ -119,6 +119,15 @@ def test_enter_draws_a_held_out_prompt_and_every_key_is_its_verdict(workspace: P
     assert {draw.night_id for draw in drawn} == {2}
 
 
+def test_a_file_of_ones_own_is_no_pool_that_was_held_out(workspace: Path) -> None:
+    """Whoever chooses the prompts may choose them for one of the two: links and judges take drawn ones alone."""
+    row = {"id": "mine", "messages": [{"role": "user", "content": "Hello?"}]}
+    Path("mine.jsonl").write_text(json.dumps(row) + "\n")
+    as_json("arena", "--prompts", "mine.jsonl", typed="\n1\n")
+    (vote,) = kept(workspace)
+    assert (vote.source, vote.suite, vote.prompt_id) == ("typed", "mine", "mine")
+
+
 def test_a_vote_may_have_a_reason(workspace: Path) -> None:
     as_json("arena", typed="One\n1  It is shorter.\nTwo\nT\n")
     with Ledger.open(ledger_path(workspace)) as ledger:
@@ -149,6 +158,13 @@ def test_with_a_prompt_of_ones_own_one_may_go_on_and_the_vote_is_about_all_of_it
         }
     ]
     assert (vote.verdict, vote.note, vote.left_answer) == ("right", "kinder", f"{word[vote.left_name]}: One")
+
+
+def test_a_prompt_that_cannot_be_answered_is_told_and_the_next_is_asked_for(workspace: Path) -> None:
+    result = nomoat("arena", typed="far too long " * 300 + "\nOne\n1\n")
+    assert result.exit_code == 0, result.output
+    assert "Not answered: the conversation is too long\n" in result.stdout
+    assert [vote.left_answer.split(": ")[1] for vote in kept(workspace)] == ["One"]
 
 
 def test_a_probe_is_told_with_its_vote_and_measures_the_voter_alone(

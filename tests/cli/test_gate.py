@@ -15,9 +15,10 @@ from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.cli import gate, promote, rollback, status
 from nomoat.cli.main import app
 from nomoat.cli.served import ServedModel
-from nomoat.data.split import asked_keys
-from nomoat.evaluate.gatebook import evidence_of
-from nomoat.ledger.rows import Evidence, Vote
+from nomoat.data.split import ASKED, asked_keys
+from nomoat.evaluate.gatebook import ROWS, conversation_of, evidence_of
+from nomoat.ledger.artifacts import ArtifactStore
+from nomoat.ledger.rows import Evidence, Sample, Vote
 from nomoat.ledger.store import Ledger
 from nomoat.recipe import Recipe
 
@@ -281,10 +282,58 @@ def test_votes_on_what_a_model_has_learned_from_rate_it_nowhere(workspace: Path)
         bystanders = replace(vote(1, 5, 6), voter="bob")
         ledger.judgements.add_votes([taught, *other, bystanders])
         ledger.judgements.crown(1, by="owner", said="the first")
-        assert [one.voter for one in evidence_of(ledger, ledger.judgements.votes())] == ["bob", "ada", "ada"]
+        assert [
+            one.voter for one in evidence_of(ledger, ledger.judgements.votes(), ArtifactStore(workspace))
+        ] == ["bob", "ada", "ada"]
     (weighed,) = as_json("gate", "--explain", "gen-0002")["weighed"]
     assert (weighed["source"], weighed["wins"], weighed["losses"]) == ("votes", 0, 2)
     found = as_json("arena", "--standings")
     counts = {one["name"]: (one["wins"], one["losses"]) for one in found["standings"]}
     assert counts["gen-0002"] == (0, 2)
     assert {one["name"]: one["votes"] for one in found["voters"]} == {"ada": 3, "bob": 1}
+
+
+def test_a_voter_who_does_not_read_is_named_beside_the_verdict(workspace: Path) -> None:
+    """Their votes count: sides come by chance, so that they favour nobody, and who is flagged may not depend on it."""
+    with open_here(workspace) as ledger:
+        for _ in range(2):
+            generation(ledger, None, [])
+        ledger.judgements.crown(1, by="owner", said="the first")
+        probes = [replace(vote(n, 2, 2), voter="eve", better="left") for n in range(20)]
+        ledger.judgements.add_votes([*probes, replace(vote(30, 2, 1), voter="eve"), vote(31, 2, 1)])
+    found = as_json("gate", "--explain", "gen-0002")
+    assert found["weighed"][0]["wins"] == 2
+    (doubt,) = found["doubts"]
+    assert doubt.startswith("1 of eve, who is flagged: always right, missed 20 of 20 known answers (")
+    assert found["said"].endswith(f"Votes that count, in doubt: {doubt}.")
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_votes_on_what_a_models_rows_ask_do_not_count(workspace: Path, kind: str) -> None:
+    """The rows' file of keys says what they ask; where it is gone, only what the night has held out counts."""
+    taught, drawn, typed = vote(1, 1, 0), vote(2, 1, 0), vote(3, 1, 0)
+    store = ArtifactStore(workspace)
+    keys = [key for one in (taught, vote(9, 1, 0)) for key in asked_keys(conversation_of(one))]
+    (store.work_dir(kind, "1" * 64) / ASKED).write_bytes(bytes.fromhex("".join(keys)))
+    rows = store.commit(kind, "1" * 64, inputs={}, meta={})
+    served = artifact(workspace, "quantize", "2", {"model": rows.id})
+    pool = Sample(suite="s", prompt_id="2", prompt=drawn.prompt["messages"], base_answer="", tuned_answer="")
+    with open_here(workspace) as ledger:
+        for made in (rows, served):
+            ledger.add_artifact(made)
+        for number, gguf in enumerate((None, served.id)):
+            night = start_night(ledger, alone=False)
+            ledger.add_samples(night, [pool])
+            file = f".nomoat/artifacts/quantize-{number}/night-Q8_0.gguf"
+            ledger.add_generation(night, base="base:x", gguf_artifact=gguf, served_file=file)
+        ledger.judgements.add_votes([taught, drawn, typed])
+        ledger.judgements.crown(1, by="owner", said="the first")
+    found = as_json("gate", "--explain", "gen-0002")
+    assert found["weighed"][0]["wins"] == 2
+    assert found["said"].endswith("Votes that do not count: 1 on prompts that a model has learned from.")
+    (rows.path / ASKED).write_bytes(b"damaged")
+    found = as_json("gate", "--explain", "gen-0002")
+    assert found["weighed"][0]["wins"] == 1
+    assert found["left_out"] == {
+        f"on prompts that gen-0002 may have learned from (what {rows.id} asks cannot be read here)": 2
+    }

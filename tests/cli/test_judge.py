@@ -184,6 +184,21 @@ def test_references_are_shown_to_the_judge(workspace: Path, endpoint: Endpoint) 
     assert result.exit_code == 0, result.output
     texts = [sent["messages"][0]["content"] for _, _, sent in endpoint.seen]
     assert all(re.search(r"--- reference answer [0-9a-f]{8} ---\nright \d+\n", text) for text in texts)
+    assert "of no use" not in result.stdout
+    (workspace / "heldout.jsonl").write_text(
+        "".join(json.dumps(r | {"id": r["id"][-1]}) + "\n" for r in rows[:2])
+    )
+    refused = ask(endpoint.url, "--model", "m", "--references", "heldout.jsonl")
+    assert refused.exit_code == 2
+    assert (
+        "Error: references: no prompt that the judge compares is heldout 0; expected suites" in refused.stderr
+    )
+    (workspace / "heldout.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in (rows[0], rows[1] | {"id": "x"}))
+    )
+    result = ask(endpoint.url, "--model", "m", "--references", "heldout.jsonl")
+    told = " ".join(result.stdout.split())
+    assert "1 of 2 reference answers were of no use: no prompt that the judge compares is heldout x." in told
     (workspace / "heldout.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     refused = ask(endpoint.url, "--model", "m", "--references", "heldout.jsonl")
     assert refused.exit_code == 2

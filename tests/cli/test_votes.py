@@ -68,11 +68,38 @@ def test_battles_go_out_in_lmarenas_shape_and_come_in_again(workspace: Path) -> 
         )
     found = as_json("votes", "import", "b.jsonl", "--format", "lmarena", "--workspace", "other")
     assert (found["votes"], found["added"]) == (5, 5)
-    told = ("cast_at", "voter", "verdict", "left_answer", "right_answer", "prompt", "left_name", "right_name")
+    told = ("cast_at", "voter", "verdict", "left_answer", "prompt", "left_name", "left_model", "right_model")
     assert [[getattr(v, name) for name in told] for v in kept(other)] == [
         [getattr(v, name) for name in told] for v in kept(workspace)
     ]
-    assert {(v.left_model, v.right_model) for v in kept(other)} == {("quantize-cccc/night-Q8_0.gguf", "base")}
+
+
+def test_another_ones_model_is_not_ours_by_its_name(workspace: Path) -> None:
+    """Everybody has a gen-0001 and a base; only the file that answered says whose it is."""
+    as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    rows = [json.loads(line) for line in Path("b.jsonl").read_text().splitlines()]
+    strangers = [
+        {key: value for key, value in row.items() if key not in ("model_a_file", "model_b_file")}
+        | {"question_id": "x", "judge": "mallory"}
+        for row in rows
+    ]
+    Path("theirs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in strangers))
+    before = as_json("gate"), as_json("arena", "--standings")["standings"]
+    assert as_json("votes", "import", "theirs.jsonl", "--format", "lmarena")["added"] == 5
+    theirs = [vote for vote in kept(workspace) if vote.voter == "mallory"]
+    assert {(v.left_model, v.right_model) for v in theirs} == {
+        ("theirs.jsonl: gen-0001", "theirs.jsonl: base")
+    }
+    after = as_json("arena", "--standings")["standings"]
+    assert (as_json("gate"), [one for one in after if "theirs" not in one["name"]]) == before
+    assert sorted(one["name"] for one in after if "theirs" in one["name"]) == [
+        "theirs.jsonl: base",
+        "theirs.jsonl: gen-0001",
+    ]
+    rows[0]["model_a_file"] = 3
+    Path("odd.jsonl").write_text(json.dumps(rows[0]))
+    told = nomoat("votes", "import", "odd.jsonl", "--format", "lmarena").stderr
+    assert "odd.jsonl:1: model_a_file: got 3; expected <artifact>/<file>, as exports have it" in told
 
 
 def test_battles_of_votes_that_are_here_are_here_whether_they_stand_or_not(workspace: Path) -> None:

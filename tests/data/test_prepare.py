@@ -17,7 +17,7 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.data.prepare import prepare
 from nomoat.data.readers import read_rows, source
 from nomoat.data.rows import ChatRow
-from nomoat.data.split import asked_in_training, asked_keys, held_out
+from nomoat.data.split import ASKED, asked_in_training, asked_keys, held_out
 from nomoat.data.store import TokenStore
 
 
@@ -294,9 +294,9 @@ def test_rows_that_ask_what_the_gate_asks_are_held_out_however_they_are_dressed(
     ]
     keep_out = asked_keys(asked)
     without = run(tmp_path, rows, held_out_share=1e-9 + 0.1)
-    assert asked_in_training(tmp_path / "out", [*keep_out, "ab" * 16]) == keep_out
+    assert asked_in_training(tmp_path / "out" / ASKED, [*keep_out, "ab" * 16]) == keep_out
     report = run(tmp_path, rows, held_out_share=1e-9 + 0.1, keep_out=keep_out)
-    assert asked_in_training(tmp_path / "out", keep_out) == []
+    assert asked_in_training(tmp_path / "out" / ASKED, keep_out) == []
     talks = (tmp_path / "out" / "held_out.jsonl").read_text()
     assert ("I did." in talks, "Then who?" in talks, "They did." in talks) == (True, True, False)
     assert report.rows.held_out >= without.rows.held_out + 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.votes import VOTE
+from helpers.workspaces import start_night
 from nomoat.errors import LedgerError
 from nomoat.ledger.feedback import (
     Withdrawn,
@@ -99,6 +100,17 @@ def test_what_was_answered_to_a_vote_goes_with_it(ledger: Ledger, tmp_path: Path
     assert [own.answer for own in standing_own_answers(ledger)] == ["Thrice."]
     ledger.close()
     assert b"xyzzy" not in (tmp_path / ".nomoat" / "ledger.db").read_bytes()
+
+
+def test_a_draw_does_not_lead_to_a_vote_that_was_erased(ledger: Ledger) -> None:
+    """It stays a draw, as if the voter had skipped it; other voters' draws are as they were."""
+    night = start_night(ledger)
+    for voter in ("ada", "bob"):
+        draw = ledger.judgements.add_draw(night, VOTE.left_model, VOTE.right_model, VOTE.prompt_hash)
+        ledger.judgements.add_votes([replace(VOTE, voter=voter)], draw_id=draw)
+    withdraw_voter(ledger, "ada", erase=True)
+    (bobs,) = ledger.judgements.votes()
+    assert [draw.vote_key for draw in ledger.judgements.draws()] == [None, bobs.key]
 
 
 def test_single_votes_are_taken_back_by_number(ledger: Ledger) -> None:

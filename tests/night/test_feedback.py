@@ -14,14 +14,23 @@ from helpers.votes import VOTE, vote_on
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.data.split import asked_keys
 from nomoat.errors import DataError
-from nomoat.evaluate.gatebook import learned_prompts
+from nomoat.evaluate.gatebook import LEARNED, learned_from
 from nomoat.ledger.artifacts import HOUSE
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.feedback import add_own_answer, add_rating, withdraw_voter
-from nomoat.ledger.rows import Rating, Thumb, Vote
-from nomoat.night.feedback import ROWS, Feedback, find_votes
+from nomoat.ledger.rows import GenerationRow, Rating, Thumb, Vote
+from nomoat.ledger.store import Ledger
+from nomoat.night.feedback import ROWS, Feedback, find_own_answers, find_votes
 from nomoat.night.sources import find_sources
 from nomoat.recipe import Recipe
+from nomoat.recipe_file import load_recipe
+
+
+def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
+    """What the votes and own answers that a generation has learned from ask."""
+    rows = map(ledger.artifact, learned_from(ledger, generation))
+    return {key for row in rows if row.kind in LEARNED for key in row.meta["asked"]}
+
 
 KEYS = ("prefer.max_seq_len=96", "prefer.tokens_per_step=512", "prefer.max_steps=4", "sft.max_steps=2")
 FRUITS = ("fig", "plum", "pear", "lime")
@@ -171,6 +180,44 @@ def test_thumbs_are_pairs_where_one_is_up_and_one_down_and_ratings_to_kto(tmp_pa
     assert pairs.said == f"3 thumbs to learn from (3 ada's); left out: {left_out}"
     assert pairs.meta["ratings"] == [1, 2, 3]
     assert [row["label"] for row in rated.rows] == [True, False, False, False, True]
+
+
+def test_what_holds_nearly_what_a_suite_asks_is_listed_or_left_out(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The test that rows are put to; what asks exactly the same is never learned from."""
+    suite = "Which fruit lies under the old tree at the end of the long road?"
+    talk = {"messages": [{"role": "user", "content": suite}]}
+    (tmp_path / "suite.jsonl").write_text(json.dumps(talk) + "\n")
+    near = suite.replace("?", " today?")
+    with ledger_of(tmp_path) as ledger:
+        bad = vote_on(near, "A fig.", "A plum.", verdict="both bad")
+        quoted = vote_on("Say it.", suite, "A plum.")
+        ledger.judgements.add_votes(
+            [vote_on(near, "A fig.", "A plum."), bad, quoted, vote_on("Else?", "1", "2")]
+        )
+        for answer, verdict in (("A fig.", "up"), ("A plum.", "down")):
+            add_rating(ledger, thumb(near, answer, verdict))  # type: ignore[arg-type]
+        for vote in ledger.judgements.votes():
+            add_own_answer(ledger, vote, "ada", "A fig.")
+
+    def told(how: str) -> list[str]:
+        loaded = load_recipe(None, [*words, f"data.decontaminate={how}"])
+        sources = find_sources(loaded.recipe, tmp_path)
+        with ledger_of(tmp_path) as ledger:
+            found = [find(loaded.recipe, sources, ledger) for find in (find_votes, find_own_answers)]
+        assert all(found)
+        return [one.said for one in found if one]
+
+    rest = "hold what held-out prompts ask: data.decontaminate: remove leaves them out"
+    assert told("list") == [
+        f"3 votes and 2 thumbs to learn from (5 ada's); left out: 1 undecided; 4 {rest}",
+        f"3 own answers to learn from (3 ada's); 1 {rest}",
+    ]
+    assert told("remove") == [
+        "1 vote to learn from (1 ada's); left out: 5 contaminated",
+        "2 own answers to learn from (2 ada's); left out: 2 contaminated",
+    ]
 
 
 PATH = ("merge", "prefer", "judgements", "votes")

@@ -21,7 +21,7 @@ from helpers.nights import (
     write_rows,
 )
 from nomoat.evaluate.gatebook import verdict_on
-from nomoat.ledger.artifacts import HOUSE
+from nomoat.ledger.artifacts import HOUSE, ArtifactStore
 from nomoat.night.result import NightSummary
 
 pytestmark = pytest.mark.slow
@@ -106,10 +106,10 @@ def test_the_evidence_is_kept_and_gives_the_verdict_again(two: Two) -> None:
         assert (champion.generation_id, champion.chosen_by, champion.night_id) == (1, "gate", 1)
         assert champion.verdict is not None
         assert champion.verdict["said"] == champion.said == two.first.gate.said  # type: ignore[union-attr]
-        rows = ledger.judgements.evidence(2)
+        store, rows = ArtifactStore(two.workspace), ledger.judgements.evidence(2)
         assert (len(rows), {row.rival_id for row in rows}, rows[0].item) == (30, {1}, "cat-mat")
-        assert verdict_on(ledger, ledger.generation(2)) == two.second.gate
-        assert verdict_on(ledger, ledger.generation(1)) == two.first.gate
+        assert verdict_on(ledger, ledger.generation(2), store) == two.second.gate
+        assert verdict_on(ledger, ledger.generation(1), store) == two.first.gate
     night, stages = last_night(two.workspace)
     assert night.verdict is not None
     assert night.verdict["gate"] == "keep"

@@ -24,6 +24,7 @@ from nomoat.engine.base import Sampling
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.evaluate.gatebook import champion_name, verdict_on
 from nomoat.evaluate.prompts import read_prompts
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.rows import GenerationRow, Vote, VoteVerdict
 from nomoat.ledger.store import Ledger
 from nomoat.night.night import run_night
@@ -122,7 +123,9 @@ def promoted_by_chance(workspace: Path, votes: Sequence[Vote], seed: int) -> boo
     with Ledger.open(copy) as ledger:
         tossed = [replace(vote, verdict=chance.choice(("left", "right"))) for vote in votes]
         ledger.judgements.add_votes(tossed)
-        return verdict_on(ledger, ledger.generation("gen-0002")).verdict == "promote"
+        return (
+            verdict_on(ledger, ledger.generation("gen-0002"), ArtifactStore(workspace)).verdict == "promote"
+        )
 
 
 @pytest.mark.slow
@@ -148,7 +151,7 @@ def test_a_night_that_learns_from_votes_is_promoted_by_further_votes_of_the_same
     assert sum(promoted) <= 3, "of 20 owners who toss a coin 5% may be misled, in the mean"
     with ledger_of(tmp_path) as ledger:
         ledger.judgements.add_votes(votes)
-        verdict = verdict_on(ledger, ledger.generation("gen-0002"))
+        verdict = verdict_on(ledger, ledger.generation("gen-0002"), ArtifactStore(tmp_path))
         assert verdict.verdict == "promote", verdict.said
     assert CliRunner().invoke(app, ["promote", "gen-0002", "--workspace", str(tmp_path)]).exit_code == 0
     with ledger_of(tmp_path) as ledger:

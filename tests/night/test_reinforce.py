@@ -13,6 +13,8 @@ import pytest
 from faults.test_kill import LIMIT_S, running
 from helpers.families import save_tiny
 from helpers.nights import Watched, last_night, run, verify_artifacts, write_rows
+from nomoat.chat.conversation import Conversation, Message
+from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.artifacts import HOUSE
 
@@ -91,19 +93,30 @@ def test_prompts_are_held_out_by_what_they_ask(words: tuple[str, ...], tmp_path:
     prompts.write_text("\n".join([*lines, lines[0]]) + "\n")
     loud = json.loads(lines[7])
     loud["messages"][0]["content"] = loud["messages"][0]["content"].upper() + " "
-    (tmp_path / "asked.jsonl").write_text("\n".join([*lines[5:7], json.dumps(loud)]) + "\n")
-    run(tmp_path, *words, f"reinforce.prompts={prompts}", f"evaluate.prompts={tmp_path / 'asked.jsonl'}")
+    near = lines[9].replace("9.", "9 now.")
+    (tmp_path / "asked.jsonl").write_text("\n".join([*lines[5:7], json.dumps(loud), near]) + "\n")
+    words = (*words, f"reinforce.prompts={prompts}", "data.decontaminate=remove")
+    run(tmp_path, *words, f"evaluate.prompts={tmp_path / 'asked.jsonl'}")
     sides = {}
     for side in ("train", "held_out"):
         text = (folder_of(tmp_path, "prompts") / f"{side}.jsonl").read_text()
         sides[side] = {json.loads(line)["messages"][0]["content"] for line in text.splitlines()}
     assert not sides["train"] & sides["held_out"]
     asked = {json.loads(line)["messages"][0]["content"] for line in lines}
-    never = {json.loads(line)["messages"][0]["content"] for line in lines[5:8]}
+    never = {json.loads(line)["messages"][0]["content"] for line in (*lines[5:8], lines[9])}
     assert sides["train"] | sides["held_out"] == asked - never
-    _, stages = last_night(tmp_path)
-    said = {stage.name: stage.detail["said"] for stage in stages}["prompts"]
-    assert said.endswith("held out, 4 duplicate or in evaluate.prompts left out")
+    keys = {text: asked_keys(Conversation((Message("user", text),)))[0] for text in asked}
+    learned = asked_in_training(folder_of(tmp_path, "prompts") / ASKED, keys.values())
+    assert learned == sorted(keys[text] for text in sides["train"])
+
+    def said() -> str:
+        _, stages = last_night(tmp_path)
+        return next(stage.detail["said"] for stage in stages if stage.name == "prompts")
+
+    left_out = "3 on held-out prompts left out, 1 contaminated left out, 1 duplicate left out"
+    assert said().endswith(f"held out, {left_out}")
+    run(tmp_path, *words)  # an earlier night was measured on the suite
+    assert said().endswith("held out, 3 on held-out prompts left out, 1 duplicate left out")
 
 
 @pytest.mark.parametrize("method", ["rloo", "ppo"])

@@ -12,11 +12,12 @@ import pytest
 from helpers.families import save_tiny
 from helpers.nights import Watched, run, verify_artifacts, write_rows
 from nomoat.chat.conversation import Conversation, Message
-from nomoat.data.split import asked_in_training, asked_keys
+from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.engine.base import Completion, Sampling
 from nomoat.errors import DataError, RecipeError
 from nomoat.ledger.artifacts import HOUSE
 from nomoat.night import sampling
+from nomoat.night.contamination import row_of
 from nomoat.night.jobs import Folders, Outcome
 from nomoat.night.sampling import PAIRS, run_sample
 from nomoat.night.sources import STARTER, find_sources
@@ -72,7 +73,7 @@ def write_prompts(path: Path, count: int) -> Path:
     return path
 
 
-def sample(folder: Path, prompts: Path, stop_at: int = -1) -> Outcome:
+def sample(folder: Path, prompts: Path, stop_at: int = -1, leave_out: Sequence[str] = ()) -> Outcome:
     folders = Folders(folder / "out", folder / "scratch")
     for made in (folders.out, folders.scratch):
         made.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,7 @@ def sample(folder: Path, prompts: Path, stop_at: int = -1) -> Outcome:
         threads=1,
         seed=0,
         stop_asked=lambda: len(Scripted.asked) == stop_at,
+        leave_out=leave_out,
     )
 
 
@@ -104,6 +106,13 @@ def test_an_answer_that_passes_stands_beside_one_that_does_not(tmp_path: Path) -
     # prompt 3 says yes once, but does not end; prompt 0 has nothing worse, prompt 1 nothing better
     assert outcome.meta == {"prompts": 4, "answers": 12, "passed": 4, "pairs": 1}
     assert outcome.said == "12 answers to 4 prompts, of which 33% pass; 1 pairs"
+
+
+def test_a_prompt_that_holds_what_a_suite_asks_is_not_answered(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
+    hashes = [row_of(prompt).content_hash() for prompt in sampling.prompts_with_checks([prompts])]
+    assert sample(tmp_path, prompts, leave_out=hashes[2:3]).meta["prompts"] == 4
+    assert "number 2" not in (tmp_path / "out" / PAIRS).read_text()
 
 
 def test_stopped_and_resumed_asks_nothing_twice_and_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -189,6 +198,18 @@ def test_whole_night_of_sft_sampling_and_learning_from_it(tmp_path: Path) -> Non
     judged = [stage.artifact_id for stage in night.stages if stage.kind == "judgements"]
     keys = [key for text in questions for key in asked_keys(Conversation((Message("user", text),)))]
     first, second = (
-        asked_in_training(tmp_path / "work" / HOUSE / "artifacts" / name, keys) for name in judged
+        asked_in_training(tmp_path / "work" / HOUSE / "artifacts" / name / ASKED, keys) for name in judged
     )
     assert (bool(first), second) == (True, [])
+    # nor where the suite is gone: an earlier night was measured on it
+    after = Watched()
+    run(tmp_path / "work", *words, watcher=after)
+    assert [how for kind, how in after.stages if kind in ("judgements", "prefer")] == ["reused"] * 3
+
+    near = [
+        row | {"messages": [{"role": "user", "content": row["messages"][0]["content"] + " Well"}]}
+        for row in asked
+    ]
+    gate.write_text("".join(json.dumps(row) + "\n" for row in near), encoding="utf-8")
+    with pytest.raises(DataError, match=r"prefer\.prompts: all 30 hold what held-out prompts ask"):
+        run(tmp_path / "work", *words, f"evaluate.prompts={gate}", "data.decontaminate=remove")

@@ -152,8 +152,9 @@ def arena(
             for talker in talkers:
                 talker.close()
         from nomoat.evaluate.gatebook import champion_name, verdict_on
+        from nomoat.ledger.artifacts import ArtifactStore
 
-        verdict = None if one == BASE else verdict_on(ledger, newest)
+        verdict = None if one == BASE else verdict_on(ledger, newest, ArtifactStore(workspace))
         if as_json:
             gate = None if verdict is None else gate_json(verdict, champion_name(ledger))
             print_json({"cast": table.cast, "gate": gate})
@@ -186,10 +187,11 @@ def _reader(to: Any, as_json: bool) -> Callable[[str], str]:
 
 def _show_standings(workspace: Path, as_json: bool) -> None:
     from nomoat.evaluate.gatebook import evidence_of
+    from nomoat.ledger.artifacts import ArtifactStore
 
     with open_ledger(workspace) as ledger:
         votes = ledger.judgements.votes() if ledger else ()
-        evidence = evidence_of(ledger, votes) if ledger else []
+        evidence = evidence_of(ledger, votes, ArtifactStore(workspace)) if ledger else []
         names = {g.model: g.name for g in ledger.generations() if g.served_file} if ledger else {}
     from nomoat.evaluate.head_to_head import head_to_head, voters
     from nomoat.evaluate.standings import standings
@@ -242,6 +244,8 @@ class Table:
                 self._round(question)
             except (EOFError, KeyboardInterrupt):
                 self._say("\nNo vote on this one.")
+            except EngineError as error:
+                self._say(f"Not answered: {error}")
 
     def _question(self, line: str) -> Question | None:
         from nomoat.evaluate.battle import Question

@@ -144,7 +144,7 @@ def _print_overlaps(result: CheckResult, overlaps: dict[str, Any], to: Console) 
         to.print(f"  {one['where']}: {one['suite']} {visible(one['prompt'])}: {how}")
     if len(overlaps["found"]) > _QUOTED:
         to.print("  … and more (--json)")
-    if not any(report["rows"]["contaminated"] for report in result.reports.values()):
+    if not result.removes:
         to.print("  To leave such rows out: data.decontaminate: remove", style="dim")
 
 

@@ -48,6 +48,9 @@ KEYS = {
     "guards": "list of {suite, finding, margin, difference, prompts_needed}; finding is `holds`, `regressed` or "
     "`unclear`, difference is null or {value, low, high, n} at confidence 1 - 2 alpha",
     "votes_needed": "about how many more decided votes would bring e_value to 1/alpha; null where they would not",
+    "left_out": "{reason: n}: votes between the two that do not count, such as those on prompts that one of them has "
+    "learned from",
+    "doubts": "list of sentences: whose votes count although they are flagged, as in `nomoat arena --standings`",
     "said": "the verdict in sentences",
     "next": "the command to type next",
 }
@@ -75,10 +78,12 @@ def gate(
     """
     with open_ledger(workspace) as ledger:
         from nomoat.evaluate.gatebook import champion_name, verdict_on
+        from nomoat.ledger.artifacts import ArtifactStore
 
         generation = generation_of(ledger, explain, workspace)
         assert ledger is not None
-        verdict, champion = verdict_on(ledger, generation), champion_name(ledger)
+        verdict = verdict_on(ledger, generation, ArtifactStore(workspace))
+        champion = champion_name(ledger)
     following = command(*_next(verdict, champion), workspace=workspace)
     if as_json:
         print_json(gate_json(verdict, champion) | {"next": following})

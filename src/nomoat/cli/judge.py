@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -19,7 +20,7 @@ from nomoat.cli.served import BASE, CHAMPION, LATEST
 from nomoat.errors import LedgerError
 
 if TYPE_CHECKING:
-    from nomoat.ledger.rows import GenerationRow
+    from nomoat.ledger.rows import GenerationRow, Sample, VoteRow
     from nomoat.ledger.store import Ledger
 
 EPILOG = """
@@ -129,6 +130,7 @@ def judge(
         samples = [ledger.samples(row.night_id) for row in (generation, rival) if row]
         votes = ledger.judgements.votes()
     right = _references(references or [])
+    unused = _unused(right, [*samples[0], *votes])
     held_out = held_out_pairs(samples[0], samples[1] if rival else None, right)
     quiet_libraries()
     endpoint = Endpoint(model, key_variable, price_in, price_out)
@@ -173,6 +175,10 @@ def judge(
             ledger.judgements.add_verdicts(rows)
     name = rival.name if rival else BASE
     said = said_of(found, generation.name, name)
+    if unused:
+        said.append(
+            f"{len(unused):,} of {len(right):,} reference answers were of no use: {_shown(unused[0])}."
+        )
     if opened.identity in (generation.model, rival_model):
         said.append("The judge is one of the two, and models are known to prefer what they write themselves.")
     result: dict[str, Any] = {
@@ -207,6 +213,27 @@ def _rival(ledger: Ledger, generation: GenerationRow, which: str) -> GenerationR
     if rival.id == generation.id:
         raise LedgerError(f"{rival.name} against itself: give two different generations, or base")
     return rival
+
+
+def _unused(
+    right: Mapping[tuple[str | None, str | None], str], asked: Sequence[Sample | VoteRow]
+) -> list[tuple[str | None, str | None]]:
+    """Reference answers to prompts that the judge is not asked about. Raises DataError where all are such."""
+    from nomoat.errors import DataError
+
+    known = {(one.suite, one.prompt_id): None for one in asked if one.suite}
+    unused = [prompt for prompt in right if prompt not in known]
+    if right and len(unused) == len(right):
+        example = " ".join(map(str, next(iter(known), ("heldout", "1"))))
+        raise DataError(
+            f"references: {_shown(unused[0])}; expected suites (the file's name) and ids such as {example}",
+            hint="The judge compares answers to the prompts of `evaluate.prompts`, and those that were voted on.",
+        )
+    return unused
+
+
+def _shown(prompt: tuple[str | None, str | None]) -> str:
+    return f"no prompt that the judge compares is {prompt[0]} {prompt[1]}"
 
 
 def _references(files: list[Path]) -> dict[tuple[str | None, str | None], str]:

@@ -32,7 +32,7 @@ KEYS = {
     "metrics": "list of {suite, name, unit, higher_is_better, base, tuned, difference}; "
     "the last three are {value, low, high, n}",
     "gate": "null, or {verdict, challenger, rival, alpha, e_value, e_against, weighed, links, guards, votes_needed, "
-    "said}, as `nomoat gate --json` has them",
+    "left_out, doubts, said}, as `nomoat gate --json` has them",
     "champion": "who is served after this night: a generation, `base`, or null where nobody was ever chosen",
     "model": "folder of the tuned model, as transformers opens it",
     "served_file": "GGUF file that was evaluated and that `nomoat chat` opens",

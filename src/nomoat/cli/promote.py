@@ -47,6 +47,7 @@ def promote(
     """
     with open_ledger(workspace) as ledger:
         from nomoat.evaluate.gatebook import champion_name, verdict_on
+        from nomoat.ledger.artifacts import ArtifactStore
 
         chosen = generation_of(ledger, generation, workspace)
         assert ledger is not None
@@ -54,7 +55,7 @@ def promote(
         if before == chosen.name:
             raise LedgerError(f"{chosen.name} is the champion already")
         find_generation(workspace, chosen.name)  # its files must be there, and whole
-        verdict = verdict_on(ledger, chosen)
+        verdict = verdict_on(ledger, chosen, ArtifactStore(workspace))
         if verdict.verdict != "promote" and not anyway:
             raise LedgerError(
                 f"{chosen.name} was not promoted. {verdict.said}",

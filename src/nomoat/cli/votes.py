@@ -30,7 +30,8 @@ Examples:
   nomoat votes withdraw --id 17 --erase           # one vote, and its texts too
 
 Every exported row has where it came from under "vote": voter, time, models, sides, sampling. Whoever's votes were taken
-back does not get them back by an import.
+back does not get them back by an import. An imported vote counts for a model here only where it says which file has
+answered, as exports do; battles of others name models by words alone, and their gen-0001 is not yours.
 """
 
 KEYS = {
@@ -188,12 +189,11 @@ def _import(workspace: Path, file: Path, shape: Shape) -> tuple[Done, str]:
     from nomoat.evaluate.vote_file import read_votes
 
     with open_ledger(workspace) as ledger:
-        models = {g.name: g.model for g in ledger.generations() if g.served_file} if ledger else {}
         keys: list[str] | None = None
         if shape is Shape.preference:
             found = read_votes(file)
         else:
-            battles = read_battles(file, models)
+            battles = read_battles(file)
             keys, found = [key for key, _ in battles], [vote for _, vote in battles]
         if ledger is None:
             raise LedgerError(

@@ -12,7 +12,7 @@ import numpy as np
 from nomoat.chat.conversation import Conversation
 
 ASKED = "asked.bin"
-"""In a data folder: `asked_keys` of every row to train on, `KEY_BYTES` each."""
+"""In a folder of rows, judged answers or prompts: `asked_keys` of each of them to train on, `KEY_BYTES` each."""
 KEY_BYTES = 16
 
 
@@ -54,9 +54,9 @@ def asked_keys(conversation: Conversation) -> list[str]:
     return keys
 
 
-def asked_in_training(data: Path, keys: Collection[str]) -> list[str]:
-    """Those of `keys` that a row to train on in the folder `data` asks, sorted."""
+def asked_in_training(asked: Path, keys: Collection[str]) -> list[str]:
+    """Those of `keys` that a row to train on asks, sorted, by the file `asked` of its data folder (`ASKED`)."""
     wanted = {int(key[:16], 16) for key in keys}
-    found = np.fromfile(data / ASKED, dtype=">u8").reshape(-1, 2)
+    found = np.fromfile(asked, dtype=">u8").reshape(-1, 2)
     near = found[np.isin(found[:, 0], np.array(sorted(wanted), dtype=np.uint64))]
     return sorted(set(keys) & {row.tobytes().hex() for row in near})

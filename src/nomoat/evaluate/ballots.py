@@ -51,8 +51,8 @@ def links(
     """Every third model that both have met on the same drawn prompts before the same voter, with what the challenger
     scored against it less what the rival did there, vote for vote in order of time. `names` are as in `standings`.
 
-    Matched so, neither an easier prompt, nor a milder voter, nor more ties make a difference. Typed prompts were chosen
-    by somebody, and votes from elsewhere nobody knows how: both stay out.
+    Matched so, neither an easier prompt, nor a milder voter, nor more ties make a difference. Typed prompts and files
+    of them were chosen by somebody, and votes from elsewhere nobody knows how: both stay out.
     """
     if rival is None:
         return []

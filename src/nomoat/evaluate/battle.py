@@ -42,13 +42,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt to both: drawn from the pool, with its suite and id, or typed. `night_id` is the night whose held-out
-    prompts are the pool, all of them and nothing else."""
+    """A prompt to both: drawn from a pool, with its suite and id, or typed. `night_id` is the night whose held-out
+    prompts are the pool, all of them and nothing else; `is_held_out` stays where chance chose otherwise among them."""
 
     conversation: Conversation
     suite: str | None = None
     prompt_id: str | None = None
     night_id: int | None = None
+    is_held_out: bool = False
 
     @staticmethod
     def typed(text: str) -> Question:
@@ -141,7 +142,7 @@ class Battle:
             right_model=self.draw.right.model,
             left_name=self.draw.left.name,
             right_name=self.draw.right.name,
-            source="typed" if self.question.is_typed else "pool",
+            source="pool" if self.question.is_held_out else "typed",
             suite=self.question.suite,
             prompt_id=self.question.prompt_id,
             prompt_hash=self.question.prompt_hash,
@@ -211,13 +212,20 @@ def draw_probe(
 def held_out_pool(ledger: Ledger, night_id: int) -> list[Question]:
     """The held-out prompts that a night has answered, which no training has seen."""
     return [
-        Question(Conversation(parse_messages(s.prompt, s.prompt_id)), s.suite, s.prompt_id, night_id)
+        Question(
+            Conversation(parse_messages(s.prompt, s.prompt_id)),
+            s.suite,
+            s.prompt_id,
+            night_id,
+            is_held_out=True,
+        )
         for s in ledger.samples(night_id)
     ]
 
 
 def pool_of_files(files: Sequence[Path]) -> list[Question]:
-    """The prompts of JSONL files. Raises DataError with file, line and field."""
+    """The prompts of JSONL files, which the voter chose: no night has held them out. Raises DataError with file, line
+    and field."""
     found = [prompt for file in files for prompt in read_prompts(file)]
     return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]
 

@@ -3,12 +3,16 @@
 One battle is {"question_id", "model_a", "model_b", "winner", "judge", "conversation_a", "conversation_b", "turn",
 "anony", "language", "tstamp"}; winner is model_a, model_b, tie or "tie (bothbad)", tstamp seconds since 1970 (the
 columns that FastChat's serve/monitor/clean_battle_data.py writes). A is the left side. It says less than a vote:
-sampling, suite and files of the models are not in it, and probes, which it has no word for, are left out.
+sampling and suite are not in it, and probes, which it has no word for, are left out.
+
+A name proves nothing: everybody's first generation is gen-0001. So ours have two columns more, "model_a_file" and
+"model_b_file", which say what has answered, as votes do: '<artifact id>/<file>', the id being a hash of all that made
+it. A model without one is taken for one of its file of battles alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
@@ -40,6 +44,8 @@ def battle_rows(votes: Iterable[VoteRow]) -> Iterator[dict[str, Any]]:
             "question_id": vote.key,
             "model_a": vote.left_name,
             "model_b": vote.right_name,
+            "model_a_file": vote.left_model,
+            "model_b_file": vote.right_model,
             "winner": _WINNERS[vote.verdict],
             "judge": vote.voter,
             "conversation_a": [*asked, *vote.said("left")],
@@ -51,22 +57,19 @@ def battle_rows(votes: Iterable[VoteRow]) -> Iterator[dict[str, Any]]:
         }
 
 
-def read_battles(path: Path, models: Mapping[str, str]) -> list[tuple[str, Vote]]:
+def read_battles(path: Path) -> list[tuple[str, Vote]]:
     """The votes of a file of battles, one JSON object a line, each behind its `question_id`: where `battle_rows` wrote
-    it, the key of the vote that it was. `models` says which files names stand for here; any other name is taken for a
-    model of its own.
+    it, the key of the vote that it was.
 
     Raises DataError with up to 20 lines, each with file, line and field, where one of them is no battle.
     """
-    return read_lines(path, partial(_vote, models))
+    return read_lines(path, partial(_vote, path.name))
 
 
-def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
+def _vote(file: str, row: Any, where: str) -> tuple[str, Vote]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: got {shown(row)}; expected an object, a battle")
-    for key in ("model_a", "model_b"):
-        if not is_name(row.get(key)):
-            raise DataError(f"{where}: {key}: got {shown(row.get(key))}; expected a model's name")
+    (left, left_name), (right, right_name) = (_model(row, key, file, where) for key in ("model_a", "model_b"))
     voter = str(row.get("judge", "unknown"))
     if not is_name(voter):
         raise DataError(f"{where}: judge: got {shown(voter)}; expected a voter's name")
@@ -97,10 +100,10 @@ def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
         cast_at=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         voter=voter,
         verdict=_VERDICTS[row["winner"]],
-        left_model=models.get(row["model_a"], row["model_a"]),
-        right_model=models.get(row["model_b"], row["model_b"]),
-        left_name=row["model_a"],
-        right_name=row["model_b"],
+        left_model=left,
+        right_model=right,
+        left_name=left_name,
+        right_name=right_name,
         source="typed",
         prompt_hash=canonical_key(prompt),
         prompt=prompt,
@@ -109,6 +112,21 @@ def _vote(models: Mapping[str, str], row: Any, where: str) -> tuple[str, Vote]:
         sampling={},
         turns=turns or None,
     )
+
+
+def _model(row: dict[str, Any], key: str, file: str, where: str) -> tuple[str, str]:
+    """How votes name a model, and how it is called."""
+    name, made = row.get(key), row.get(f"{key}_file")
+    outside = f"{file}: {name}"
+    if not is_name(name) or not is_name(outside):
+        raise DataError(f"{where}: {key}: got {shown(name)}; expected a model's name")
+    if made is None:
+        return outside, outside
+    if not is_name(made):
+        raise DataError(
+            f"{where}: {key}_file: got {shown(made)}; expected <artifact>/<file>, as exports have it"
+        )
+    return str(made), str(name)
 
 
 def _messages(row: dict[str, Any], key: str, where: str) -> tuple[Message, ...]:

@@ -21,8 +21,9 @@ Guarded suites are no such evidence. On each of them the challenger must be show
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -129,7 +130,8 @@ class Guarded:
 class GateVerdict:
     """`e_value` against 1/α decides for the challenger, `e_against` for the rival; where both reach it, neither.
     `e_value` is the product of those in `weighed` and `links`. `votes_needed`: about how many more decided votes would
-    bring it there, None where they would not."""
+    bring it there, None where they would not. `left_out`: votes between the two that are no evidence, by the reason.
+    `doubts`: whose votes count although something speaks against it."""
 
     verdict: GateWord
     challenger: str
@@ -141,6 +143,8 @@ class GateVerdict:
     links: tuple[Linked, ...]
     guards: tuple[Guarded, ...]
     votes_needed: int | None
+    left_out: dict[str, int]
+    doubts: tuple[str, ...]
     said: str
 
 
@@ -152,8 +156,11 @@ def decide(
     challenger: str,
     rival: str,
     alpha: float,
+    left_out: Mapping[str, int] = MappingProxyType({}),
+    doubts: Sequence[str] = (),
 ) -> GateVerdict:
-    """Promote, keep the rival, or say what is missing.
+    """Promote, keep the rival, or say what is missing. `left_out` are votes that are in none of the tallies, `doubts`
+    what is to be said of those that are.
 
     keep: a guarded suite got worse, or the rival is shown to be better (with the same α). promote: the challenger is
     shown to be better and every guarded suite holds. not yet: anything else, such as evidence that shows both.
@@ -194,6 +201,10 @@ def decide(
         elif not is_better:
             parts.append(_needed_said(tallies, needed))
         parts += [_unclear_said(guard) for guard in unclear]
+    if left_out:
+        parts.append(_left_out_said(left_out))
+    if doubts:
+        parts.append(f"Votes that count, in doubt: {'; '.join(doubts)}.")
     return GateVerdict(
         verdict,
         challenger,
@@ -205,6 +216,8 @@ def decide(
         linked,
         guarded,
         needed,
+        dict(left_out),
+        tuple(doubts),
         " ".join(parts),
     )
 
@@ -318,6 +331,11 @@ def _unclear_said(guard: Guarded) -> str:
     more = f" About {guard.prompts_needed:,} more prompts would show it." if guard.prompts_needed else ""
     loss = f"A loss of more than {100 * guard.margin:g} points on {guard.suite}"
     return f"{loss} is not ruled out: {_points(guard)}.{more}"
+
+
+def _left_out_said(left_out: Mapping[str, int]) -> str:
+    told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+    return f"Votes that do not count: {told}."
 
 
 def _points(guard: Guarded) -> str:

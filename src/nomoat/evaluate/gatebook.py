@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
-from nomoat.data.split import asked_keys
-from nomoat.evaluate.ballots import count_votes, judged, links
+from nomoat.data.split import ASKED, asked_in_training, asked_keys
+from nomoat.evaluate.ballots import between, count_votes, judged, links
 from nomoat.evaluate.battle import held_out_pool
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Judged, Tally, decide
+from nomoat.evaluate.head_to_head import voters
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
-from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, Vote, VoteRow
+from nomoat.ledger.artifacts import ArtifactStore
+from nomoat.ledger.rows import EvidenceRow, GenerationRow, OwnAnswerRow, Rating, SampleRow, Vote, VoteRow
 from nomoat.ledger.store import Ledger
 
 _DEFAULTS: dict[str, Any] = {"alpha": 0.05, "guard": [], "margin": 0.05}  # of nights before there was a gate
 LEARNED = ("votes", "own_answers")
 """Kinds of artifacts whose meta says what they ask: what people said and a night has learned from."""
+ROWS = ("data", "judgements", "prompts")
+"""Kinds of artifacts with a file that says what they ask (`split.ASKED`): what the owner's files hold."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ def champion_name(ledger: Ledger) -> str:
     return BASE if champion.generation_id is None else ledger.generation(champion.generation_id).name
 
 
-def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
-    """The verdict on a generation against its rival, from all the ledger holds of the two."""
+def verdict_on(ledger: Ledger, generation: GenerationRow, store: ArtifactStore) -> GateVerdict:
+    """The verdict on a generation against its rival, from all the ledger holds of the two. `store` has the rows that
+    they were trained on."""
     rival_id = rival_of(ledger, generation)
     measured = [row for row in ledger.judgements.evidence(generation.id) if row.rival_id == rival_id]
     night = ledger.night(measured[-1].night_id if measured else generation.night_id)
@@ -65,7 +71,9 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
     rival = ledger.generation(rival_id) if rival_id is not None else None
     rival_model = rival.model if rival else base_model(ledger, generation)
     tallies = _measured(rows, settings.guard)
-    evidence, models = evidence_of(ledger, ledger.judgements.votes()), (generation.model, rival_model)
+    cast, models = ledger.judgements.votes(), (generation.model, rival_model)
+    reasons = no_evidence(ledger, cast, store)
+    evidence = [vote for vote in cast if vote.id not in reasons]
     votes = count_votes(evidence, *models)
     if votes.wins + votes.losses + votes.ties:
         tallies.append(replace(votes, judged=_judged(ledger, evidence, *models)))
@@ -78,6 +86,8 @@ def verdict_on(ledger: Ledger, generation: GenerationRow) -> GateVerdict:
         challenger=generation.name,
         rival=rival.name if rival else BASE,
         alpha=settings.alpha,
+        left_out=Counter(reasons[vote.id] for vote in between(cast, *models) if vote.id in reasons),
+        doubts=_doubts(cast, list(between(evidence, *models)), settings.alpha),
     )
 
 
@@ -100,39 +110,71 @@ def sampled_keys(ledger: Ledger, *, of_rows: bool) -> set[str]:
     return {
         key
         for night in ledger.nights()
-        for sample in ledger.samples(night.id)
-        if (sample.suite == HELD_OUT_ROWS) == of_rows
-        for key in asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
+        for key in _last_asked(s for s in ledger.samples(night.id) if (s.suite == HELD_OUT_ROWS) == of_rows)
     }
 
 
-def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
-    """What the votes and own answers that a generation has learned from ask, as `asked_keys`."""
+def _last_asked(samples: Iterable[SampleRow]) -> Iterator[str]:
+    for sample in samples:
+        yield from asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
+
+
+def learned_from(ledger: Ledger, generation: GenerationRow) -> set[str]:
+    """The artifacts of the kinds `LEARNED` and `ROWS` in a generation's lineage, by their ids."""
     found: set[str] = set()
     nodes = [ledger.lineage(generation.gguf_artifact)] if generation.gguf_artifact else []
     while nodes:
         node = nodes.pop()
         nodes += node.inputs
-        if node.kind in LEARNED:
-            found.update(ledger.artifact(node.id).meta["asked"])
+        if node.kind in (*LEARNED, *ROWS):
+            found.add(node.id)
     return found
 
 
-def evidence_of(ledger: Ledger, votes: Sequence[VoteRow]) -> list[VoteRow]:
-    """Its votes but those on prompts that one of their two models has learned from: they tell what was taught, not who
-    is better."""
-    voted_on = {model for vote in votes for model in (vote.left_model, vote.right_model)}
-    learned = {
-        one.model: learned_prompts(ledger, one)
-        for one in ledger.generations()
-        if one.served_file and one.model in voted_on
-    }
+def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) -> dict[int, str]:
+    """Votes that tell what was taught and not who is better, by their ids, each with the reason: those on prompts that
+    one of their two models has learned from, or may have, where what its rows ask cannot be read here. What a suite
+    of its own night asks it has not."""
+    asked = {vote.id: key for vote in votes for key in asked_keys(conversation_of(vote))[-1:]}
+    every = frozenset(asked.values())
+    met: defaultdict[str, set[int]] = defaultdict(set)
+    for vote in votes:
+        for model in (vote.left_model, vote.right_model):
+            met[model] |= {vote.id} & asked.keys()
 
-    def is_taught(vote: VoteRow) -> bool:
-        taught = learned.get(vote.left_model, set()) | learned.get(vote.right_model, set())
-        return bool(taught) and not taught.isdisjoint(asked_keys(conversation_of(vote))[-1:])
+    @cache
+    def taught_by(artifact_id: str) -> frozenset[str] | None:
+        row = ledger.artifact(artifact_id)
+        if row.kind in LEARNED:
+            return every.intersection(row.meta["asked"])
+        file = store.file(row.kind, row.key, ASKED)
+        return None if file is None else frozenset(asked_in_training(file, every))
 
-    return [vote for vote in votes if not is_taught(vote)]
+    reasons: dict[int, str] = {}
+    for one in ledger.generations():
+        theirs = met.get(one.model, ()) if one.served_file else ()
+        known = {name: taught_by(name) for name in learned_from(ledger, one)} if theirs else {}
+        taught = {key for keys in known.values() if keys for key in keys}
+        unread = sorted(name for name, keys in known.items() if keys is None)
+        kept_out = set(_last_asked(_of_suites(ledger, one.night_id))) if unread else set()
+        for vote_id in theirs:
+            if asked[vote_id] in taught:
+                reasons[vote_id] = "on prompts that a model has learned from"
+            elif unread and asked[vote_id] not in kept_out:
+                rows = f"what {', '.join(unread)} asks cannot be read here"
+                reasons.setdefault(vote_id, f"on prompts that {one.name} may have learned from ({rows})")
+    return reasons
+
+
+def evidence_of(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) -> list[VoteRow]:
+    """Its votes but those that are `no_evidence`."""
+    reasons = no_evidence(ledger, votes, store)
+    return [vote for vote in votes if vote.id not in reasons]
+
+
+def _of_suites(ledger: Ledger, night_id: int) -> Iterator[SampleRow]:
+    """What suites asked: held-out rows may ask what another row does in another dress."""
+    return (sample for sample in ledger.samples(night_id) if sample.suite != HELD_OUT_ROWS)
 
 
 def conversation_of(said: Vote | OwnAnswerRow | Rating) -> Conversation:
@@ -147,6 +189,17 @@ def wants_answer(vote: Vote) -> bool:
     """Whether somebody's own answer to a vote's prompt would teach what neither model knew. Of several turns the first
     answers may have been good, and a probe's worse side answers something else."""
     return vote.verdict == "both bad" and vote.better is None and vote.turns is None
+
+
+def _doubts(cast: Sequence[VoteRow], counted: Sequence[VoteRow], alpha: float) -> list[str]:
+    """Of those whose votes were counted, what all their votes say against it. They count all the same: to leave
+    out voters by how they have voted could favour one of the two."""
+    number = Counter(vote.voter for vote in counted)
+    return [
+        f"{number[one.name]:,} of {one.name}, who is flagged: {', '.join(one.flags)}"
+        for one in voters(cast, confidence=1 - alpha)
+        if one.flags and one.name in number
+    ]
 
 
 def _judged(ledger: Ledger, evidence: Sequence[VoteRow], challenger: str, rival: str | None) -> Judged | None:

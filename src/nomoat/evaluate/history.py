@@ -11,6 +11,7 @@ from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.gatebook import base_model, evidence_of
 from nomoat.evaluate.standings import standings
 from nomoat.evaluate.stats.intervals import wilson
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.peers import peer_scores
 from nomoat.ledger.rows import GenerationRow, ScoreRow
 from nomoat.ledger.store import Ledger
@@ -59,12 +60,12 @@ class Course:
     peers: tuple[Peer, ...] = ()
 
 
-def courses(ledger: Ledger, *, confidence: float) -> list[Course]:
+def courses(ledger: Ledger, store: ArtifactStore, *, confidence: float) -> list[Course]:
     """Votes first, where the base was voted on, then pass rates and losses; a measure that no generation has is not
     there."""
     generations = ledger.generations()[::-1]
     scores = {one.id: ledger.scores(one.night_id) for one in generations}
-    found = _voted(ledger, generations, confidence)
+    found = _voted(ledger, store, generations, confidence)
     kinds = {
         (score.suite, score.metric)
         for rows in scores.values()
@@ -97,12 +98,14 @@ def _peers(ledger: Ledger, confidence: float) -> dict[str, list[Peer]]:
     return found
 
 
-def _voted(ledger: Ledger, generations: Sequence[GenerationRow], confidence: float) -> list[Course]:
+def _voted(
+    ledger: Ledger, store: ArtifactStore, generations: Sequence[GenerationRow], confidence: float
+) -> list[Course]:
     """Points above the newest base by blind votes."""
     served = [one for one in generations if one.served_file]
     base = next((found for one in reversed(served) if (found := base_model(ledger, one))), None)
     votes = ledger.judgements.votes() if base else ()
-    rated = standings(evidence_of(ledger, votes), {}, anchor=base, confidence=confidence)
+    rated = standings(evidence_of(ledger, votes, store), {}, anchor=base, confidence=confidence)
     by_model = {one.model: one.points for one in rated}
     if base not in by_model:
         return []

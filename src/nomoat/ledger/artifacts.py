@@ -119,6 +119,17 @@ class ArtifactStore:
                 return None
         return _artifact(path, manifest)
 
+    def file(self, kind: str, key: str, name: str) -> Path | None:
+        """One file of an artifact, verified alone, so that the others need not be read; None where it is not there, or
+        not whole. Nothing is set aside for it."""
+        path = self._final(kind, key)
+        with disk_errors(path):
+            try:
+                is_whole = hash_file(path / name) == read_manifest(path).files[name].sha256
+            except (DamageError, FileNotFoundError, KeyError):
+                return None
+        return path / name if is_whole else None
+
     def work_dir(self, kind: str, key: str) -> Path:
         """The folder where the files of this artifact are made; what a killed run left is still in it."""
         path = self._work(kind, key)

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select, u
 from nomoat.errors import LedgerError, nearest
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.rows import OwnAnswerRow, Rating, RatingRow, VoteRow
-from nomoat.ledger.schema import artifact_inputs, artifacts, own_answers, ratings, votes
+from nomoat.ledger.schema import artifact_inputs, artifacts, draws, own_answers, ratings, votes
 from nomoat.ledger.store import Ledger
 
 _NOTHING: dict[str, Any] = {"prompt": {"messages": []}}
@@ -152,6 +152,10 @@ def _withdraw(connection: Connection, table: Table, which: ColumnElement[bool], 
     count = connection.execute(standing.values(withdrawn_at=now_iso())).rowcount
     if erase:
         connection.execute(update(table).where(which).values(**_ERASED[table]))
+    if erase and table is votes:
+        # a draw stays, as one that nobody voted on: the others would not speak for the pool without it
+        keys = select(votes.c.key).where(which)
+        connection.execute(update(draws).where(draws.c.vote_key.in_(keys)).values(vote_key=None))
     return count
 
 

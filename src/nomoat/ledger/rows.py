@@ -217,7 +217,8 @@ class EvidenceRow(Evidence):
 @dataclass(frozen=True, kw_only=True)
 class Vote:
     """One human judgement of two blind answers. Models are named by `model_key`; `*_name` is how they were called
-    when it was cast. `seconds` from showing to voting, None where it is not known."""
+    when it was cast. `source`: "pool" of a prompt that chance drew from those a night has held out, "typed" of one that
+    the voter chose, alone or as a file. `seconds` from showing to voting, None where it is not known."""
 
     cast_at: str
     voter: str

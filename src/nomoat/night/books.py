@@ -137,7 +137,7 @@ class Books:
         kept, verdict = self.ledger.judgements, None
         if results.gate is not None:
             kept.add_evidence(self.night.id, generation.id, results.rival_id, read_evidence(results.gate))
-            verdict = verdict_on(self.ledger, generation)
+            verdict = verdict_on(self.ledger, generation, self.stages.store)
             served_now = kept.champion()
             is_champion = served_now is not None and served_now.generation_id == generation.id
             if verdict.verdict == "promote" and not is_champion:

@@ -24,11 +24,13 @@ from nomoat.recipe_file import LoadedRecipe
 @dataclass(frozen=True)
 class CheckResult:
     """`reports` holds DataReport.to_dict() of each stage that reads rows, by the stage that trains on them; `base` is
-    the name of the base whose tokenizer rendered the rows; `overlaps` as in `NightSummary`."""
+    the name of the base whose tokenizer rendered the rows; `overlaps` as in `NightSummary`, and whether the recipe
+    `removes` them."""
 
     reports: dict[str, dict[str, Any]]
     base: str
     overlaps: dict[str, Any] | None
+    removes: bool = False
 
 
 def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> CheckResult:
@@ -56,6 +58,7 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
     if sources.compared:
         stages["reward"] = run_judgements, sources.compared, comparison_keys(recipe)
     store, reports, overlaps, leave_out = ArtifactStore(workspace), {}, None, list[str]()
+    removes = recipe.data.decontaminate == "remove"
     if sources.prompts:
         with store.check_dir() as folder:
             outcome = run_overlaps(
@@ -64,10 +67,11 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
                 train=sources.train,
                 format=recipe.data.format,
                 judged=sources.judged,
+                prompts=sources.answered,
                 suites=sources.prompts,
             )
             overlaps = {**outcome.meta, "said": outcome.said}
-            leave_out = contaminated(folder) if recipe.data.decontaminate == "remove" else []
+            leave_out = contaminated(folder) if removes else []
     for trainer, (run, files, keys) in stages.items():
         with store.check_dir() as folder:
             outcome = run(
@@ -80,4 +84,4 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
                 **keys,
             )
         reports[trainer] = outcome.meta
-    return CheckResult(reports, recipe.base, overlaps)
+    return CheckResult(reports, recipe.base, overlaps, removes)

@@ -16,9 +16,10 @@ from itertools import product
 from typing import Any
 
 from nomoat.chat.conversation import Conversation, Message
+from nomoat.data.overlap import find_overlaps
 from nomoat.data.prepare import answered
 from nomoat.data.readers import open_rows
-from nomoat.data.rows import ChatRow, PreferenceRow, RatingRow, Where
+from nomoat.data.rows import ChatRow, PreferenceRow, RatingRow, Row, Where
 from nomoat.data.split import asked_keys, place
 from nomoat.errors import DataError
 from nomoat.evaluate.gatebook import LEARNED, conversation_of, sampled_keys
@@ -26,6 +27,7 @@ from nomoat.ledger.feedback import standing_own_answers, standing_ratings
 from nomoat.ledger.rows import OwnAnswerRow, Side, VoteRow
 from nomoat.ledger.rows import RatingRow as Thumbed
 from nomoat.ledger.store import Ledger
+from nomoat.night.contamination import questions_of
 from nomoat.night.evaluation import asked_by, owners_prompts
 from nomoat.night.jobs import Folders, Job, Outcome, Report
 from nomoat.night.sources import Sources
@@ -35,6 +37,7 @@ from nomoat.recipe import Recipe
 ROWS = "rows.jsonl"
 _SIDES: tuple[Side, Side] = ("left", "right")
 _HELD_OUT, _EMPTY = "on held-out prompts", "on an empty answer"
+Said = VoteRow | OwnAnswerRow | Thumbed
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | N
     if not cast and not thumbs:
         return None
     rated = section.loss_type == "kto" and not sources.asked and not _hold_pairs(sources.prefer)
-    never, left_out = _held_out_keys(sources, ledger), Counter[str]()
+    never, left_out = _Never.of(recipe, sources, ledger, [*cast, *thumbs]), Counter[str]()
     used: dict[object, VoteRow] = {}
     for vote in cast:
         reason = _unusable(vote, never, rated=rated)
@@ -109,6 +112,7 @@ def find_votes(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedback | N
         [place(_answered(row).prompt_hash() if by_prompt else row.content_hash()) for row, _ in found],
         [*used.values(), *heard],
         left_out,
+        never,
     )
 
 
@@ -118,20 +122,21 @@ def find_own_answers(recipe: Recipe, sources: Sources, ledger: Ledger) -> Feedba
     written = standing_own_answers(ledger) if recipe.sft else []
     if not written:
         return None
-    never, left_out = _held_out_keys(sources, ledger), Counter[str]()
+    never, left_out = _Never.of(recipe, sources, ledger, written), Counter[str]()
     used: dict[object, OwnAnswerRow] = {}
     for own in written:
-        if never.isdisjoint(_asked(own)):
+        reason = never.reason(own)
+        if reason is None:
             used[own.voter, own.prompt_hash] = own
         else:
-            left_out[_HELD_OUT] += 1
+            left_out[reason] += 1
     rows = [
         own.prompt
         | {"messages": [*map(_unlearned, own.prompt["messages"]), _says(own.answer).to_dict()]}
         | {"own_answer": own.id, "vote": own.vote_id, "voter": own.voter}
         for own in used.values()
     ]
-    return _feedback(LEARNED[1], rows, [], list(used.values()), left_out) if used else None
+    return _feedback(LEARNED[1], rows, [], list(used.values()), left_out, never) if used else None
 
 
 def with_votes_enough(recipe: Recipe, votes: Feedback | None, note: Callable[[str], None]) -> Recipe:
@@ -155,17 +160,54 @@ def held_out_row_keys(ledger: Ledger) -> list[str]:
     return sorted(sampled_keys(ledger, of_rows=True))
 
 
-def _held_out_keys(sources: Sources, ledger: Ledger) -> set[str]:
+def suite_keys(sources: Sources, ledger: Ledger) -> set[str]:
     """Keys of all that the suites ask, tonight's and those of every night before."""
     return asked_by(owners_prompts(sources.prompts)) | sampled_keys(ledger, of_rows=False)
 
 
-def _unusable(vote: VoteRow, never: set[str], *, rated: bool) -> str | None:
+@dataclass(frozen=True)
+class _Never:
+    """What is not learned from: whatever asks one of `keys`, and, if the recipe `removes` it, what holds nearly what
+    a suite of tonight asks (`near`: where that stands)."""
+
+    keys: set[str]
+    near: set[str]
+    removes: bool
+
+    @staticmethod
+    def of(recipe: Recipe, sources: Sources, ledger: Ledger, said: Sequence[Said]) -> _Never:
+        """From all that people said."""
+        overlaps = find_overlaps(map(_row, said), questions_of(sources.prompts))
+        near = {one.where for one in overlaps}
+        return _Never(suite_keys(sources, ledger), near, recipe.data.decontaminate == "remove")
+
+    def reason(self, said: Said) -> str | None:
+        """Why something is not learned from, if it is not."""
+        if not self.keys.isdisjoint(_asked(said)):
+            return _HELD_OUT
+        return "contaminated" if self.removes and self.is_near(said) else None
+
+    def is_near(self, said: Said) -> bool:
+        """Whether it holds what a suite asks."""
+        return str(_row(said).where) in self.near
+
+
+def _row(said: Said) -> Row:
+    """All of it, as a row to look for suites in."""
+    prompt = conversation_of(said)
+    if isinstance(said, VoteRow):
+        left, right = (tuple(Message(**message) for message in said.said(side)) for side in _SIDES)
+        return PreferenceRow(Where("votes", said.id), prompt, left, right)
+    where = Where("thumbs" if isinstance(said, Thumbed) else "own answers", said.id)
+    return ChatRow(where, Conversation((*prompt.messages, _says(said.answer)), prompt.tools))
+
+
+def _unusable(vote: VoteRow, never: _Never, *, rated: bool) -> str | None:
     """Why a vote teaches nothing."""
     if vote.better is not None:
         return "to check the voter"
-    if not never.isdisjoint(_asked(vote)):
-        return _HELD_OUT
+    if (reason := never.reason(vote)) is not None:
+        return reason
     if vote.verdict == "tie" or (vote.verdict == "both bad" and not rated):
         return "undecided"
     if not all(message["content"].strip() for side in _SIDES for message in vote.said(side)):
@@ -174,13 +216,13 @@ def _unusable(vote: VoteRow, never: set[str], *, rated: bool) -> str | None:
 
 
 def _usable_thumbs(
-    thumbs: Sequence[Thumbed], never: set[str], left_out: Counter[str], *, rated: bool
+    thumbs: Sequence[Thumbed], never: _Never, left_out: Counter[str], *, rated: bool
 ) -> list[Thumbed]:
     """Those that teach something. Without ratings to learn from, one alone on its prompt does not."""
     found = []
     for one in thumbs:
-        if not never.isdisjoint(_asked(one)):
-            left_out[_HELD_OUT] += 1
+        if (reason := never.reason(one)) is not None:
+            left_out[reason] += 1
         elif not one.answer.strip():
             left_out[_EMPTY] += 1
         else:
@@ -232,7 +274,7 @@ def _judged(vote: VoteRow, *, rated: bool) -> list[PreferenceRow | RatingRow]:
     return [PreferenceRow(where, prompt, sides[chosen], sides[rejected])]
 
 
-def _asked(said: VoteRow | OwnAnswerRow | Thumbed) -> list[str]:
+def _asked(said: Said) -> list[str]:
     """What it asks, in all its turns, as `asked_keys`: the same on both sides."""
     later = [turn["asked"] for turn in said.turns or ()] if isinstance(said, VoteRow) else []
     users = (Message("user", text) for text in later)
@@ -273,8 +315,9 @@ def _feedback(
     kind: str,
     rows: list[dict[str, Any]],
     places: list[float],
-    used: Sequence[VoteRow | OwnAnswerRow | Thumbed],
+    used: Sequence[Said],
     left_out: Counter[str],
+    never: _Never,
 ) -> Feedback:
     voters = Counter(one.voter for one in used)
     thumbs = [one.id for one in used if isinstance(one, Thumbed)]
@@ -291,4 +334,8 @@ def _feedback(
         "asked": sorted({key for one in used for key in _asked(one)}),
         "left_out": {reason: count for reason, count in sorted(left_out.items()) if count},
     }
-    return Feedback(kind, said + (f"; left out: {rest}" if rest else ""), tuple(rows), tuple(places), meta)
+    said += f"; left out: {rest}" if rest else ""
+    near = sum(map(never.is_near, used))
+    if near:
+        said += f"; {near:,} hold what held-out prompts ask: data.decontaminate: remove leaves them out"
+    return Feedback(kind, said, tuple(rows), tuple(places), meta)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from nomoat.data.split import asked_in_training
+from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.gatebook import rival_of
@@ -18,12 +18,19 @@ from nomoat.model.load import choose_machine, make_deterministic, resolve_base, 
 from nomoat.night.base import Base
 from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
-from nomoat.night.contamination import contaminated
+from nomoat.night.contamination import contaminated, row_of
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
 from nomoat.night.evaluation import asked_by, check_prompts, owners_prompts
 from nomoat.night.events import Watcher
-from nomoat.night.feedback import Feedback, find_own_answers, find_votes, held_out_row_keys, with_votes_enough
+from nomoat.night.feedback import (
+    Feedback,
+    find_own_answers,
+    find_votes,
+    held_out_row_keys,
+    suite_keys,
+    with_votes_enough,
+)
 from nomoat.night.forecast import (
     budget_left,
     plan_finetuning,
@@ -149,7 +156,7 @@ class _Night:
         refused while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and
         judged when it is its turn."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
-        overlaps, leave_out = self._overlaps()
+        overlaps, leave_out, prompts_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = compared = None
         held_out = asked_by(prompts)
@@ -164,8 +171,8 @@ class _Night:
             )
         if self.recipe.reward:
             compared = self._without(held_out, partial(self.orders.comparisons, base, leave_out))
-        rewarded = self.stages.do(self.orders.prompts(base)) if self.recipe.reinforce else None
-        asked = prompts_with_checks(self.sources.asked)
+        rewarded = self._rewarded(base, prompts_out) if self.recipe.reinforce else None
+        asked = prompts_with_checks(self.sources.asked, prompts_out)
         learner = Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded, compared)
         for reason in learner.reasons():
             self.stages.watcher.note(reason)
@@ -217,7 +224,8 @@ class _Night:
         made: dict[str, Artifact] = {}
         for kind in learner.reports():
             if kind == "prefer" and asked:
-                sampled = self._sampled(base, base_files, data, made.get("sft"))
+                sampled = self._sampled(base, base_files, data, made.get("sft"), prompts_out)
+                held_out |= suite_keys(self.sources, self.stages.ledger)
                 judgements = self._without(held_out, partial(self.orders.judgements, base, sampled, votes))
                 learner, drawn = replace(learner, judgements=judgements), 0
                 trained = trained | {kind: "begun"}
@@ -250,19 +258,35 @@ class _Night:
             rival_id=rival_id,
         )
 
+    def _rewarded(self, base: Base, leave_out: Sequence[str]) -> Artifact:
+        """The stage `prompts`. As in `_without`, only what is asked by a suite, tonight's or an earlier night's, makes
+        it another one."""
+        asked = {
+            key
+            for prompt in owners_prompts(self.sources.reinforce)
+            for key in asked_keys(prompt.conversation)
+        }
+        never = sorted(asked & suite_keys(self.sources, self.stages.ledger))
+        return self.stages.do(self.orders.prompts(base, never, leave_out))
+
     def _sampled(
-        self, base: Base, base_files: Artifact, data: Artifact | None, sft: Artifact | None
+        self,
+        base: Base,
+        base_files: Artifact,
+        data: Artifact | None,
+        sft: Artifact | None,
+        leave_out: Sequence[str],
     ) -> Artifact:
         """The stage `sample`: answers of what `sft` has made, or of the base, as they would be served."""
         if sft is None or data is None:
-            return self.stages.do(
-                self.orders.sample(base.folder, base_files, self.orders.base_gguf(base_files))
-            )
+            gguf = self.orders.base_gguf(base_files)
+            return self.stages.do(self.orders.sample(base.folder, base_files, gguf, leave_out))
         is_adapter = adapter_keys(self.recipe)["method"] == "lora"
         model = self.stages.do(self.orders.merge(base, data, sft)) if is_adapter else sft
         serve = self.recipe.quantize.serve
         files = self.stages.do(self.orders.quantize(model.path / MODEL, model.id, "sft", (serve,)))
-        return self.stages.do(self.orders.sample(model.path / MODEL, files, files.path / f"sft-{serve}.gguf"))
+        gguf = files.path / f"sft-{serve}.gguf"
+        return self.stages.do(self.orders.sample(model.path / MODEL, files, gguf, leave_out))
 
     def _written(self, found: Feedback | None) -> Artifact | None:
         """Votes or own answers as rows."""
@@ -271,24 +295,28 @@ class _Night:
         self.stages.watcher.note(found.said)
         return self.stages.do(found.job())
 
-    def _overlaps(self) -> tuple[Artifact | None, list[str]]:
-        """Which rows hold what the suites ask, and the hashes of those that are left out for it."""
-        if not self.sources.prompts or not (self.sources.train or self.sources.prefer):
-            return None, []
+    def _overlaps(self) -> tuple[Artifact | None, list[str], list[str]]:
+        """Which rows, and prompts that the model answers, hold what the suites ask, and the hashes of those rows and of
+        those prompts that are left out for it."""
+        sources = self.sources
+        if not sources.prompts or not (sources.train or sources.prefer or sources.answered):
+            return None, [], []
         store, job = self.stages.store, self.orders.overlaps()
         found = store.get(job.kind, job.key) or make(store, job, lambda share, seconds_left, note: None)
         if not found.meta["rows"]:
-            return found, []
+            return found, [], []
         removes = self.recipe.data.decontaminate == "remove"
         what = "they are left out" if removes else "data.decontaminate: remove leaves them out"
         self.stages.watcher.note(f"{found.meta['said']}: {what}")
-        return found, contaminated(found.path) if removes else []
+        hashes = contaminated(found.path) if removes else []
+        prompts = {row_of(prompt).content_hash() for prompt in owners_prompts(sources.answered)}
+        return found, [h for h in hashes if h not in prompts], [h for h in hashes if h in prompts]
 
     def _without(self, keys: Collection[str], order: Callable[..., Job]) -> Artifact:
         """The rows without those that ask what the gate asks, by its `asked_keys`. Only where there are such rows is
         anything done again: another prompt in the files must not mean another training."""
         made = self.stages.do(order())
-        found = asked_in_training(made.path, keys)
+        found = asked_in_training(made.path / ASKED, keys)
         if not found:
             return made
         self.stages.watcher.note(

@@ -45,17 +45,24 @@ class Orders(TrainingOrders):
     def overlaps(self) -> Job:
         """Look for what the suites ask among the owner's rows."""
         train, judged, suites = self.sources.train, self.sources.judged, self.sources.prompts
+        prompts = self.sources.answered
         return Job(
             kind="overlaps",
             why=f"rows against {len(suites)} suite(s)",
             inputs={
                 **self.sources.fingerprints(train),
                 **{f"judged {k}": v for k, v in self.sources.fingerprints(judged).items()},
+                **hashed("prompts", prompts),
                 **hashed("suite", suites),
             },
             params={"format": self.recipe.data.format, "suites": [path.stem for path in suites]},
             run=partial(
-                run_overlaps, train=train, format=self.recipe.data.format, judged=judged, suites=suites
+                run_overlaps,
+                train=train,
+                format=self.recipe.data.format,
+                judged=judged,
+                prompts=prompts,
+                suites=suites,
             ),
         )
 
@@ -89,8 +96,9 @@ class Orders(TrainingOrders):
             ),
         )
 
-    def sample(self, model: Path, files: Artifact, gguf: Path) -> Job:
-        """Answers of the file `gguf`, among `files` made from `model`, to prompts whose checks judge them."""
+    def sample(self, model: Path, files: Artifact, gguf: Path, leave_out: Sequence[str] = ()) -> Job:
+        """Answers of the file `gguf`, among `files` made from `model`, to prompts whose checks judge them, but for
+        those to leave out (hashes of their content)."""
         section = self.recipe.prefer
         assert section is not None
         keys: dict[str, Any] = {
@@ -100,6 +108,7 @@ class Orders(TrainingOrders):
             "seed": self.recipe.seed,
             "n_ctx": self.n_ctx(files),
             "threads": engine_threads(files, self.threads),
+            **_given(leave_out=leave_out),
         }
         return Job(
             kind="sample",
@@ -165,16 +174,19 @@ class Orders(TrainingOrders):
             ),
         )
 
-    def prompts(self, base: Base) -> Job:
-        """Read, check, split and tokenise the prompts that are answered for rewards."""
-        files, never, keys = self.sources.reinforce, self.sources.prompts, prompt_keys(self.recipe)
+    def prompts(self, base: Base, never: Sequence[str] = (), leave_out: Sequence[str] = ()) -> Job:
+        """Read, check, split and tokenise the prompts that are answered for rewards, but for those that ask one of
+        `never` (keys), or are to be left out (hashes of their content)."""
+        files, keys = (
+            self.sources.reinforce,
+            prompt_keys(self.recipe) | _given(never=never, leave_out=leave_out),
+        )
         return Job(
             kind="prompts",
             why=f"{len(files)} file(s) of prompts to read, check and tokenise",
             inputs={
                 "base": base.source,
                 **hashed("file", files),
-                **hashed("never", never),
                 **template_input(self.sources.chat_template),
             },
             params={**keys, "suites": [path.stem for path in files]},
@@ -183,7 +195,6 @@ class Orders(TrainingOrders):
                 base=base.folder,
                 chat_template=self.sources.chat_template,
                 files=files,
-                never=never,
                 **keys,
             ),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ import numpy as np
 
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Tokens
-from nomoat.data.rows import ChatRow, Where
-from nomoat.data.split import asked_keys, held_out
+from nomoat.data.split import ASKED, asked_keys, held_out
 from nomoat.data.store import TokenStore
 from nomoat.engine.choose import special_ids
 from nomoat.errors import DataError
@@ -22,6 +21,7 @@ from nomoat.evaluate.prompts import Prompt as Asked
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.ledger.files import atomic_write
 from nomoat.model.load import Machine
+from nomoat.night.contamination import row_of
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.night.rewards import build_rewards, passes
 from nomoat.night.sources import RewardSpec
@@ -41,23 +41,24 @@ def run_prompts(
     base: Path,
     chat_template: Path | None,
     files: Sequence[Path],
-    never: Sequence[Path],
     held_out_share: float,
     max_seq_len: int,
     max_new_tokens: int,
     needs_checks: bool,
+    never: Collection[str] = (),
+    leave_out: Collection[str] = (),
 ) -> Outcome:
-    """Read, check, split, render and tokenise the prompts that the model is to answer. What a prompt of the files
-    `never` asks is left out, in whatever dress (`asked_keys`): it is what both models will be compared on."""
+    """Read, check, split, render and tokenise the prompts that the model is to answer. Those that ask one of `never`
+    (`asked_keys`), and those whose content's hash is in `leave_out`, are left out: models are compared on such.
+    Beside the prompts it writes `asked.bin`, as `data` does."""
     report(0.0, None, "reading")
     _, template = tokenizer_with_template(base, chat_template)
     most = max_seq_len - max_new_tokens
     seen = set[str]()
-    never_asked = {
-        key for file in never for prompt in read_prompts(file) for key in asked_keys(prompt.conversation)[-1:]
-    }
+    never, leave_out = frozenset(never), frozenset(leave_out)
     counts: Counter[str] = Counter()
     rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    asked: list[str] = []
     for prompt in (prompt for file in files for prompt in read_prompts(file)):
         counts["read"] += 1
         content_hash = _hash(prompt)
@@ -65,7 +66,11 @@ def run_prompts(
         why = None
         if needs_checks and not prompt.checks:
             why = "without_checks"
-        elif content_hash in seen or not never_asked.isdisjoint(asked_keys(prompt.conversation)):
+        elif not never.isdisjoint(asked_keys(prompt.conversation)):
+            why = "held_out_by_suites"
+        elif row_of(prompt).content_hash() in leave_out:
+            why = "contaminated"
+        elif content_hash in seen:
             why = "duplicate"
         elif len(tokens) > most:
             why = "too_long"
@@ -76,25 +81,30 @@ def run_prompts(
         side = "held_out" if held_out(content_hash, held_out_share) else "train"
         counts[side] += 1
         rows[side].append(_kept(prompt, tokens))
+        asked += asked_keys(prompt.conversation) if side == "train" else ()
     _refuse(counts, most, held_out_share)
     for side in SIDES:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[side])
         atomic_write(folders.out / f"{side}.jsonl", text.encode())
+    (folders.out / ASKED).write_bytes(bytes.fromhex("".join(asked)))
     said = f"{counts['train']} prompts to learn from, {counts['held_out']} held out"
     left_out = {
         "without checks": counts["without_checks"],
-        "duplicate or in evaluate.prompts": counts["duplicate"],
+        "on held-out prompts": counts["held_out_by_suites"],
+        "contaminated": counts["contaminated"],
+        "duplicate": counts["duplicate"],
         f"longer than {most} tokens": counts["too_long"],
     }
     said += "".join(f", {count} {why} left out" for why, count in left_out.items() if count)
-    names = ("read", *SIDES, "without_checks", "duplicate", "too_long")
+    reasons = ("without_checks", "held_out_by_suites", "contaminated", "duplicate", "too_long")
+    names = ("read", *SIDES, *reasons)
     tokens_of = {side: sum(len(row["tokens"]) for row in rows[side]) for side in SIDES}
     return Outcome({"rows": {name: counts[name] for name in names}, "tokens": tokens_of}, said)
 
 
 def _hash(prompt: Asked) -> str:
     """As `data` splits its rows, so that what is held out there is held out here."""
-    return ChatRow(Where(prompt.suite, 0), prompt.conversation).prompt_hash()
+    return row_of(prompt).prompt_hash()
 
 
 def _kept(prompt: Asked, tokens: Iterable[int]) -> dict[str, Any]:

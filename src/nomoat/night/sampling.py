@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import run_checks
 from nomoat.evaluate.prompts import Prompt
+from nomoat.night.contamination import row_of
 from nomoat.night.evaluation import owners_prompts
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.train.hooks import Interrupted
@@ -35,15 +36,17 @@ def run_sample(
     threads: int,
     seed: int,
     stop_asked: Callable[[], bool],
+    leave_out: Collection[str] = (),
 ) -> Outcome:
-    """Answer every prompt `samples` times with the file `gguf`, and write `pairs.jsonl`: preference rows of answers
-    that pass all checks of their prompt, each beside one that does not.
+    """Answer every prompt `samples` times with the file `gguf`, but for those whose content's hash is in `leave_out`,
+    and write `pairs.jsonl`: preference rows of answers that pass all checks of their prompt, each beside one that does
+    not.
 
     An answer that does not end by itself passes nothing. Answers are kept in the scratch folder prompt by prompt, and
     every one draws with a seed of its own, so that a stopped stage goes on to the same bytes. Raises DataError where
     no prompt had answers of both kinds.
     """
-    prompts = owners_prompts(prompt_files)
+    prompts = prompts_with_checks(prompt_files, leave_out)
     kept = folders.scratch / _ANSWERS
     done = _kept(kept)
     with (
@@ -84,10 +87,17 @@ def run_sample(
     return Outcome(meta, f"{said}; {len(rows):,} pairs")
 
 
-def prompts_with_checks(files: Sequence[Path]) -> list[Prompt]:
-    """The prompts of `prefer.prompts`. DataError with file and prompt where one has no check, for then no answer to it
-    is better than another."""
-    prompts = owners_prompts(files)
+def prompts_with_checks(files: Sequence[Path], leave_out: Collection[str] = ()) -> list[Prompt]:
+    """The prompts of `prefer.prompts` but for those whose content's hash is in `leave_out`. DataError where none is
+    left, and with file and prompt where one has no check, for then no answer to it is better than another."""
+    read = owners_prompts(files)
+    prompts = [prompt for prompt in read if row_of(prompt).content_hash() not in leave_out]
+    if read and not prompts:
+        raise DataError(
+            f"prefer.prompts: all {len(read)} hold what held-out prompts ask, and data.decontaminate: remove leaves "
+            "them out",
+            hint="Name other prompts, or data.decontaminate: list",
+        )
     for prompt in prompts:
         if not prompt.checks:
             raise DataError(

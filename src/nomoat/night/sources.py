@@ -48,6 +48,11 @@ class Sources:
         """All files of judged answers, each once."""
         return tuple(dict.fromkeys((*self.prefer, *self.compared)))
 
+    @property
+    def answered(self) -> tuple[Path, ...]:
+        """All files of prompts that the model itself answers, each once."""
+        return tuple(dict.fromkeys((*self.asked, *self.reinforce)))
+
     def fingerprints(self, names: tuple[str, ...]) -> dict[str, str]:
         """role -> fingerprint for these files, in order."""
         return {f"file {index}": _fingerprint(name) for index, name in enumerate(names)}

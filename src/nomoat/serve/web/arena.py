@@ -34,6 +34,7 @@ from nomoat.evaluate.battle import (
 )
 from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.feedback import add_own_answer
 from nomoat.ledger.judgements import vote_key
 from nomoat.ledger.keys import Holder
@@ -373,7 +374,8 @@ class Arena:
             pool = next((found for one in generations if (found := held_out_pool(ledger, one.night_id))), [])
             names = tuple((one.model, one.name) for one in generations)
             votes = ledger.judgements.votes()
-            return Seen(votes, tuple(evidence_of(ledger, votes)), names, tuple(pool))
+            store = ArtifactStore(self._ledger_path.parent.parent)
+            return Seen(votes, tuple(evidence_of(ledger, votes, store)), names, tuple(pool))
 
     def _keep_draw(self, question: Question, one: Contestant, other: Contestant) -> int | None:
         with Ledger.open(self._ledger_path) as ledger:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.history import Course, Point, courses
 from nomoat.evaluate.svg import BASE, INK, TUNED, svg
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena_view import CONFIDENCE, html_table
 from nomoat.serve.web.look import nav
@@ -47,7 +48,8 @@ def _read(ledger_path: Path) -> str:
     if not ledger_path.is_file():
         return _NONE_YET
     with Ledger.open(ledger_path) as ledger:
-        found = courses(ledger, confidence=CONFIDENCE)
+        store = ArtifactStore(ledger_path.parent.parent)
+        found = courses(ledger, store, confidence=CONFIDENCE)
     with _DRAWING:
         return "".join(_section(number, course) for number, course in enumerate(found)) or _NONE_YET
 
