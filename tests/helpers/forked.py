@@ -171,6 +171,8 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], streams: list[
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdin, sys.stdout, sys.stderr = (open(n, mode, closefd=False) for n, mode in enumerate("rww"))  # noqa: SIM115
+    sys.stdout.reconfigure(line_buffering="PYTHONUNBUFFERED" in environment)
+    sys.stderr.reconfigure(line_buffering=True)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
