@@ -13,6 +13,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -176,6 +177,7 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], streams: list[
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # it may be another one here
     if words[0] == "-m":
         sys.argv = words[1:]
         sys.modules.pop(words[1], None)  # a program is run once
