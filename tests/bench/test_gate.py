@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 from gate import look, simulate
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = {"owners": 1000, "looks": 50, "every": 10, "alpha": 0.05, "seed": 1}
 
 
@@ -45,14 +43,7 @@ def test_game_testings_ratio_test_is_nearly_walds_and_both_end_where_the_champio
     assert rows["gsprt", 0.5].votes < rows["e-value", 0.5].votes, "the gate never gives a challenger up"
 
 
-def test_it_runs_and_writes_its_figures(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        ROOT / "bench" / "gate.py",
-        "--owners=20",
-        "--looks=5",
-        f"--json={tmp_path / 'g'}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "20 owners, a look after every 10 votes, 5 looks, α = 0.05" in done.stdout
+def test_it_runs_and_writes_its_figures(bench: Callable[..., str], tmp_path: Path) -> None:
+    said = bench("gate.py", "--owners=20", "--looks=5", f"--json={tmp_path / 'g'}")
+    assert "20 owners, a look after every 10 votes, 5 looks, α = 0.05" in said
     assert len(json.loads((tmp_path / "g").read_text())["rows"]) == 16

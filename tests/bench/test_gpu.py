@@ -15,6 +15,7 @@ import torch
 
 import nomoat
 from gpu import Figures
+from helpers import forked
 from training.cases import B1, B8, B13, Shape, pass_flops
 from training.cases import CASES as CASES_OF_TRAINING
 from training.material import sources
@@ -27,7 +28,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "bench/gpu.py", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return forked.run(command, cwd=ROOT, env=environment, timeout=300)
 
 
 @pytest.mark.parametrize(("shape", "billions"), [(B1, 1.236), (B8, 8.030), (B13, 13.016)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from helpers import forked
 from learned.fresh import fresh_prompts
 from learned.stages import Run
 from learning import difference
@@ -59,14 +59,7 @@ def test_a_whole_run_on_few_steps_is_found_again(tmp_path: Path) -> None:
     command += ["--json", str(out), "--plot", str(plot)]
     said = []
     for _ in range(2):
-        run = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        run = forked.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, timeout=600)
         assert run.returncode == 0, run.stderr[-2000:]
         said.append(json.loads(out.read_text())["methods"])
     first, again = (found["grpo"]["runs"][0] for found in said)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from loop import simulate
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -23,14 +20,7 @@ def test_votes_by_chance_keep_the_champion_and_votes_with_a_taste_do_not() -> No
     assert rows["70%"].votes < 100
 
 
-def test_it_runs_and_writes_its_figures(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        ROOT / "bench" / "loop.py",
-        "--seeds=2",
-        "--votes=20",
-        f"--json={tmp_path / 'l'}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "2 ledgers a voter, a look after every 10 of at most 20 votes" in done.stdout
+def test_it_runs_and_writes_its_figures(bench: Callable[..., str], tmp_path: Path) -> None:
+    said = bench("loop.py", "--seeds=2", "--votes=20", f"--json={tmp_path / 'l'}")
+    assert "2 ledgers a voter, a look after every 10 of at most 20 votes" in said
     assert len(json.loads((tmp_path / "l").read_text())["rows"]) == 3

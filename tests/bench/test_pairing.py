@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from pairing import by_chance, by_narrowing, cast, simulate
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -37,8 +33,7 @@ def test_among_equals_all_pairs_with_the_anchor_come_up() -> None:
     assert set(np.maximum(left, right).tolist()) == {1, 2, 3}
 
 
-def test_it_runs_and_prints_its_figures() -> None:
-    command = [sys.executable, ROOT / "bench" / "pairing.py", "--arenas=5", "--models=3", "--votes=80"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "5 arenas of 3 models" in done.stdout
-    assert "fewer votes for the same width" in done.stdout
+def test_it_runs_and_prints_its_figures(bench: Callable[..., str]) -> None:
+    said = bench("pairing.py", "--arenas=5", "--models=3", "--votes=80")
+    assert "5 arenas of 3 models" in said
+    assert "fewer votes for the same width" in said

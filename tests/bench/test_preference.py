@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import nomoat
+from helpers import forked
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(nomoat.__file__).parent / "assets"
@@ -20,7 +21,7 @@ PAIRS = 40
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed: pip install -e '.[dev]'")
-def test_a_whole_run_on_a_miniature_model(tmp_path: Path) -> None:
+def test_a_whole_run_on_a_miniature_model(bench: Callable[..., str], tmp_path: Path) -> None:
     rows = [
         {
             "prompt": f"Tell me of the {n}th boat.",
@@ -31,34 +32,9 @@ def test_a_whole_run_on_a_miniature_model(tmp_path: Path) -> None:
     ]
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    command = [
-        sys.executable,
-        "bench/preference.py",
-        "--case",
-        "tiny-dpo",
-        "--threads",
-        "1",
-        "--rows",
-        str(PAIRS),
-    ]
-    command += ["--side", "trl-dpo", "nomoat", "--rounds", "1", "--steps", "2"]
-    command += [
-        "--data",
-        str(data),
-        "--tokenizer",
-        str(ASSETS / "base"),
-        "--json",
-        str(tmp_path / "out.json"),
-    ]
-    run = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+    words = ["--case", "tiny-dpo", "--threads", "1", "--rows", str(PAIRS), "--rounds", "1", "--steps", "2"]
+    words += ["--side", "trl-dpo", "nomoat", "--data", str(data), "--tokenizer", str(ASSETS / "base")]
+    bench("preference.py", *words, "--json", str(tmp_path / "out.json"))
 
     case = json.loads((tmp_path / "out.json").read_text())["cases"]["tiny-dpo"]
     assert case["curves"]["agree"]
@@ -81,7 +57,7 @@ def test_without_pairs_at_hand_it_asks_for_some(tmp_path: Path) -> None:
         str(tmp_path / "gone.jsonl"),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    run = forked.run(command, cwd=ROOT, env=environment, timeout=300)
     assert run.returncode == 2
     assert "error: tiny-dpo: there is no " in run.stderr
     assert run.stderr.endswith("gone.jsonl; give rows with --data\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from helpers import forked
 from reward import autoj, pandalm
 
 ROOT = Path(__file__).parents[2]
@@ -61,14 +61,7 @@ def test_a_whole_run_on_few_pairs(tmp_path: Path) -> None:
     write(data / "autoj" / "testdata_pairwise_split_a.jsonl.gz", [of_autoj(n, 1) for n in range(20)])
     command = [sys.executable, "bench/reward.py", "--workspace", str(tmp_path / "work"), "--data", str(data)]
     command += ["--seeds", "1", "--set", "data.held_out=0.5", "reward.max_steps=2", "reward.max_seq_len=64"]
-    run = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    run = forked.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, timeout=600)
     assert run.returncode == 0, run.stderr[-2000:]
     lines = run.stdout.splitlines()
     assert lines[0] == "40 pairs; the longer answer is preferred in 50.0%"

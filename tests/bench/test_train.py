@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from training.material import add_adapter
 from training.process import Pass
 from training.table import case_table
 
-ROOT = Path(__file__).parents[2]
 ASSETS = Path(nomoat.__file__).parent / "assets"
 ROW_TOKENS = 40
 
@@ -113,20 +110,10 @@ def test_curves_of_different_lengths_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed: pip install -e '.[dev]'")
-def test_a_whole_run_on_a_miniature_model(tmp_path: Path) -> None:
-    command = [sys.executable, "bench/train.py", "--quick", "--case", "tiny-lora", "--threads", "1"]
-    command += ["--data", str(ASSETS / "starter" / "train.jsonl"), "--tokenizer", str(ASSETS / "base")]
-    command += ["--json", str(tmp_path / "out.json")]
-    run = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "loss curves agree: 2 steps" in run.stdout
+def test_a_whole_run_on_a_miniature_model(bench: Callable[..., str], tmp_path: Path) -> None:
+    words = ["--quick", "--case", "tiny-lora", "--threads", "1"]
+    words += ["--data", str(ASSETS / "starter" / "train.jsonl"), "--tokenizer", str(ASSETS / "base")]
+    assert "loss curves agree: 2 steps" in bench("train.py", *words, "--json", str(tmp_path / "out.json"))
 
     result = json.loads((tmp_path / "out.json").read_text())
     assert set(result["skipped"]) == {"llama-factory"}

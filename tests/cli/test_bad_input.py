@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import forked
 from helpers.families import save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,9 @@ FORMATS = """\
 """
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+
+
 def started(command: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
@@ -33,7 +37,7 @@ def started(command: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[
         text=True,
         stdin=subprocess.DEVNULL,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         timeout=300,
     )
 
@@ -47,7 +51,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def nomoat(*words: str, cwd: Path) -> str:
-    return refused(started((*PROGRAM, *words), cwd))
+    return refused(forked.run((*PROGRAM, *words), cwd=cwd, env=ENVIRONMENT, timeout=300))
 
 
 def on_a_small_disk(options: str, disk: Path, *words: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from helpers import forked
 from helpers.tiny_models import build
 
 ROOT = Path(__file__).parents[2]
@@ -26,15 +27,8 @@ def environment() -> dict[str, str]:
 
 
 def nomoat(*words: str, cwd: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nomoat.cli.main", *words],
-        capture_output=True,
-        text=True,
-        input=typed,
-        cwd=cwd,
-        env=environment(),
-        timeout=300,
-    )
+    command = [sys.executable, "-m", "nomoat.cli.main", *words]
+    return forked.run(command, cwd=cwd, env=environment(), input=typed, timeout=300)
 
 
 def as_json(*words: str, cwd: Path, typed: str = "") -> dict[str, Any]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from helpers import forked
 from helpers.generations import workspace_with_generation
 from helpers.workspaces import ledger_path
 from nomoat.chat.conversation import Conversation, Message
@@ -156,11 +156,8 @@ def test_addresses() -> None:
 
 @pytest.mark.slow
 def test_the_whole_program_answers_as_the_terminal_does_and_stops_when_asked(workspace: Path) -> None:
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "nomoat.cli.main", "serve", "--port", "0", "--json", "--parallel", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None and process.stderr is not None

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import forked
 from helpers.families import save_tiny
 from helpers.nights import QUICK, last_night, ledger_of, run, verify_artifacts, write_rows
 from nomoat.ledger.artifacts import HOUSE
@@ -42,20 +42,17 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return f"base={base}", f"data.train={rows}", *KEYS
 
 
-def start(workspace: Path, *words: str, verb: str = "run") -> subprocess.Popen[str]:
+def start(workspace: Path, *words: str, verb: str = "run") -> forked.Popen:
     """`nomoat run`, or another verb that reads a recipe, in a process of its own."""
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, "-m", "nomoat.cli.main", verb, *QUICK, *words],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
     )
 
 
 @contextmanager
-def running(workspace: Path, *words: str, verb: str = "run") -> Iterator[subprocess.Popen[str]]:
+def running(workspace: Path, *words: str, verb: str = "run") -> Iterator[forked.Popen]:
     """As `start`; whatever happens, the process does not outlive the test."""
     process = start(workspace, *words, verb=verb)
     try:
@@ -65,7 +62,7 @@ def running(workspace: Path, *words: str, verb: str = "run") -> Iterator[subproc
         process.communicate()
 
 
-def wait_for_step(process: subprocess.Popen[str], workspace: Path, step: int, stage: str = "sft") -> None:
+def wait_for_step(process: forked.Popen, workspace: Path, step: int, stage: str = "sft") -> None:
     """Until a checkpoint of this step of the stage or a later one is on the disk."""
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:

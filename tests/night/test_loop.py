@@ -69,7 +69,11 @@ def votes_to_learn_from(workspace: Path, generation: GenerationRow) -> list[Vote
     sampling = Sampling(max_new_tokens=LONGEST, temperature=1.0, seed=1)
     assert generation.served_file is not None
     with LlamaCppEngine(
-        workspace / generation.served_file, tokenizer_dir=ASSETS / "base", n_ctx=256, n_threads=1
+        workspace / generation.served_file,
+        tokenizer_dir=ASSETS / "base",
+        n_ctx=256,
+        n_parallel=16,  # some thousand tokens of a small model
+        n_threads=1,
     ) as engine:
         answers = [
             found.text for found in engine.generate([talk for talk in asked for _ in range(4)], sampling)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from helpers import forked
 from helpers.adapters import adapted
 from helpers.generations import workspace_with_generation
 from nomoat.chat.conversation import Conversation, Message
@@ -226,13 +226,11 @@ def test_the_command_line_says_what_is_wrong(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_written_goes_with_the_server(workspace: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    process = forked.Popen(
         [
             *(sys.executable, "-m", "nomoat.cli.main", "serve", "--port", "0", "--json"),
             *("--workspace", str(workspace), "--adapter", f"poet={workspace.parent}/poet"),
         ],
-        stdout=subprocess.PIPE,
-        text=True,
         env={**os.environ, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
     )
     assert process.stdout is not None
