@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
-from nomoat.data.split import steering_and_judging
-from nomoat.data.store import TokenStore
 from nomoat.ledger.artifacts import HOUSE, ArtifactStore
 from nomoat.ledger.rows import NightRow, StageRow
 from nomoat.ledger.store import Ledger
+from nomoat.model.load import choose_machine, load_model
+from nomoat.model.logprobs import row_losses
+from nomoat.night.held_out import steering_rows
 from nomoat.night.night import run_night
 from nomoat.night.result import NightSummary
 from nomoat.recipe_file import load_recipe
@@ -103,22 +104,14 @@ def verify_artifacts(workspace: Path) -> list[str]:
     return kinds
 
 
-def halves_of_held_out(workspace: Path, night_id: int) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """By side ("base", "tuned") of what `evaluate` wrote, in nats a token: the loss on all held-out rows that steer
-    training, and that of each row that judges."""
+def loss_on_steering_rows(workspace: Path, night_id: int) -> float:
+    """Nats a token of the tuned model on the held-out rows that its training went by."""
     with ledger_of(workspace) as ledger:
         folder = {
             stage.name: workspace / HOUSE / "artifacts" / str(stage.artifact_id)
             for stage in ledger.stages(night_id)
         }
-    hashes = TokenStore.open(folder["data"] / "held_out").split_hashes
-    steering, judging = steering_and_judging(hashes)
-    losses = json.loads((folder["evaluate"] / "losses.json").read_text())
-    rows = {side: list(zip(found["nll"], found["tokens"], strict=True)) for side, found in losses.items()}
-    return (
-        {
-            side: sum(found[row][0] for row in steering) / sum(found[row][1] for row in steering)
-            for side, found in rows.items()
-        },
-        {side: [found[row][0] / found[row][1] for row in judging] for side, found in rows.items()},
-    )
+    machine = choose_machine("float32")
+    model = load_model(folder["merge"] / "model", machine).eval()
+    losses = row_losses(model, steering_rows(folder["data"]), batch_tokens=512, device=machine.device)
+    return float(losses.nll_N.sum() / losses.tokens_N.sum())

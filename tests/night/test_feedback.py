@@ -14,7 +14,7 @@ from helpers.votes import VOTE, vote_on
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.data.split import asked_keys
 from nomoat.errors import DataError
-from nomoat.evaluate.gatebook import LEARNED, learned_from
+from nomoat.evaluate.gatebook import LEARNED, base_model, learned_from
 from nomoat.ledger.artifacts import HOUSE
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.feedback import add_own_answer, add_rating, withdraw_voter
@@ -28,7 +28,7 @@ from nomoat.recipe_file import load_recipe
 
 def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
     """What the votes and own answers that a generation has learned from ask."""
-    rows = map(ledger.artifact, learned_from(ledger, generation))
+    rows = map(ledger.artifact, learned_from(ledger, generation.model))
     return {key for row in rows if row.kind in LEARNED for key in row.meta["asked"]}
 
 
@@ -288,3 +288,17 @@ def test_an_own_answer_to_a_held_out_row_is_held_out_however_rows_are_split(
     assert len(votes) > 1
     again = run(tmp_path, *words)
     assert again.data_reports[0]["rows"]["held_out"] == first.data_reports[0]["rows"]["held_out"] + len(votes)
+
+
+def test_a_model_made_from_an_earlier_one_has_learned_what_that_one_has(base: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl")
+    first = run(tmp_path, f"base={base}", f"data.train={rows}", "sft.max_steps=2")
+    others = write_rows(tmp_path / "others.jsonl", 80)
+    run(tmp_path, f"base={tmp_path / first.model_path}", f"data.train={others}", "sft.max_steps=2")
+    with ledger_of(tmp_path) as ledger:
+        one, two = (ledger.generation(number) for number in (1, 2))
+        of_base = base_model(ledger, two)
+        assert of_base is not None
+        learned = learned_from(ledger, one.model)
+        assert {name.partition("-")[0] for name in learned} == {"data"}
+        assert learned_from(ledger, of_base) == learned < learned_from(ledger, two.model)

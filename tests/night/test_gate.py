@@ -14,9 +14,9 @@ from helpers.nights import (
     ANIMALS,
     PLACES,
     Watched,
-    halves_of_held_out,
     last_night,
     ledger_of,
+    loss_on_steering_rows,
     run,
     write_rows,
 )
@@ -168,13 +168,22 @@ def test_without_prompts_the_loss_of_both_decides(tmp_path: Path) -> None:
     assert weighed.wins > weighed.losses
     with ledger_of(tmp_path / "workspace") as ledger:
         found = [row.challenger for row in ledger.judgements.evidence(2)]
-    steered, judged = halves_of_held_out(tmp_path / "workspace", 2)
-    assert 3 < len(judged["tuned"]) == weighed.wins + weighed.losses + weighed.ties
-    assert found == pytest.approx(judged["tuned"], rel=0.02), (
-        "the served file's loss is its folder's, but for Q8_0"
+        evaluated = next(s.artifact_id for s in ledger.stages(2) if s.name == "evaluate")
+    losses = json.loads(
+        (tmp_path / "workspace" / HOUSE / "artifacts" / str(evaluated) / "losses.json").read_text()
+    )["tuned"]
+    judged = [nats / count for nats, count in zip(losses["nll"], losses["tokens"], strict=True)]
+    assert (
+        3
+        < len(judged)
+        == weighed.wins + weighed.losses + weighed.ties
+        == second.comparison.metrics[0].tuned.n
     )
-    assert found != pytest.approx(judged["tuned"], rel=1e-6), "and it is the file's"
-    assert second.trainings[0].facts["best_loss"] == pytest.approx(steered["tuned"], rel=1e-4)
+    assert found == pytest.approx(judged, rel=0.02), "the served file's loss is its folder's, but for Q8_0"
+    assert found != pytest.approx(judged, rel=1e-6), "and it is the file's"
+    steered = loss_on_steering_rows(tmp_path / "workspace", 2)
+    assert second.trainings[0].facts["best_loss"] == pytest.approx(steered, rel=1e-4)
+    assert steered != pytest.approx(sum(losses["nll"]) / sum(losses["tokens"]), rel=1e-3), "on other rows"
 
 
 def test_what_the_gate_asks_is_not_trained_on(two: Two, tmp_path: Path) -> None:

@@ -119,10 +119,10 @@ def _last_asked(samples: Iterable[SampleRow]) -> Iterator[str]:
         yield from asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
 
 
-def learned_from(ledger: Ledger, generation: GenerationRow) -> set[str]:
-    """The artifacts of the kinds `LEARNED` and `ROWS` in a generation's lineage, by their ids."""
+def learned_from(ledger: Ledger, model: str) -> set[str]:
+    """The artifacts of the kinds `LEARNED` and `ROWS` in the lineage of a model, as votes name it, by their ids."""
     found: set[str] = set()
-    nodes = [ledger.lineage(generation.gguf_artifact)] if generation.gguf_artifact else []
+    nodes = [ledger.lineage(model.partition("/")[0])]
     while nodes:
         node = nodes.pop()
         nodes += node.inputs
@@ -151,19 +151,29 @@ def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
         return None if file is None else frozenset(asked_in_training(file, every))
 
     reasons: dict[int, str] = {}
-    for one in ledger.generations():
-        theirs = met.get(one.model, ()) if one.served_file else ()
-        known = {name: taught_by(name) for name in learned_from(ledger, one)} if theirs else {}
+    for model, name, night_id in _models(ledger):
+        theirs = met.pop(model, set())  # a base is that of many nights
+        known = {made: taught_by(made) for made in learned_from(ledger, model)} if theirs else {}
         taught = {key for keys in known.values() if keys for key in keys}
-        unread = sorted(name for name, keys in known.items() if keys is None)
-        kept_out = set(_last_asked(_of_suites(ledger, one.night_id))) if unread else set()
+        unread = sorted(made for made, keys in known.items() if keys is None)
+        kept_out = set(_last_asked(_of_suites(ledger, night_id))) if unread else set()
         for vote_id in theirs:
             if asked[vote_id] in taught:
                 reasons[vote_id] = "on prompts that a model has learned from"
             elif unread and asked[vote_id] not in kept_out:
                 rows = f"what {', '.join(unread)} asks cannot be read here"
-                reasons.setdefault(vote_id, f"on prompts that {one.name} may have learned from ({rows})")
+                reasons.setdefault(vote_id, f"on prompts that {name} may have learned from ({rows})")
     return reasons
+
+
+def _models(ledger: Ledger) -> Iterator[tuple[str, str, int]]:
+    """Every generation, and every base that one was compared with: how votes name it, how we do, and its night."""
+    for one in ledger.generations():
+        if one.served_file:
+            yield one.model, one.name, one.night_id
+        base = base_model(ledger, one)
+        if base:
+            yield base, BASE, one.night_id
 
 
 def evidence_of(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) -> list[VoteRow]:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nomoat.errors import LedgerError
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.files import hash_file
+from nomoat.ledger.store import Ledger
 from nomoat.model.load import fingerprint, read_shape
 from nomoat.night.jobs import Job
 from nomoat.night.stages import run_quantize
@@ -28,6 +31,19 @@ class Base:
         """The base in a folder, with the fingerprint that adapters are bound to."""
         sha256 = fingerprint(folder)
         return Base(folder, name, sha256, source or f"base:{sha256}", read_shape(folder).width)
+
+
+def made_here(folder: Path, store: ArtifactStore, ledger: Ledger) -> str | None:
+    """The artifact of this workspace that a base lies in, whole; None for any other. A model that goes on from an
+    earlier one has that one's lineage, with all that it has learned from."""
+    artifacts = (store.house / "artifacts").resolve()
+    if not folder.is_relative_to(artifacts):
+        return None
+    try:
+        row = ledger.artifact(folder.relative_to(artifacts).parts[0])
+    except LedgerError:
+        return None
+    return row.id if store.get(row.kind, row.key) else None
 
 
 def template_input(chat_template: Path | None) -> dict[str, str]:

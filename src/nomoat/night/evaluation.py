@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.pack import Head, Rows
 from nomoat.data.split import asked_keys
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError
@@ -19,9 +21,13 @@ from nomoat.evaluate.comparison import Comparison, Metric
 from nomoat.evaluate.prompts import Prompt, held_out_questions, read_prompts
 from nomoat.evaluate.run import answer_all, judge
 from nomoat.model.load import Machine, load_model, load_tokenizer
-from nomoat.model.logprobs import RowLosses, row_losses
+from nomoat.model.logprobs import row_losses
 from nomoat.night.fidelity import beginnings, check_files, held_out_prompts
+from nomoat.night.held_out import JudgingRows
 from nomoat.night.jobs import Folders, Outcome, Report
+
+Losses = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Nats and tokens of each piece of evidence."""
 
 
 def run_evaluate(
@@ -49,14 +55,15 @@ def run_evaluate(
 ) -> Outcome:
     """Held-out loss of both models, and their answers by the files that would be served, with every check.
 
-    Writes `comparison.json` (the Comparison), `losses.json` (each held-out row's), so that every figure can be
-    computed again, and `fidelity.json` (every file in `gguf_files` against the folder it was made from).
+    The loss is that of rows that did not steer training; of all held-out rows where these are too few. Writes
+    `comparison.json` (the Comparison), `losses.json` (by prompt or text, in nats), so that every figure can be computed
+    again, and `fidelity.json` (every file in `gguf_files` against the folder it was made from).
     """
-    rows = Head(TokenStore.open(data / "held_out"), max_held_out_rows)
+    held_out = JudgingRows.or_all(data, max_held_out_rows)
     report(0.0, None, "held-out loss of the base")
-    of_base = _losses(base, rows, batch_tokens, machine)
+    of_base = _losses(base, held_out, batch_tokens, machine)
     report(0.05, None, "held-out loss of the tuned model")
-    of_tuned = _losses(tuned, rows, batch_tokens, machine)
+    of_tuned = _losses(tuned, held_out, batch_tokens, machine)
     report(0.1, None, "every file against its folder")
     _write_fidelity(
         folders.out,
@@ -91,7 +98,7 @@ def run_evaluate(
     bootstrap: dict[str, Any] = {"confidence": confidence, "samples": bootstrap_samples, "seed": seed}
     metrics: list[Metric] = [
         *compare_pass_rates(answers, **bootstrap),
-        compare_losses((of_base.nll_N, of_base.tokens_N), (of_tuned.nll_N, of_tuned.tokens_N), **bootstrap),
+        compare_losses(of_base, of_tuned, **bootstrap),
     ]
     comparison = conclude(metrics, answers, confidence=confidence)
     _write_comparison(folders.out, comparison)
@@ -128,13 +135,15 @@ def _write_comparison(out: Path, comparison: Comparison) -> None:
     (out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1) + "\n")
 
 
-def _losses(folder: Path, rows: Rows, batch_tokens: int, machine: Machine) -> RowLosses:
+def _losses(folder: Path, held_out: JudgingRows, batch_tokens: int, machine: Machine) -> Losses:
     model = load_model(folder, machine).eval()
-    return row_losses(model, rows, batch_tokens=batch_tokens, device=machine.device)
+    found = row_losses(model, held_out.rows, batch_tokens=batch_tokens, device=machine.device)
+    return held_out.together(found.nll_N), held_out.together(found.tokens_N)
 
 
-def _listed(losses: RowLosses) -> dict[str, list[float]]:
-    return {"nll": losses.nll_N.tolist(), "tokens": losses.tokens_N.tolist()}
+def _listed(losses: Losses) -> dict[str, list[float]]:
+    nll_P, tokens_P = losses
+    return {"nll": nll_P.tolist(), "tokens": tokens_P.tolist()}
 
 
 def owners_prompts(files: Sequence[Path], max_prompts: int | None = None) -> list[Prompt]:

@@ -29,9 +29,9 @@ from nomoat.ledger.rows import RatingRow as Thumbed
 from nomoat.ledger.store import Ledger
 from nomoat.night.contamination import questions_of
 from nomoat.night.evaluation import asked_by, owners_prompts
+from nomoat.night.held_out import LEAST_HELD_OUT
 from nomoat.night.jobs import Folders, Job, Outcome, Report
 from nomoat.night.sources import Sources
-from nomoat.night.stages import LEAST_HELD_OUT
 from nomoat.recipe import Recipe
 
 ROWS = "rows.jsonl"

@@ -124,7 +124,8 @@ def plan_finetuning(
     shape, parameters = read_shape(base), count_parameters(base)
     evaluated = next(report for kind, report in data.items() if kind != "reward")
     held_out_tokens, held_out_rows = evaluated["tokens"]["held_out"], max(1, evaluated["rows"]["held_out"])
-    measured_tokens = round(held_out_tokens * min(1.0, recipe.evaluate.max_held_out_rows / held_out_rows))
+    measured_share = min(JUDGING_SHARE, recipe.evaluate.max_held_out_rows / held_out_rows)
+    measured_tokens = round(held_out_tokens * measured_share)
     gate_share = min(JUDGING_SHARE, min(recipe.evaluate.max_held_out_rows, GATE_ROWS) / held_out_rows)
 
     def training(kind: str, report: dict[str, Any]) -> Training:

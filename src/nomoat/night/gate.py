@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.pack import Rows, Selected
-from nomoat.data.split import steering_and_judging
-from nomoat.data.store import TokenStore
+from nomoat.data.pack import Rows
 from nomoat.errors import ArtifactError
 from nomoat.evaluate.checks import run_checks
 from nomoat.evaluate.gate import BASE
@@ -23,6 +21,7 @@ from nomoat.ledger.rows import Evidence
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import load_tokenizer
 from nomoat.night.evaluation import owners_prompts
+from nomoat.night.held_out import JudgingRows
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.night.stages import MODEL
 
@@ -89,8 +88,8 @@ def run_gate(
     max_held_out_rows: int,
 ) -> Outcome:
     """Writes `evidence.json`: one row a prompt with checks, for challenger and rival; where there are none, one a
-    held-out row that did not steer training, with the loss of both files. What the base (no rival) passes is what
-    `evaluate` found; a champion answers now.
+    prompt or text of the held-out rows that did not steer training, with the loss of both files. What the base (no
+    rival) passes is what `evaluate` found; a champion answers now.
 
     `evaluated` is the stage `evaluate`'s folder, `challenger` the model's, whose tokenizer rendered the held-out rows.
     """
@@ -113,11 +112,11 @@ def run_gate(
         ]
         rows = [_checked(a, a["tuned_passed"], theirs) for a, theirs in zip(checked, passed, strict=True)]
     else:
-        held_out = _judging_rows(data, min(max_held_out_rows, MOST_ROWS))
+        held_out = JudgingRows.of(data, min(max_held_out_rows, MOST_ROWS))
         rows = []
-        if len(held_out) and (rival is None or _reads_alike(rival.model, challenger)):
+        if len(held_out.rows) and (rival is None or _reads_alike(rival.model, challenger)):
             files = challenger_gguf, base_gguf if rival is None else rival.gguf
-            rows = _losses(*_files_losses(files, held_out, threads, report))
+            rows = _losses(held_out, *_files_losses(files, held_out.rows, threads, report))
     found = {"rival": name, "rows": [asdict(row) for row in rows], "answers": answers}
     (folders.out / EVIDENCE).write_text(
         json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
@@ -141,12 +140,6 @@ def _checked(answer: dict[str, Any], challenger: bool, rival: bool) -> Evidence:
     )
 
 
-def _judging_rows(data: Path, most: int) -> Rows:
-    """The first held-out rows of those that did not steer training."""
-    held_out = TokenStore.open(data / "held_out")
-    return Selected(held_out, steering_and_judging(held_out.split_hashes)[1][:most])
-
-
 def _files_losses(
     files: tuple[Path, Path], rows: Rows, threads: int, report: Report
 ) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
@@ -163,13 +156,21 @@ def _files_losses(
     return losses(files[0], 0.0), losses(files[1], 0.5)
 
 
-def _losses(challenger: list[tuple[float, int]], rival: list[tuple[float, int]]) -> list[Evidence]:
-    """Nats a token of each held-out row that has a token to predict."""
+def _losses(
+    held_out: JudgingRows, challenger: list[tuple[float, int]], rival: list[tuple[float, int]]
+) -> list[Evidence]:
+    """Nats a token of each piece of evidence that has a token to predict."""
+    own_P, theirs_P, tokens_P = (
+        held_out.together(column)
+        for column in ([nats for nats, _ in challenger], [nats for nats, _ in rival], [n for _, n in rival])
+    )
     return [
         Evidence(
-            kind="loss", suite="held-out rows", item=str(row), challenger=own / count, rival=theirs / count
+            kind="loss", suite="held-out rows", item=str(number), challenger=own / count, rival=theirs / count
         )
-        for row, ((own, count), (theirs, _)) in enumerate(zip(challenger, rival, strict=True), 1)
+        for number, (own, theirs, count) in enumerate(
+            zip(own_P.tolist(), theirs_P.tolist(), tokens_P.tolist(), strict=True), 1
+        )
         if count
     ]
 

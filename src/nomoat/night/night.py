@@ -15,13 +15,13 @@ from nomoat.evaluate.gatebook import rival_of
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
-from nomoat.night.base import Base
+from nomoat.night.base import Base, made_here
 from nomoat.night.books import Books, known_generation
 from nomoat.night.code import code_version
 from nomoat.night.contamination import contaminated, row_of
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
-from nomoat.night.evaluation import asked_by, check_prompts, owners_prompts
+from nomoat.night.evaluation import check_prompts, owners_prompts
 from nomoat.night.events import Watcher
 from nomoat.night.feedback import (
     Feedback,
@@ -108,7 +108,10 @@ def run_night(
         night = _Night(recipe, sources, stages, orders, profile, started, *feedback)
         books = Books(ledger, opened.night, loaded, workspace, stages)
         with books.closed_on_failure():
-            base = night.pretrain() if base_folder is None else Base.of(base_folder, recipe.base)
+            if base_folder is None:
+                base = night.pretrain()
+            else:
+                base = Base.of(base_folder, recipe.base, made_here(base_folder, store, ledger))
             results = night.finetune(base) if recipe.sft or recipe.prefer else night.pack_up(base)
             warnings = (*store.warnings, *night.warnings)
             for warning in warnings:
@@ -159,7 +162,7 @@ class _Night:
         overlaps, leave_out, prompts_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = compared = None
-        held_out = asked_by(prompts)
+        held_out = suite_keys(self.sources, self.stages.ledger)
         if votes is not None or own_answers is not None:
             # the arena may have drawn their prompts from rows that were held out
             held_out.update(held_out_row_keys(self.stages.ledger))
@@ -225,7 +228,6 @@ class _Night:
         for kind in learner.reports():
             if kind == "prefer" and asked:
                 sampled = self._sampled(base, base_files, data, made.get("sft"), prompts_out)
-                held_out |= suite_keys(self.sources, self.stages.ledger)
                 judgements = self._without(held_out, partial(self.orders.judgements, base, sampled, votes))
                 learner, drawn = replace(learner, judgements=judgements), 0
                 trained = trained | {kind: "begun"}

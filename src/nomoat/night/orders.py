@@ -13,6 +13,7 @@ from nomoat.night.contamination import run_overlaps
 from nomoat.night.evaluation import run_evaluate, run_evaluate_new_base
 from nomoat.night.feedback import ROWS
 from nomoat.night.gate import Rival, run_gate
+from nomoat.night.held_out import HELD_OUT
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import (
     adapter_keys,
@@ -27,7 +28,6 @@ from nomoat.night.reinforcement import run_prompts
 from nomoat.night.sampling import PAIRS, run_sample
 from nomoat.night.stages import (
     ADAPTER,
-    HELD_OUT,
     MODEL,
     run_data,
     run_judgements,

@@ -16,8 +16,9 @@ from nomoat.evaluate.stats.calibration import cross_fitted, reliability, tempera
 from nomoat.evaluate.stats.intervals import Floats
 from nomoat.evaluate.stats.winrate import win_rate
 from nomoat.model.load import Machine
+from nomoat.night.held_out import HELD_OUT
 from nomoat.night.jobs import Folders, Outcome, Report
-from nomoat.night.stages import HELD_OUT, hooks_of, tokenizer_with_template, trained
+from nomoat.night.stages import hooks_of, tokenizer_with_template, trained
 from nomoat.train.reward_model import Measured, reward_model
 
 LEAST_HELD_OUT = 4

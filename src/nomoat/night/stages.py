@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.chat.template import ChatTemplate
-from nomoat.data.judged import Groups, JudgedStore, Some
+from nomoat.data.judged import JudgedStore
 from nomoat.data.judgements import prepare_judgements
-from nomoat.data.pack import Rows, Selected
 from nomoat.data.prepare import prepare
 from nomoat.data.report import DataReport
-from nomoat.data.split import steering_and_judging
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError, RecipeError
 from nomoat.model.adapters import load_adapter
 from nomoat.model.load import Machine, count_parameters, load_model, load_tokenizer, read_shape
 from nomoat.model.merge import check_saved, merge_dtype, probe_logits, probe_rows, save_model
+from nomoat.night.held_out import HELD_OUT, LEAST_HELD_OUT, steering_groups, steering_rows
 from nomoat.night.jobs import Folders, Outcome, Report
 from nomoat.quantize.convert import to_gguf
 from nomoat.quantize.mixture import GgufType
@@ -36,9 +35,7 @@ from nomoat.train.prefer import prefer
 from nomoat.train.pretrain import pretrain
 from nomoat.train.run import TrainingKeys
 
-ADAPTER, MODEL, HELD_OUT = "adapter", "model", "held_out"
-LEAST_HELD_OUT = 2
-"""Rows that an interval of the difference of two losses needs."""
+ADAPTER, MODEL = "adapter", "model"
 
 
 def tokenizer_with_template(base: Path, chat_template: Path | None) -> tuple[Any, ChatTemplate]:
@@ -150,7 +147,7 @@ def run_sft(
         base,
         tokenizer,
         TokenStore.open(data / "train"),
-        _steering_rows(data),
+        steering_rows(data),
         folders.out,
         folders.scratch,
         machine=machine,
@@ -178,7 +175,7 @@ def run_prefer(
         base,
         tokenizer,
         JudgedStore(judgements / "judged" / "train"),
-        _steering_groups(judgements),
+        steering_groups(judgements),
         TokenStore.open(judgements / HELD_OUT),
         folders.out,
         folders.scratch,
@@ -187,16 +184,6 @@ def run_prefer(
         **keys,
     )
     return trained(folders.out, result)
-
-
-def _steering_rows(data: Path) -> Rows:
-    held_out = TokenStore.open(data / HELD_OUT)
-    return Selected(held_out, steering_and_judging(held_out.split_hashes)[0])
-
-
-def _steering_groups(judgements: Path) -> Groups:
-    held_out = JudgedStore(judgements / "judged" / HELD_OUT)
-    return Some(held_out, steering_and_judging(held_out.split_hashes)[0])
 
 
 def hooks_of(
