@@ -28,7 +28,7 @@ from nomoat.recipe_file import load_recipe
 
 def learned_prompts(ledger: Ledger, generation: GenerationRow) -> set[str]:
     """What the votes and own answers that a generation has learned from ask."""
-    rows = map(ledger.artifact, learned_from(ledger, generation.model))
+    rows = map(ledger.artifact, learned_from(ledger, generation.gguf_artifact or ""))
     return {key for row in rows if row.kind in LEARNED for key in row.meta["asked"]}
 
 
@@ -298,7 +298,8 @@ def test_a_model_made_from_an_earlier_one_has_learned_what_that_one_has(base: Pa
     with ledger_of(tmp_path) as ledger:
         one, two = (ledger.generation(number) for number in (1, 2))
         of_base = base_model(ledger, two)
-        assert of_base is not None
-        learned = learned_from(ledger, one.model)
+        assert of_base and one.gguf_artifact and two.gguf_artifact
+        learned = learned_from(ledger, one.gguf_artifact)
         assert {name.partition("-")[0] for name in learned} == {"data"}
-        assert learned_from(ledger, of_base) == learned < learned_from(ledger, two.model)
+        assert learned_from(ledger, of_base.partition("/")[0]) == learned
+        assert learned < learned_from(ledger, two.gguf_artifact)

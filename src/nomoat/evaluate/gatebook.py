@@ -119,10 +119,10 @@ def _last_asked(samples: Iterable[SampleRow]) -> Iterator[str]:
         yield from asked_keys(Conversation(parse_messages(sample.prompt, sample.prompt_id)))[-1:]
 
 
-def learned_from(ledger: Ledger, model: str) -> set[str]:
-    """The artifacts of the kinds `LEARNED` and `ROWS` in the lineage of a model, as votes name it, by their ids."""
+def learned_from(ledger: Ledger, files: str) -> set[str]:
+    """The artifacts of the kinds `LEARNED` and `ROWS` that the artifact `files` was made from, by their ids."""
     found: set[str] = set()
-    nodes = [ledger.lineage(model.partition("/")[0])]
+    nodes = [ledger.lineage(files)]
     while nodes:
         node = nodes.pop()
         nodes += node.inputs
@@ -151,9 +151,9 @@ def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
         return None if file is None else frozenset(asked_in_training(file, every))
 
     reasons: dict[int, str] = {}
-    for model, name, night_id in _models(ledger):
+    for model, files, name, night_id in _models(ledger):
         theirs = met.pop(model, set())  # a base is that of many nights
-        known = {made: taught_by(made) for made in learned_from(ledger, model)} if theirs else {}
+        known = {made: taught_by(made) for made in learned_from(ledger, files)} if theirs else {}
         taught = {key for keys in known.values() if keys for key in keys}
         unread = sorted(made for made, keys in known.items() if keys is None)
         kept_out = set(_last_asked(_of_suites(ledger, night_id))) if unread else set()
@@ -166,14 +166,14 @@ def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
     return reasons
 
 
-def _models(ledger: Ledger) -> Iterator[tuple[str, str, int]]:
-    """Every generation, and every base that one was compared with: how votes name it, how we do, and its night."""
+def _models(ledger: Ledger) -> Iterator[tuple[str, str, str, int]]:
+    """Every generation that is served, and every base that one was compared with: how votes name it, the artifact of
+    its files, how we call it, and its night."""
     for one in ledger.generations():
-        if one.served_file:
-            yield one.model, one.name, one.night_id
-        base = base_model(ledger, one)
-        if base:
-            yield base, BASE, one.night_id
+        if one.served_file and one.gguf_artifact:
+            yield one.model, one.gguf_artifact, one.name, one.night_id
+        if base := base_model(ledger, one):
+            yield base, base.partition("/")[0], BASE, one.night_id
 
 
 def evidence_of(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) -> list[VoteRow]:
