@@ -289,7 +289,8 @@ def test_votes_on_what_a_model_has_learned_from_rate_it_nowhere(workspace: Path)
     assert (weighed["source"], weighed["wins"], weighed["losses"]) == ("votes", 0, 2)
     found = as_json("arena", "--standings")
     counts = {one["name"]: (one["wins"], one["losses"]) for one in found["standings"]}
-    assert counts["gen-0002"] == (0, 2)
+    assert (counts["gen-0002"], found["uncounted"]) == ((0, 2), 1)
+    assert "Votes that do not count: 1, on prompts" in nomoat("arena", "--standings").stdout
     assert {one["name"]: one["votes"] for one in found["voters"]} == {"ada": 3, "bob": 1}
 
 

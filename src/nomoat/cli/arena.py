@@ -58,6 +58,8 @@ STANDINGS_KEYS = {
     "standings": "best first: list of {name, model, wins, losses, ties, rate, same_style, points}; points is null (not "
     "comparable yet) or {value, low, high, n}, 400 being odds of 10 to 1; rate likewise, ties half; same_style is what "
     "that would be if answers were as long as their rivals, with as many headings, list items and bold passages",
+    "uncounted": "votes that are in none of the tables, on prompts that one of the two models has learned from, or may "
+    "have",
     "pairs": "most votes first: list of {one, other, wins, losses, ties, better, needed}; better is who the votes have "
     "shown to be better, or null while it is open; needed are about how many more decided votes, or null where they "
     "would never tell",
@@ -199,11 +201,11 @@ def _show_standings(workspace: Path, as_json: bool) -> None:
     anchor = next((m for v in votes for m, n in _sides(v) if n == BASE or n.startswith(f"{BASE} (")), None)
     found = standings(evidence, names, anchor=anchor, confidence=CONFIDENCE)
     pairs = head_to_head(evidence, names, alpha=1 - CONFIDENCE)
-    cast_by = voters(votes, confidence=CONFIDENCE)
+    cast_by, uncounted = voters(votes, confidence=CONFIDENCE), len(votes) - len(evidence)
     if as_json:
-        print_json(standings_json(found, pairs, cast_by, CONFIDENCE))
+        print_json(standings_json(found, uncounted, pairs, cast_by, CONFIDENCE))
     else:
-        print_standings(found, CONFIDENCE, console())
+        print_standings(found, uncounted, CONFIDENCE, console())
         print_pairs(pairs, console())
         print_voters(cast_by, console())
 

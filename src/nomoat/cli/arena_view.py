@@ -32,7 +32,11 @@ def told(vote: Vote) -> str:
 
 
 def standings_json(
-    found: Sequence[Standing], pairs: Sequence[Pairing], cast_by: Sequence[Voter], confidence: float
+    found: Sequence[Standing],
+    uncounted: int,
+    pairs: Sequence[Pairing],
+    cast_by: Sequence[Voter],
+    confidence: float,
 ) -> dict[str, Any]:
     """Leaderboard, pairs and voters under the keys of `arena.STANDINGS_KEYS`."""
     from nomoat.evaluate.standings import anchor_of
@@ -41,18 +45,22 @@ def standings_json(
         "anchor": anchor_of(found),
         "confidence": confidence,
         "standings": [asdict(standing) for standing in found],
+        "uncounted": uncounted,
         "pairs": [asdict(pair) for pair in pairs],
         "voters": [asdict(voter) for voter in cast_by],
     }
 
 
-def print_standings(found: Sequence[Standing], confidence: float, to: Console) -> None:
+def print_standings(found: Sequence[Standing], uncounted: int, confidence: float, to: Console) -> None:
     """The leaderboard for people."""
-    if not found:
-        to.print("No votes yet: nomoat arena")
-        return
-    from nomoat.evaluate.standings import anchor_of
+    from nomoat.evaluate.standings import anchor_of, uncounted_said
 
+    if uncounted:
+        to.print(uncounted_said(uncounted), style="dim")
+    elif not found:
+        to.print("No votes yet: nomoat arena")
+    if not found:
+        return
     interval = f"({100 * confidence:g}% interval)"
     made = table(
         "model",

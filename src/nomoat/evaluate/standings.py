@@ -76,6 +76,11 @@ def standings(
     return sorted(found, key=lambda one: (one.points is None, -(one.points.value if one.points else 0.0)))
 
 
+def uncounted_said(count: int) -> str:
+    """That so many votes are in no table."""
+    return f"Votes that do not count: {count:,}, on prompts that one of the two models has learned from, or may have."
+
+
 def anchor_of(found: Sequence[Standing]) -> str | None:
     """Who has 0 points by definition: the only one without an interval."""
     return next(

@@ -281,7 +281,7 @@ class Acts:
             pairs = head_to_head(seen.evidence, names, alpha=1 - CONFIDENCE)
             against = pairings(pairs) + matrix(pairs, [one.name for one in found])
             cast = over_time(by_day(seen.votes)) + diligence(voters(seen.votes, confidence=CONFIDENCE))
-            return leaderboard(found) + against + cast
+            return leaderboard(found, len(seen.votes) - len(seen.evidence)) + against + cast
 
         # of thousands of votes it takes a second, and others wait for answers
         return await asyncio.to_thread(tables)

@@ -9,7 +9,7 @@ from nomoat.chat.conversation import Conversation
 from nomoat.evaluate.battle import Battle
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.head_to_head import Day, Pairing, Voter
-from nomoat.evaluate.standings import Standing, anchor_of
+from nomoat.evaluate.standings import Standing, anchor_of, uncounted_said
 from nomoat.ledger.rows import Side, Vote
 
 CONFIDENCE = 0.95
@@ -46,10 +46,11 @@ def told(vote: Vote) -> str:
     return f"Kept: {_SAID[vote.verdict]}. Left was **{vote.left_name}**, right **{vote.right_name}**."
 
 
-def leaderboard(found: Sequence[Standing]) -> str:
-    """Who stands where, with intervals."""
+def leaderboard(found: Sequence[Standing], uncounted: int) -> str:
+    """Who stands where, with intervals; and how many votes are left out."""
+    left_out = uncounted_said(uncounted) if uncounted else ""
     if not found:
-        return "<p>No votes yet.</p>"
+        return f"<p>{left_out or 'No votes yet.'}</p>"
     rows = [
         (
             one.name,
@@ -64,7 +65,7 @@ def leaderboard(found: Sequence[Standing]) -> str:
     above = f" above {anchor}" if (anchor := anchor_of(found)) else ""
     note = (
         f"Points{above}, 400 being odds of 10 to 1; {100 * CONFIDENCE:g}% intervals. In the same style: if answers "
-        "were as long as their rivals, with as many headings, list items and bold passages."
+        f"were as long as their rivals, with as many headings, list items and bold passages. {left_out}"
     )
     return html_table("Leaderboard", heads, rows, note)
 
