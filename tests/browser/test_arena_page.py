@@ -165,6 +165,7 @@ def test_a_vote_by_mouse_is_blind_until_it_is_cast(voter: Voter, arena: Running,
     (vote,) = kept(ledger)
     names = {"Plum": "gen-0002", "Pear": "gen-0001"}
     assert (vote.left_name, vote.right_name) == (names[left.split()[0]], names[right.split()[0]])
+    assert [file for file in (vote.left_model, vote.right_model) if file in known] == []
     assert (vote.left_answer, vote.right_answer) == (left, right)
     assert (vote.verdict, vote.voter, vote.note) == ("left", "owner", "It is kinder.")
     assert (vote.source, vote.suite) == ("pool", "heldout")
