@@ -10,6 +10,7 @@ from nomoat.errors import EngineError
 
 # transformers' order, which `nomoat.engine.choose` has too; llama.cpp's own begins with top_k.
 _SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
+_GREEDY = ["penalties", "top_k"]  # one candidate is left: no softmax over a whole vocabulary for each token
 _LARGEST_SEED = 2**32 - 2  # the next one means "a new seed each time" to llama.cpp
 
 
@@ -40,14 +41,15 @@ class Listener:
 def body_of(request: Request, n_ctx: int) -> dict[str, Any]:
     """The request as llama.cpp's server reads it."""
     sampling = request.sampling
+    is_greedy = sampling.temperature == 0
     body: dict[str, Any] = {
         "prompt": list(request.prompt),
         "stream": True,
         "return_progress": True,  # an event for each part of the prompt, so that it can be given up
         "n_predict": min(sampling.max_new_tokens, n_ctx - len(request.prompt)),
-        "samplers": _SAMPLERS,
+        "samplers": _GREEDY if is_greedy else _SAMPLERS,
         "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
+        "top_k": 1 if is_greedy else sampling.top_k,
         "top_p": sampling.top_p,
         "min_p": request.min_p,
         "seed": sampling.seed % _LARGEST_SEED,
