@@ -26,6 +26,19 @@ from nomoat.serve.web.arena import Votes
 
 Opener = Callable[[], ServingEngine]
 
+HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me of Lily."}]
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Kyiv", "Graz"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Now.", "parameters": PARAMETERS},
+}
+"""A chat, and a tool with its parameters, that clients ask with."""
+
 
 class Names:
     """A catalogue of names that a test may change; `aliases` lead to them."""

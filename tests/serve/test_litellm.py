@@ -7,24 +7,12 @@ from typing import Any
 
 import pytest
 
-from helpers.serving import Running
+from helpers.serving import HELLO, PARAMETERS, WEATHER, Running
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier"),  # of its own types
 ]
-
-HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me of Lily."}]
-PARAMETERS = {
-    "type": "object",
-    "properties": {"city": {"enum": ["Kyiv", "Graz"]}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-WEATHER = {
-    "type": "function",
-    "function": {"name": "weather", "description": "Now.", "parameters": PARAMETERS},
-}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from helpers.serving import Running
+from helpers.serving import HELLO, PARAMETERS, WEATHER, Running
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Sampling
@@ -17,17 +17,6 @@ from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.engine.openai import OpenAIEngine
 from nomoat.model.load import load_tokenizer
 
-HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me of Lily."}]
-PARAMETERS = {
-    "type": "object",
-    "properties": {"city": {"enum": ["Kyiv", "Graz"]}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-WEATHER = {
-    "type": "function",
-    "function": {"name": "weather", "description": "Now.", "parameters": PARAMETERS},
-}
 OTHER = {"type": "function", "function": {"name": "time", "parameters": {"type": "object", "properties": {}}}}
 
 

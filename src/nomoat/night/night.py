@@ -162,7 +162,8 @@ class _Night:
         overlaps, leave_out, prompts_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = compared = None
-        held_out = suite_keys(self.sources, self.stages.ledger)
+        suites = suite_keys(self.sources, self.stages.ledger)
+        held_out = set(suites)
         if votes is not None or own_answers is not None:
             # the arena may have drawn their prompts from rows that were held out
             held_out.update(held_out_row_keys(self.stages.ledger))
@@ -174,7 +175,7 @@ class _Night:
             )
         if self.recipe.reward:
             compared = self._without(held_out, partial(self.orders.comparisons, base, leave_out))
-        rewarded = self._rewarded(base, prompts_out) if self.recipe.reinforce else None
+        rewarded = self._rewarded(base, suites, prompts_out) if self.recipe.reinforce else None
         asked = prompts_with_checks(self.sources.asked, prompts_out)
         learner = Learner(self.recipe, self.orders, base, data, judgements, len(asked), rewarded, compared)
         for reason in learner.reasons():
@@ -260,7 +261,7 @@ class _Night:
             rival_id=rival_id,
         )
 
-    def _rewarded(self, base: Base, leave_out: Sequence[str]) -> Artifact:
+    def _rewarded(self, base: Base, suites: Collection[str], leave_out: Sequence[str]) -> Artifact:
         """The stage `prompts`. As in `_without`, only what is asked by a suite, tonight's or an earlier night's, makes
         it another one."""
         asked = {
@@ -268,8 +269,7 @@ class _Night:
             for prompt in owners_prompts(self.sources.reinforce)
             for key in asked_keys(prompt.conversation)
         }
-        never = sorted(asked & suite_keys(self.sources, self.stages.ledger))
-        return self.stages.do(self.orders.prompts(base, never, leave_out))
+        return self.stages.do(self.orders.prompts(base, sorted(asked.intersection(suites)), leave_out))
 
     def _sampled(
         self,
