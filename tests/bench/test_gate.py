@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gate import look, simulate
+from nights import LUCK, month
 
 SETTINGS = {"owners": 1000, "looks": 50, "every": 10, "alpha": 0.05, "seed": 1}
 
@@ -47,3 +48,23 @@ def test_it_runs_and_writes_its_figures(bench: Callable[..., str], tmp_path: Pat
     said = bench("gate.py", "--owners=20", "--looks=5", f"--json={tmp_path / 'g'}")
     assert "20 owners, a look after every 10 votes, 5 looks, α = 0.05" in said
     assert len(json.loads((tmp_path / "g").read_text())["rows"]) == 16
+
+
+def test_a_month_of_nights_never_loses_by_the_gate_what_promoting_everything_loses(
+    bench: Callable[..., str], tmp_path: Path
+) -> None:
+    rows = {
+        (luck, votes): month(luck, votes, owners=500, nights=30, alpha=0.05, seed=1)
+        for luck in LUCK
+        for votes in (30, 300)
+    }
+    assert all(row.no_better <= 0.05 for row in rows.values())
+    assert rows["none", 300].misled > 0.05, "the promise is for each generation, not for the month"
+    assert rows["worse", 300].always < -500
+    assert rows["worse", 300].points > rows["worse", 30].points > 0
+    more = rows["better", 300].better
+    assert more is not None
+    assert more > 0.2
+    said = bench("nights.py", "--owners=20", "--nights=3", "--votes", "30", f"--json={tmp_path / 'n'}")
+    assert "20 owners of 3 nights each, alpha 0.05" in said
+    assert len(json.loads((tmp_path / "n").read_text())["rows"]) == 3

@@ -19,8 +19,9 @@ Examples:
   nomoat promote gen-0003
   nomoat promote gen-0002 --anyway    # because you say so
 
-A night promotes by itself where the evidence is there; this is for evidence that came by day, in votes, or for an
-owner who knows better. `nomoat rollback` takes it back.
+A night promotes by itself where the evidence is there: its own generation at its end, and at its beginning the newest
+that votes cast by day have shown to be better. This is for not waiting until then, or for an owner who knows better.
+`nomoat rollback` takes it back, and no night brings it back after that.
 """
 
 KEYS = {

@@ -11,7 +11,7 @@ EPILOG = """
 Examples:
   nomoat rollback        # the champion before this one; before the first there is the base
 
-Nothing is deleted: `nomoat promote GEN` brings it back.
+Nothing is deleted: `nomoat promote GEN` brings it back, and nothing else does.
 """
 
 KEYS = {

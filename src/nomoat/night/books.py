@@ -22,6 +22,7 @@ from nomoat.night.report import write_report
 from nomoat.night.result import NightSummary, Results, TrainingSummary
 from nomoat.night.runner import NightInterrupted, Stages
 from nomoat.night.stages import MODEL
+from nomoat.night.succession import crown, has_stood
 from nomoat.recipe_file import LoadedRecipe
 
 
@@ -66,6 +67,9 @@ class Books:
         self.ledger.add_samples(self.night.id, [_sample(answer) for answer in comparison.answers])
 
         gate, champion = self._pass_gate(generation, results)
+        if gate is not None and gate.verdict == "promote" and champion != generation.name:
+            stood = f"{generation.name} was the champion before, and comes back by your word only"
+            warnings = (*warnings, f"{stood}: nomoat promote {generation.name}")
 
         night, cost = self.night, self._cost()
         report_path = self.workspace / HOUSE / "reports" / f"night-{night.id:04d}.html"
@@ -138,16 +142,8 @@ class Books:
         if results.gate is not None:
             kept.add_evidence(self.night.id, generation.id, results.rival_id, read_evidence(results.gate))
             verdict = verdict_on(self.ledger, generation, self.stages.store)
-            served_now = kept.champion()
-            is_champion = served_now is not None and served_now.generation_id == generation.id
-            if verdict.verdict == "promote" and not is_champion:
-                kept.crown(
-                    generation.id,
-                    by="gate",
-                    said=verdict.said,
-                    night_id=self.night.id,
-                    verdict=asdict(verdict),
-                )
+            if verdict.verdict == "promote" and not has_stood(self.ledger, generation):
+                crown(self.ledger, generation, verdict, self.night.id)
         return verdict, champion_name(self.ledger)
 
     def _cost(self) -> dict[str, Any]:

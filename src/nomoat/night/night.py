@@ -51,6 +51,7 @@ from nomoat.night.runner import Stages
 from nomoat.night.sampling import prompts_with_checks
 from nomoat.night.sources import Sources, find_sources, licences_of
 from nomoat.night.stages import MODEL
+from nomoat.night.succession import crown_by_votes
 from nomoat.plan.planner import Plan, seconds_within
 from nomoat.plan.probe import MachineProfile, meter_of, probe
 from nomoat.recipe import Recipe
@@ -108,6 +109,7 @@ def run_night(
         night = _Night(recipe, sources, stages, orders, profile, started, *feedback)
         books = Books(ledger, opened.night, loaded, workspace, stages)
         with books.closed_on_failure():
+            crown_by_votes(ledger, store, opened.night.id, watcher.note)
             if base_folder is None:
                 base = night.pretrain()
             else:
