@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,11 @@ from helpers.nights import (
     run,
     write_rows,
 )
-from nomoat.evaluate.gatebook import verdict_on
+from nomoat.data.split import asked_keys
+from nomoat.engine.base import Sampling
+from nomoat.evaluate.battle import Battle, Contestant, arena_pool, draw_sides, keep_draw
+from nomoat.evaluate.gatebook import held_out_asked, held_out_row_keys, verdict_on
+from nomoat.evaluate.prompts import HELD_OUT_ROWS
 from nomoat.ledger.artifacts import HOUSE, ArtifactStore
 from nomoat.night.result import NightSummary
 
@@ -184,6 +189,28 @@ def test_without_prompts_the_loss_of_both_decides(tmp_path: Path) -> None:
     steered = loss_on_steering_rows(tmp_path / "workspace", 2)
     assert second.trainings[0].facts["best_loss"] == pytest.approx(steered, rel=1e-4)
     assert steered != pytest.approx(sum(losses["nll"]) / sum(losses["tokens"]), rel=1e-3), "on other rows"
+
+
+def test_people_may_vote_on_more_held_out_rows_than_the_night_answered(tmp_path: Path) -> None:
+    base, rows = save_tiny("llama", tmp_path / "base"), write_rows(tmp_path / "rows.jsonl", 600)
+    words = (f"base={base}", f"data.train={rows}", "evaluate.samples=3", "sft.max_steps=2")
+    workspace = tmp_path / "workspace"
+    night = run(workspace, *words)
+    data = workspace / HOUSE / "artifacts" / night.stages[0].artifact_id / "held_out.jsonl"
+    held_out = [json.loads(line)["messages"][0]["content"] for line in data.read_text().splitlines()]
+    with ledger_of(workspace) as ledger:
+        pool = arena_pool(ledger, ArtifactStore(workspace), night.night_id)
+        assert [one.conversation.messages[-1].content for one in pool] == held_out[:40]
+        assert [one.night_id for one in pool] == [night.night_id] * 3 + [None] * 37
+        assert all(one.is_held_out and one.suite == HELD_OUT_ROWS for one in pool)
+        sides = [Contestant(name, f"{name}.gguf") for name in ("one", "other")]
+        assert [keep_draw(ledger, one, *sides) for one in pool[:5]] == [1, 2, 3, None, None]
+        assert held_out_row_keys(ledger).isdisjoint(asked_keys(pool[3].conversation))
+        draw = draw_sides(*sides, Sampling(max_new_tokens=8), random.Random(0))
+        vote = Battle(pool[3], draw, "A", "B", 0.0).vote("both bad", "ada", 1.0)
+        ledger.judgements.add_votes([vote])
+        assert not held_out_row_keys(ledger).isdisjoint(asked_keys(pool[3].conversation))
+        assert held_out_row_keys(ledger) <= held_out_asked(ledger), "nor is anybody asked for an own answer"
 
 
 def test_what_the_gate_asks_is_not_trained_on(two: Two, tmp_path: Path) -> None:

@@ -118,16 +118,18 @@ def arena(
         PROBE_SHARE,
         SELF_SHARE,
         Contestant,
-        held_out_pool,
+        arena_pool,
         keep_draw,
         pool_of_files,
     )
+    from nomoat.ledger.artifacts import ArtifactStore
 
     to = console(stderr=as_json)
     with open_ledger(workspace) as ledger:
         newest = generation_of(ledger, LATEST if one in (BASE, CHAMPION) else one, workspace)
         assert ledger is not None
-        pool = pool_of_files(prompts) if prompts else held_out_pool(ledger, newest.night_id)
+        store = ArtifactStore(workspace)
+        pool = pool_of_files(prompts) if prompts else arena_pool(ledger, store, newest.night_id)
         with console(stderr=True).status("Loading both models …"):
             served = _served(workspace, one, other)
             quiet_libraries()
@@ -154,9 +156,8 @@ def arena(
             for talker in talkers:
                 talker.close()
         from nomoat.evaluate.gatebook import champion_name, verdict_on
-        from nomoat.ledger.artifacts import ArtifactStore
 
-        verdict = None if one == BASE else verdict_on(ledger, newest, ArtifactStore(workspace))
+        verdict = None if one == BASE else verdict_on(ledger, newest, store)
         if as_json:
             gate = None if verdict is None else gate_json(verdict, champion_name(ledger))
             print_json({"cast": table.cast, "gate": gate})

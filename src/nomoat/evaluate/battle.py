@@ -16,7 +16,8 @@ from pathlib import Path
 
 from nomoat.chat.conversation import Conversation, Message, parse_messages
 from nomoat.engine.base import Sampling
-from nomoat.evaluate.prompts import read_prompts
+from nomoat.evaluate.prompts import UNANSWERED, read_prompts
+from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.clock import now_iso
 from nomoat.ledger.rows import Side, Vote, VoteVerdict
@@ -42,8 +43,8 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt to both: drawn from a pool, with its suite and id, or typed. `night_id` is the night whose held-out
-    prompts are the pool, all of them and nothing else; `is_held_out` stays where chance chose otherwise among them."""
+    """A prompt to both: drawn from a pool, with its suite and id, or typed. `night_id` is the night that answered it,
+    where each of that night's held-out prompts is as likely as this one; `is_held_out` stays where it is not."""
 
     conversation: Conversation
     suite: str | None = None
@@ -223,11 +224,22 @@ def held_out_pool(ledger: Ledger, night_id: int) -> list[Question]:
     ]
 
 
-def pool_of_files(files: Sequence[Path]) -> list[Question]:
-    """The prompts of JSONL files, which the voter chose: no night has held them out. Raises DataError with file, line
+def arena_pool(ledger: Ledger, store: ArtifactStore, night_id: int) -> list[Question]:
+    """The held-out prompts that a night has answered, and the held-out rows that it would have answered next."""
+    pool = held_out_pool(ledger, night_id)
+    for stage in ledger.stages(night_id):
+        if stage.name == "evaluate" and stage.artifact_id:
+            row = ledger.artifact(stage.artifact_id)
+            file = store.file(row.kind, row.key, UNANSWERED)
+            pool += pool_of_files([file] if file else [], is_held_out=True)
+    return pool
+
+
+def pool_of_files(files: Sequence[Path], *, is_held_out: bool = False) -> list[Question]:
+    """The prompts of JSONL files. Those that the voter chose no night has held out. Raises DataError with file, line
     and field."""
     found = [prompt for file in files for prompt in read_prompts(file)]
-    return [Question(prompt.conversation, prompt.suite, prompt.id) for prompt in found]
+    return [Question(one.conversation, one.suite, one.id, is_held_out=is_held_out) for one in found]
 
 
 def _shared(one: Question, other: Question) -> float:

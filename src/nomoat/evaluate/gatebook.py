@@ -101,8 +101,15 @@ def base_model(ledger: Ledger, generation: GenerationRow) -> str | None:
 
 
 def held_out_asked(ledger: Ledger) -> set[str]:
-    """What the nights so far have held out and had answered, suites and rows alike, as `asked_keys`."""
-    return sampled_keys(ledger, of_rows=False) | sampled_keys(ledger, of_rows=True)
+    """What the nights so far have held out and had answered, or the arena has drawn of it, suites and rows alike, as
+    `asked_keys`."""
+    return sampled_keys(ledger, of_rows=False) | held_out_row_keys(ledger)
+
+
+def held_out_row_keys(ledger: Ledger) -> set[str]:
+    """Keys of the held-out rows that earlier nights had answered, or people have voted on."""
+    drawn = (vote for vote in ledger.judgements.votes() if vote.source == "pool")
+    return sampled_keys(ledger, of_rows=True).union(*(asked_keys(conversation_of(v))[-1:] for v in drawn))
 
 
 def sampled_keys(ledger: Ledger, *, of_rows: bool) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from nomoat.evaluate.checks import Check, parse_checks
 
 HELD_OUT_ROWS = "held-out rows"
 """The suite of those questions that are the owner's own held-out rows."""
+UNANSWERED = f"{HELD_OUT_ROWS}.jsonl"
+"""File of those of them that nobody has answered yet."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,10 @@ def held_out_questions(
                     prompts.append(Prompt(HELD_OUT_ROWS, str(number), question, ()))
                     break
     return prompts
+
+
+def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Prompts without checks as `read_prompts` reads them; no file where there are none."""
+    rows = [json.dumps({"id": p.id, **p.conversation.to_dict()}, ensure_ascii=False) for p in prompts]
+    if rows:
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")

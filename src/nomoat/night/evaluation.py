@@ -18,7 +18,7 @@ from nomoat.data.store import TokenStore
 from nomoat.errors import DataError
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude, no_rival
 from nomoat.evaluate.comparison import Comparison, Metric
-from nomoat.evaluate.prompts import Prompt, held_out_questions, read_prompts
+from nomoat.evaluate.prompts import UNANSWERED, Prompt, held_out_questions, read_prompts, write_prompts
 from nomoat.evaluate.run import answer_all, judge
 from nomoat.model.load import Machine, load_model, load_tokenizer
 from nomoat.model.logprobs import row_losses
@@ -26,6 +26,9 @@ from nomoat.night.fidelity import beginnings, check_files, held_out_prompts
 from nomoat.night.held_out import JudgingRows
 from nomoat.night.jobs import Folders, Outcome, Report
 
+_MOST_ASKED = 40
+"""Held-out rows that people may be asked to vote on, answered in the night or not. Eight would soon be known by heart;
+of hundreds no two models would meet on the same one, and such votes link them (`ballots.links`)."""
 Losses = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Nats and tokens of each piece of evidence."""
 
@@ -57,7 +60,8 @@ def run_evaluate(
 
     The loss is that of rows that did not steer training; of all held-out rows where these are too few. Writes
     `comparison.json` (the Comparison), `losses.json` (by prompt or text, in nats), so that every figure can be computed
-    again, and `fidelity.json` (every file in `gguf_files` against the folder it was made from).
+    again, `fidelity.json` (every file in `gguf_files` against the folder it was made from), and without `prompt_files`
+    the held-out prompts that are left for the arena.
     """
     held_out = JudgingRows.or_all(data, max_held_out_rows)
     report(0.0, None, "held-out loss of the base")
@@ -74,12 +78,14 @@ def run_evaluate(
 
     prompts = owners_prompts(prompt_files, max_prompts)
     if not prompt_files:
-        prompts = held_out_questions(
+        questions = held_out_questions(
             data / "held_out.jsonl",
-            samples,
+            max(samples, _MOST_ASKED),
             template=ChatTemplate.of(load_tokenizer(tuned)),
             most_tokens=n_ctx - min(max_new_tokens, n_ctx // 2),
         )
+        prompts = questions[:samples]
+        write_prompts(folders.out / UNANSWERED, questions[samples:])
     answer = partial(
         answer_all,
         prompts=prompts,

@@ -155,11 +155,6 @@ def with_votes_enough(recipe: Recipe, votes: Feedback | None, note: Callable[[st
     return recipe.model_copy(update={"prefer": None})
 
 
-def held_out_row_keys(ledger: Ledger) -> list[str]:
-    """Keys of the held-out rows that earlier nights had answered. Most are held out tonight by their hash alone."""
-    return sorted(sampled_keys(ledger, of_rows=True))
-
-
 def suite_keys(sources: Sources, ledger: Ledger) -> set[str]:
     """Keys of all that the suites ask, tonight's and those of every night before."""
     return asked_by(owners_prompts(sources.prompts)) | sampled_keys(ledger, of_rows=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.engine.pace import Pace, measure_pace
 from nomoat.errors import ArtifactError
-from nomoat.evaluate.gatebook import rival_of
+from nomoat.evaluate.gatebook import held_out_row_keys, rival_of
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
@@ -27,7 +27,6 @@ from nomoat.night.feedback import (
     Feedback,
     find_own_answers,
     find_votes,
-    held_out_row_keys,
     suite_keys,
     with_votes_enough,
 )

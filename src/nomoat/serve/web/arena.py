@@ -26,10 +26,10 @@ from nomoat.evaluate.battle import (
     Draw,
     Question,
     Turn,
+    arena_pool,
     draw_probe,
     draw_question,
     draw_sides,
-    held_out_pool,
     keep_draw,
 )
 from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
@@ -371,10 +371,12 @@ class Arena:
             return Seen()
         with Ledger.open(self._ledger_path) as ledger:
             generations = [one for one in ledger.generations() if one.served_file]
-            pool = next((found for one in generations if (found := held_out_pool(ledger, one.night_id))), [])
+            store = ArtifactStore(self._ledger_path.parent.parent)
+            pool = next(
+                (found for one in generations if (found := arena_pool(ledger, store, one.night_id))), []
+            )
             names = tuple((one.model, one.name) for one in generations)
             votes = ledger.judgements.votes()
-            store = ArtifactStore(self._ledger_path.parent.parent)
             return Seen(votes, tuple(evidence_of(ledger, votes, store)), names, tuple(pool))
 
     def _keep_draw(self, question: Question, one: Contestant, other: Contestant) -> int | None:
