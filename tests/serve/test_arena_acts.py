@@ -113,7 +113,7 @@ def test_who_leaves_while_their_vote_is_kept_cannot_cast_another(tmp_path: Path)
             kept.append(vote)
             return False
 
-        arena._keep = keep  # type: ignore[method-assign]
+        arena._ledger.keep = keep  # type: ignore[method-assign]
         arena._shown["shown"] = SHOWN
         voting = asyncio.create_task(arena.vote("shown", "she", "left", ""))
         await asyncio.sleep(0.05)

@@ -14,7 +14,6 @@ from typing import Any, final
 
 import numpy as np
 
-from nomoat.data.split import asked_keys
 from nomoat.engine.base import Sampling
 from nomoat.errors import NomoatError, ServeError
 from nomoat.evaluate.ballots import score_of
@@ -29,20 +28,14 @@ from nomoat.evaluate.battle import (
     draw_probe,
     draw_question,
     draw_sides,
-    held_out_pool,
-    keep_draw,
 )
-from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
-from nomoat.ledger.artifacts import ArtifactStore
-from nomoat.ledger.feedback import add_own_answer
-from nomoat.ledger.judgements import vote_key
 from nomoat.ledger.keys import Holder
-from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
-from nomoat.ledger.store import Ledger
+from nomoat.ledger.rows import Side, Vote, VoteVerdict
 from nomoat.serve.http import log_fault
 from nomoat.serve.turns import Desk
 from nomoat.serve.web.arena_answers import Answers, Half
+from nomoat.serve.web.arena_ledger import ArenaLedger, Seen
 
 CHAMPION, BASE = "champion", "base"
 SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
@@ -74,17 +67,6 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the ledger says: all votes, those of them that tell who is better, and the names of generations by their
-    model."""
-
-    votes: tuple[VoteRow, ...] = ()
-    evidence: tuple[VoteRow, ...] = ()
-    names: tuple[tuple[str, str], ...] = ()
-    pool: tuple[Question, ...] = ()
-
-
-@dataclass(frozen=True)
 class Shown:
     """A battle that a voter has before them. Its id is all that the browser knows it by."""
 
@@ -101,7 +83,7 @@ class Arena:
         self.voter_of = votes.voter_of
         self._pool = desk.pool
         self._answers = Answers(desk)
-        self._ledger_path = votes.ledger_path
+        self._ledger = ArenaLedger(votes.ledger_path)
         self._self_share = votes.self_share
         self._probe_share = votes.probe_share
         self._chance = random.SystemRandom()
@@ -191,7 +173,7 @@ class Arena:
         del self._shown[shown_id]  # before anything is waited for: a second click finds nothing
         vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
         try:
-            may_answer = await asyncio.to_thread(self._keep, shown.battle, vote)
+            may_answer = await asyncio.to_thread(self._ledger.keep, shown.battle, vote)
         except Exception:  # not where the voter has gone: the thread keeps their vote all the same
             self._shown[shown_id] = shown
             raise
@@ -215,7 +197,7 @@ class Arena:
             return False
         vote = self._both_bad.pop(shown_id)
         try:
-            return await asyncio.to_thread(self._keep_answer, vote, text)
+            return await asyncio.to_thread(self._ledger.keep_answer, vote, text)
         except Exception:
             self._both_bad[shown_id] = vote
             raise
@@ -226,7 +208,7 @@ class Arena:
 
     async def seen(self) -> Seen:
         """The ledger as it is now."""
-        return await asyncio.to_thread(self._read)
+        return await asyncio.to_thread(self._ledger.seen)
 
     async def close(self) -> None:
         """End what is being answered ahead."""
@@ -265,7 +247,7 @@ class Arena:
         one, other = await asyncio.to_thread(self._pair, self._unvoted())
         if self._chance.random() < self._self_share:
             other = one
-        draw_id = await asyncio.to_thread(self._keep_draw, question, one, other)
+        draw_id = await asyncio.to_thread(self._ledger.keep_draw, question, one, other)
         answered = await self._answered(question, draw_sides(one, other, SAMPLING, self._chance))
         return replace(answered, draw_id=draw_id)
 
@@ -338,7 +320,7 @@ class Arena:
         """The pair whose vote narrows most what is known of all against the champion."""
         at = {one.model: number for number, one in enumerate(contestants)}
         won_MM = np.zeros((len(at), len(at)))
-        for vote in self._read().evidence:
+        for vote in self._ledger.seen().evidence:
             if vote.left_model in at and vote.right_model in at:
                 left, right, score = (
                     at[vote.left_model],
@@ -359,41 +341,10 @@ class Arena:
         first, second = equally_good[self._chance.randrange(len(equally_good))]
         return contestants[first], contestants[second]
 
-    # ---- what is kept
-
     def _show(self, battle: Battle, voter: str) -> Shown:
         shown = Shown(secrets.token_urlsafe(16), voter, battle)
         _add(self._shown, shown.id, shown)
         return shown
-
-    def _read(self) -> Seen:
-        if not self._ledger_path.is_file():
-            return Seen()
-        with Ledger.open(self._ledger_path) as ledger:
-            generations = [one for one in ledger.generations() if one.served_file]
-            pool = next((found for one in generations if (found := held_out_pool(ledger, one.night_id))), [])
-            names = tuple((one.model, one.name) for one in generations)
-            votes = ledger.judgements.votes()
-            store = ArtifactStore(self._ledger_path.parent.parent)
-            return Seen(votes, tuple(evidence_of(ledger, votes, store)), names, tuple(pool))
-
-    def _keep_draw(self, question: Question, one: Contestant, other: Contestant) -> int | None:
-        with Ledger.open(self._ledger_path) as ledger:
-            return keep_draw(ledger, question, one, other)
-
-    def _keep(self, battle: Battle, vote: Vote) -> bool:
-        """Whether the night could learn from the voter's own answer."""
-        with Ledger.open(self._ledger_path) as ledger:
-            ledger.judgements.add_votes([vote], draw_id=battle.draw_id)
-            return wants_answer(vote) and held_out_asked(ledger).isdisjoint(asked_keys(conversation_of(vote)))
-
-    def _keep_answer(self, vote: Vote, text: str) -> bool:
-        key = vote_key(vote)
-        with Ledger.open(self._ledger_path) as ledger:
-            row = next((row for row in ledger.judgements.votes() if row.key == key), None)
-            if row is not None:  # it was not taken back meanwhile
-                add_own_answer(ledger, row, vote.voter, text)
-            return row is not None
 
 
 def _battle(question: Question, draw: Draw, left: Half, right: Half, shown_at_s: float) -> Battle:
