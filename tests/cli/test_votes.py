@@ -185,6 +185,34 @@ def test_a_vote_on_several_turns_goes_out_and_comes_in_whole(workspace: Path) ->
     assert "b.jsonl:1: conversation_a: expected user and assistant in turn where the two sides differ" in told
 
 
+def test_reasons_go_along_and_a_file_from_before_them_brings_nothing_twice(workspace: Path) -> None:
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        ledger.judgements.add_votes([replace(VOTE, voter="eve", reasons=["correctness", "length"])])
+    as_json("votes", "export", "v.jsonl", "--all")
+    other = workspace / "other"
+    other.mkdir()
+    with Ledger.open(ledger_path(other)) as ledger:
+        start_night(ledger)
+    assert as_json("votes", "import", "v.jsonl", "--workspace", "other")["added"] == 6
+    assert {(v.key, *(v.reasons or ())) for v in kept(other)} == {
+        (v.key, *(v.reasons or ())) for v in kept(workspace)
+    }
+    rows = [json.loads(line) for line in Path("v.jsonl").read_text().splitlines()]
+    (eves,) = [row["vote"] for row in rows if row["vote"]["voter"] == "eve"]
+    before = [{"vote": {k: v for k, v in row["vote"].items() if k != "reasons"}} for row in rows]
+    again = {"vote": eves | {"reasons": ["length", "correctness", "length"]}}  # in another order
+    lines = [json.dumps(row) for row in (*before[:-1], again)]
+    Path("old.jsonl").write_text("\n".join(lines))
+    assert as_json("votes", "import", "old.jsonl")["added"] == 0
+    bad = ["correctness", "fun"], ["length", 3], "length"
+    Path("bad.jsonl").write_text("\n".join(json.dumps({"vote": eves | {"reasons": one}}) for one in bad))
+    told = nomoat("votes", "import", "bad.jsonl").stderr
+    expected = "expected correctness, instructions, clarity, style, length or safety"
+    assert f'bad.jsonl:1: vote.reasons[1]: got "fun"; {expected}' in told
+    assert f"bad.jsonl:2: vote.reasons[1]: got 3; {expected}" in told
+    assert 'bad.jsonl:3: vote.reasons: got "length"; expected null or a list of reasons' in told
+
+
 def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> None:
     as_json("votes", "export", "b.jsonl", "--format", "lmarena")
     good = json.loads(Path("b.jsonl").read_text().splitlines()[0])

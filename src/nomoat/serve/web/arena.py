@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,7 +161,9 @@ class Arena:
         if self.find(shown_id, voter) is not None:
             del self._shown[shown_id]
 
-    async def vote(self, shown_id: str, voter: str, verdict: VoteVerdict, note: str) -> Vote | None:
+    async def vote(
+        self, shown_id: str, voter: str, verdict: VoteVerdict, note: str = "", reasons: Collection[str] = ()
+    ) -> Vote | None:
         """Keep the vote and tell who was who. None where there is nothing to vote on any more.
 
         Raises:
@@ -171,7 +173,7 @@ class Arena:
         if shown is None:
             return None
         del self._shown[shown_id]  # before anything is waited for: a second click finds nothing
-        vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
+        vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None, reasons=reasons)
         try:
             may_answer = await asyncio.to_thread(self._ledger.keep, shown.battle, vote)
         except Exception:  # not where the voter has gone: the thread keeps their vote all the same
