@@ -14,6 +14,7 @@ import pytest
 from helpers.commands import as_json, nomoat
 from helpers.votes import VOTE, kept, vote_on
 from helpers.workspaces import ledger_path, start_night
+from nomoat.cli import votes
 from nomoat.cli.arena import STANDINGS_KEYS
 from nomoat.cli.output import console
 from nomoat.cli.own_answers import ask_all
@@ -21,7 +22,7 @@ from nomoat.data.readers import read_rows
 from nomoat.data.rows import PreferenceRow, RatingRow
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.feedback import add_rating, standing_own_answers
-from nomoat.ledger.rows import Rating, Sample
+from nomoat.ledger.rows import REASONS, Rating, Sample
 from nomoat.ledger.store import Ledger
 
 
@@ -211,6 +212,7 @@ def test_reasons_go_along_and_a_file_from_before_them_brings_nothing_twice(works
     assert f'bad.jsonl:1: vote.reasons[1]: got "fun"; {expected}' in told
     assert f"bad.jsonl:2: vote.reasons[1]: got 3; {expected}" in told
     assert 'bad.jsonl:3: vote.reasons: got "length"; expected null or a list of reasons' in told
+    assert all(reason in votes.EPILOG for reason in REASONS)
 
 
 def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> None:
