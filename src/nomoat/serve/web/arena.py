@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, final
 
@@ -228,17 +229,18 @@ class Arena:
 
     async def _answer_ahead(self) -> None:
         while len(self._ahead) < _AHEAD:
-            pool = (await self.seen()).pool
+            seen = await self.seen()
             for _ in range(_TRIES):
-                battle = await self._battle(pool)
+                battle = await self._battle(seen)
                 if battle.has_choice:
                     self._ahead.append(battle)
                     break
             else:
                 raise _same_words()
 
-    async def _battle(self, pool: Sequence[Question]) -> Battle:
+    async def _battle(self, seen: Seen) -> Battle:
         """A prompt of the pool with two answers, which may be the same."""
+        pool = seen.nights.pool
         question = draw_question(pool, self._chance)
         if question is None:
             raise ServeError("there is no held-out prompt to draw: type one")
@@ -246,7 +248,10 @@ class Arena:
             if (probe := await self._probe(question, pool)) is not None:
                 return probe
             question = replace(question, night_id=None)  # some prompts make no probe: no longer as likely
-        one, other = await asyncio.to_thread(self._pair, self._unvoted())
+        one, other = await asyncio.to_thread(self._pair, self._unvoted(), is_drawn=True)
+        counting = seen.counting(one.model, other.model)
+        if 0 < len(counting) < len(pool):  # chance has chosen among some: no longer each as likely
+            question = replace(self._chance.choice(counting), night_id=None)
         if self._chance.random() < self._self_share:
             other = one
         draw_id = await asyncio.to_thread(self._ledger.keep_draw, question, one, other)
@@ -310,19 +315,21 @@ class Arena:
         shown = (one.battle for one in self._shown.values() if one.battle.shown_at_s > since)
         return [*self._ahead, *shown]
 
-    def _pair(self, unvoted: Sequence[Battle]) -> tuple[Contestant, Contestant]:
+    def _pair(self, unvoted: Sequence[Battle], *, is_drawn: bool = False) -> tuple[Contestant, Contestant]:
+        """`is_drawn`: the prompt is to be drawn, so that the pair should have one on which its vote counts."""
         contestants = self._contestants()
         if len(contestants) < 2:
             raise ServeError("there are no two models to compare yet", hint="Make one: nomoat run")
-        return self._best_pair(contestants, unvoted)
+        return self._best_pair(contestants, unvoted, is_drawn)
 
     def _best_pair(
-        self, contestants: Sequence[Contestant], unvoted: Sequence[Battle]
+        self, contestants: Sequence[Contestant], unvoted: Sequence[Battle], is_drawn: bool
     ) -> tuple[Contestant, Contestant]:
         """The pair whose vote narrows most what is known of all against the champion."""
+        seen = self._ledger.seen()
         at = {one.model: number for number, one in enumerate(contestants)}
         won_MM = np.zeros((len(at), len(at)))
-        for vote in self._ledger.seen().evidence:
+        for vote in seen.evidence:
             if vote.left_model in at and vote.right_model in at:
                 left, right, score = (
                     at[vote.left_model],
@@ -339,6 +346,9 @@ class Arena:
                 pending_MM[left, right] += 1
                 pending_MM[right, left] += 1
         gain_MM = narrowing(won_MM, planned_ratings(won_MM), 0, pending_MM)
+        for (one, left), (other, right) in combinations(at.items(), 2):
+            if is_drawn and not seen.counting(one, other):
+                gain_MM[left, right] = gain_MM[right, left] = 0
         equally_good = np.argwhere(np.triu(gain_MM >= gain_MM.max() * (1 - 1e-9), 1))
         first, second = equally_good[self._chance.randrange(len(equally_good))]
         return contestants[first], contestants[second]

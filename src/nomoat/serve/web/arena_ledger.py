@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from nomoat.data.split import asked_keys
 from nomoat.evaluate.battle import Battle, Contestant, Question, held_out_pool, keep_draw
-from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
+from nomoat.evaluate.gatebook import (
+    conversation_of,
+    evidence_of,
+    held_out_asked,
+    taught_prompts,
+    wants_answer,
+)
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.extent import extent
 from nomoat.ledger.feedback import add_own_answer
@@ -20,14 +26,28 @@ from nomoat.ledger.store import Ledger
 
 
 @dataclass(frozen=True)
+class Nights:
+    """What nights have left: the names of generations by their model, the prompts to draw from, and of each model the
+    prompts, by their hash, on which its votes would not count."""
+
+    names: tuple[tuple[str, str], ...] = ()
+    pool: tuple[Question, ...] = ()
+    taught: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Seen:
-    """What the ledger says: all votes, those of them that tell who is better, the names of generations by their model,
-    and the prompts to draw from."""
+    """What the ledger says: all votes, those of them that tell who is better, and what nights have left."""
 
     votes: tuple[VoteRow, ...] = ()
     evidence: tuple[VoteRow, ...] = ()
-    names: tuple[tuple[str, str], ...] = ()
-    pool: tuple[Question, ...] = ()
+    nights: Nights = Nights()
+
+    def counting(self, one: str, other: str) -> list[Question]:
+        """The prompts of the pool on which a vote between two models would count."""
+        taught = self.nights.taught.get(one, frozenset()) | self.nights.taught.get(other, frozenset())
+        pool = self.nights.pool
+        return [question for question in pool if question.prompt_hash not in taught] if taught else [*pool]
 
 
 @final
@@ -36,10 +56,10 @@ class ArenaLedger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._workspace = path.parent.parent
+        self._artifacts = ArtifactStore(path.parent.parent)
         self._reading = threading.Lock()
         self._seen = Seen()
-        self._seen_at: Hashable = None
+        self._seen_at: tuple[Hashable, Hashable] = (None, None)
 
     def seen(self) -> Seen:
         """The ledger as it is now. It is read anew where it has grown, whoever wrote: of thousands of votes that takes
@@ -48,9 +68,14 @@ class ArenaLedger:
             return Seen()
         with self._reading, Ledger.open(self._path) as ledger:
             # looked at first: what is added meanwhile is read again, and never missed
-            now = extent(ledger), self._artifacts_changed_at()
-            if now != self._seen_at:
-                self._seen, self._seen_at = self._read(ledger), now
+            now = extent(ledger)
+            at = now.votes, (now.nights, self._artifacts_changed_at())
+            if at != self._seen_at:
+                had_nights = at[1] == self._seen_at[1]
+                nights = self._seen.nights if had_nights else self._read_nights(ledger)
+                votes = ledger.judgements.votes()
+                evidence = evidence_of(ledger, votes, self._artifacts)
+                self._seen, self._seen_at = Seen(votes, tuple(evidence), nights), at
             return self._seen
 
     def keep_draw(self, question: Question, one: Contestant, other: Contestant) -> int | None:
@@ -74,13 +99,11 @@ class ArenaLedger:
             add_own_answer(ledger, row, vote.voter, text)
         return True
 
-    def _read(self, ledger: Ledger) -> Seen:
+    def _read_nights(self, ledger: Ledger) -> Nights:
         generations = [one for one in ledger.generations() if one.served_file]
         pool = next((found for one in generations if (found := held_out_pool(ledger, one.night_id))), [])
         names = tuple((one.model, one.name) for one in generations)
-        votes = ledger.judgements.votes()
-        evidence = evidence_of(ledger, votes, ArtifactStore(self._workspace))
-        return Seen(votes, tuple(evidence), names, tuple(pool))
+        return Nights(names, tuple(pool), taught_prompts(ledger, pool, self._artifacts))
 
     def _artifacts_changed_at(self) -> int | None:
         """When a folder of rows came or went: what they ask makes votes evidence, or none."""

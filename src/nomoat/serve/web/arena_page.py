@@ -278,7 +278,7 @@ class Acts:
     async def standings(self) -> str:
         """The leaderboard and the voters, as they are now."""
         seen = await self._arena.seen()
-        names, anchor = dict(seen.names), await self._arena.champion()
+        names, anchor = dict(seen.nights.names), await self._arena.champion()
         zero = anchor.model if anchor else None
 
         def tables() -> str:
