@@ -11,10 +11,10 @@ CSS = """
   background: var(--block-background-fill); }
 #ballot { gap: .5rem; }
 #ballot button { flex: 1 1 0; min-width: 0 !important; }
-#why { align-items: center; flex-wrap: nowrap; gap: .5rem; }
-#why > * { min-width: 0 !important; }
-#reasons { flex: 0 0 auto; width: auto; }
-#reasons .wrap { flex-wrap: nowrap; gap: .35rem; }
+#why { align-items: center; flex-wrap: wrap; gap: .5rem; }
+#why > * { min-width: 0 !important; flex: 1 1 16rem; }
+#why > #reasons { flex: 0 1 auto; width: auto; }
+#reasons .wrap { gap: .35rem; }
 #reasons label { padding: .3rem .55rem; font-size: .85rem; }
 #told { min-height: 1.6rem; }
 #entry button { flex: 0 0 auto; }
@@ -35,7 +35,7 @@ body.dark { --ink: #e8e6e0; --muted: #a09d95; --rule: #4a4944; --tuned: #2dd4bf;
   #answers { flex-direction: row; flex-wrap: nowrap; gap: .4rem; }
   #answers > * { padding: .5rem; font-size: .9rem; height: 38dvh; }
   #ballot button { font-size: .8rem; padding: .5rem .25rem; }
-  #why { flex-direction: column; align-items: stretch; }
+  #why > * { flex: 1 1 100% !important; }
   #reasons .wrap { display: grid; grid-template-columns: repeat(3, auto); }
   #reasons label { font-size: .75rem; padding: .25rem .4rem; }
   #told { min-height: 0; }

@@ -99,7 +99,9 @@ def _lay_out() -> Parts:
                 for name, (_, said) in _VERDICTS.items()
             )
         with gr.Row(elem_id="why"):
-            reasons = gr.CheckboxGroup(REASONS, elem_id="reasons", show_label=False, container=False)
+            reasons = gr.CheckboxGroup(
+                REASONS, elem_id="reasons", label="What decided it", show_label=False, container=False
+            )
             note = gr.Textbox(
                 "",
                 elem_id="note",
