@@ -20,7 +20,7 @@ from helpers.workspaces import held_out, ledger_path, start_night
 from nomoat.engine.echo import EchoEngine
 from nomoat.engine.request import Ending, Piece, Request
 from nomoat.ledger.feedback import standing_own_answers
-from nomoat.ledger.rows import VoteRow
+from nomoat.ledger.rows import REASONS, VoteRow
 from nomoat.ledger.store import Ledger
 from nomoat.serve.web.arena import Votes
 
@@ -158,6 +158,8 @@ def test_a_vote_by_mouse_is_blind_until_it_is_cast(voter: Voter, arena: Running,
     assert [name for name in (*NAMES, "champion", "echo") if name in known] == []
     expect(page.locator("#question")).to_contain_text("Held out")
 
+    for reason in ("style", "correctness"):
+        page.get_by_label(reason).check()
     page.fill("#note textarea", "It is kinder.")
     page.click("#vote-left")
     expect(page.locator("#told")).to_contain_text("Kept: the left one. Left was gen-000")
@@ -168,6 +170,8 @@ def test_a_vote_by_mouse_is_blind_until_it_is_cast(voter: Voter, arena: Running,
     assert [file for file in (vote.left_model, vote.right_model) if file in known] == []
     assert (vote.left_answer, vote.right_answer) == (left, right)
     assert (vote.verdict, vote.voter, vote.note) == ("left", "owner", "It is kinder.")
+    assert vote.reasons == ["correctness", "style"]
+    expect(page.locator("#reasons input:checked")).to_have_count(0)  # not for the next one too
     assert (vote.source, vote.suite) == ("pool", "heldout")
     assert (vote.sampling["temperature"], vote.sampling["max_new_tokens"]) == (0.7, 512)
     assert left.split()[1] == right.split()[1] == str(vote.sampling["seed"])
@@ -185,12 +189,19 @@ def test_votes_by_keyboard_alone(voter: Voter, ledger: Path) -> None:
         (("ArrowLeft", "left"), ("b", "right"), ("t", "tie"), ("x", "both bad")), 1
     ):
         voter.sees_battle()
+        reasons = page.locator("#reasons input:checked")
+        expect(reasons).to_have_count(0)
+        page.keyboard.press("3")
+        page.keyboard.press(str(number))  # the third one twice is none
+        expect(reasons).to_have_count(0 if number == 3 else 2)
         page.keyboard.press(key)
         expect(page.locator("#told")).to_contain_text("Kept: ")
         page.wait_for_selector(LOCKED)
         page.keyboard.press(key)  # a second press is no second vote
         votes = kept(ledger)
         assert (len(votes), votes[-1].verdict) == (number, verdict)
+        ticked = {REASONS[2], REASONS[number - 1]} if number != 3 else set()
+        assert set(votes[-1].reasons or ()) == ticked
         page.keyboard.press("n")
         expect(page.locator("#told")).not_to_contain_text("Kept: ")
     page.wait_for_selector(OPEN)
@@ -367,6 +378,7 @@ def test_standings_with_what_is_still_open(voter: Voter, ledger: Path) -> None:
     page = voter.page
     for key in ("a", "b", "t", "a", "a"):
         voter.sees_battle()
+        page.get_by_label("length").check()  # the focus is there now, and keys vote all the same
         page.keyboard.press(key)
         page.wait_for_selector(LOCKED)
         page.keyboard.press("n")
@@ -379,6 +391,7 @@ def test_standings_with_what_is_still_open(voter: Voter, ledger: Path) -> None:
         "above gen-0001",
         "Head to head",
         "open",
+        "length",
         "Votes over time",
         "owner",
         "Prefers left",

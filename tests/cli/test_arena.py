@@ -22,6 +22,7 @@ from nomoat.data.rows import PreferenceRow
 from nomoat.engine.base import Sampling
 from nomoat.errors import EngineError
 from nomoat.evaluate.battle import Contestant, Question
+from nomoat.ledger.rows import REASONS
 from nomoat.ledger.store import Ledger
 
 
@@ -136,6 +137,32 @@ def test_a_vote_may_have_a_reason(workspace: Path) -> None:
         ("left", "It is shorter."),
         ("tie", None),
     ]
+
+
+def test_what_decided_a_vote_is_kept_and_counted_by_pair(workspace: Path) -> None:
+    result = nomoat("arena", typed="One\n1 +len +co kinder\nTwo\n2 +c\n2 +INSTRUCTIONS\nThree\nt +style\n")
+    assert result.exit_code == 0, result.output
+    assert "+c is none or several of: +correctness, +instructions, " in result.stdout
+    cast = kept(workspace)
+    assert [(vote.verdict, vote.reasons, vote.note) for vote in cast] == [
+        ("left", ["correctness", "length"], "kinder"),
+        ("right", ["instructions"], None),
+        ("tie", ["style"], None),
+    ]
+    (pair,) = as_json("arena", "--standings")["pairs"]
+    won = {
+        vote.reasons[0]: vote.left_name if vote.verdict == "left" else vote.right_name for vote in cast[:2]
+    }  # type: ignore[index]
+    assert pair["why"] == [
+        {"reason": reason, "wins": int(winner == pair["one"]), "losses": int(winner == pair["other"])}
+        for reason, winner in (
+            ("correctness", won["correctness"]),
+            ("instructions", won["instructions"]),
+            ("length", won["correctness"]),
+        )
+    ]
+    assert "why" in nomoat("arena", "--standings").stdout
+    assert all(f"+{reason} " in arena.EPILOG for reason in REASONS)
 
 
 def test_with_a_prompt_of_ones_own_one_may_go_on_and_the_vote_is_about_all_of_it(workspace: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from helpers.commands import as_json, nomoat
 from helpers.votes import VOTE, kept, vote_on
 from helpers.workspaces import ledger_path, start_night
+from nomoat.cli import votes
 from nomoat.cli.arena import STANDINGS_KEYS
 from nomoat.cli.output import console
 from nomoat.cli.own_answers import ask_all
@@ -21,7 +22,7 @@ from nomoat.data.readers import read_rows
 from nomoat.data.rows import PreferenceRow, RatingRow
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.feedback import add_rating, standing_own_answers
-from nomoat.ledger.rows import Rating, Sample
+from nomoat.ledger.rows import REASONS, Rating, Sample
 from nomoat.ledger.store import Ledger
 
 
@@ -183,6 +184,35 @@ def test_a_vote_on_several_turns_goes_out_and_comes_in_whole(workspace: Path) ->
     )
     told = nomoat("votes", "import", "b.jsonl", "--format", "lmarena").stderr
     assert "b.jsonl:1: conversation_a: expected user and assistant in turn where the two sides differ" in told
+
+
+def test_reasons_go_along_and_a_file_from_before_them_brings_nothing_twice(workspace: Path) -> None:
+    with Ledger.open(ledger_path(workspace)) as ledger:
+        ledger.judgements.add_votes([replace(VOTE, voter="eve", reasons=["correctness", "length"])])
+    as_json("votes", "export", "v.jsonl", "--all")
+    other = workspace / "other"
+    other.mkdir()
+    with Ledger.open(ledger_path(other)) as ledger:
+        start_night(ledger)
+    assert as_json("votes", "import", "v.jsonl", "--workspace", "other")["added"] == 6
+    assert {(v.key, *(v.reasons or ())) for v in kept(other)} == {
+        (v.key, *(v.reasons or ())) for v in kept(workspace)
+    }
+    rows = [json.loads(line) for line in Path("v.jsonl").read_text().splitlines()]
+    (eves,) = [row["vote"] for row in rows if row["vote"]["voter"] == "eve"]
+    before = [{"vote": {k: v for k, v in row["vote"].items() if k != "reasons"}} for row in rows]
+    again = {"vote": eves | {"reasons": ["length", "correctness", "length"]}}  # in another order
+    lines = [json.dumps(row) for row in (*before[:-1], again)]
+    Path("old.jsonl").write_text("\n".join(lines))
+    assert as_json("votes", "import", "old.jsonl")["added"] == 0
+    bad = ["correctness", "fun"], ["length", 3], "length"
+    Path("bad.jsonl").write_text("\n".join(json.dumps({"vote": eves | {"reasons": one}}) for one in bad))
+    told = nomoat("votes", "import", "bad.jsonl").stderr
+    expected = "expected correctness, instructions, clarity, style, length or safety"
+    assert f'bad.jsonl:1: vote.reasons[1]: got "fun"; {expected}' in told
+    assert f"bad.jsonl:2: vote.reasons[1]: got 3; {expected}" in told
+    assert 'bad.jsonl:3: vote.reasons: got "length"; expected null or a list of reasons' in told
+    assert all(reason in votes.EPILOG for reason in REASONS)
 
 
 def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> None:

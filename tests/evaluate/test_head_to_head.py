@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from helpers.votes import VOTE
-from nomoat.evaluate.ballots import count_votes
+from nomoat.evaluate.ballots import Why, count_votes
 from nomoat.evaluate.gate import Tally
 from nomoat.evaluate.head_to_head import Day, by_day, head_to_head, voters
 from nomoat.evaluate.standings import standings
 from nomoat.ledger.rows import VoteRow, VoteVerdict
-from nomoat.serve.web.arena_view import matrix
+from nomoat.serve.web.arena_view import matrix, pairings
 
 NAMES = {VOTE.left_model: "new", VOTE.right_model: "base"}
 
@@ -35,6 +35,24 @@ def test_a_pair_is_open_until_the_votes_show_it() -> None:
     assert (pair.better, pair.needed) == ("new", None)
     (even,) = head_to_head([vote(1), vote(2, "right")], NAMES, alpha=0.05)
     assert (even.better, even.needed) == (None, None)
+
+
+def test_reasons_are_counted_by_who_won_and_once_a_vote() -> None:
+    cast = [
+        vote(1, reasons=["style", "length"]),
+        vote(2, "right", reasons=["length"]),
+        vote(2, "right", reasons=["length"]),  # the same voter on the same answers again
+        vote(3, reasons=["length"]),
+        vote(4, "tie", reasons=["safety"]),
+        vote(5),
+    ]
+    (pair,) = head_to_head(cast, NAMES, alpha=0.05)
+    assert (pair.one, pair.wins, pair.losses) == ("new", 3, 1)
+    assert pair.why == (Why("length", 2, 1), Why("style", 1, 0))
+    assert pair.why_said == "length 2 : 1, style 1 : 0"
+    assert "<td>length 2 : 1, style 1 : 0</td>" in pairings([pair])
+    (silent,) = head_to_head([vote(1)], NAMES, alpha=0.05)
+    assert "Why" not in pairings([silent])
 
 
 def test_a_model_against_itself_is_no_pair() -> None:

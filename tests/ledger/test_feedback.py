@@ -58,7 +58,9 @@ def test_all_that_a_voter_said_is_taken_back_and_an_import_does_not_bring_it_bac
 
 
 def test_texts_that_are_erased_are_in_the_file_no_more(ledger: Ledger, tmp_path: Path) -> None:
-    secret = replace(VOTE, left_answer="xyzzy-left", right_answer="xyzzy-right", note="xyzzy-note")
+    secret = replace(
+        VOTE, left_answer="xyzzy-left", right_answer="xyzzy-right", note="xyzzy-note", reasons=["xyzzy"]
+    )
     ledger.judgements.add_votes([secret, replace(VOTE, voter="bob")])
     add_rating(ledger, replace(RATING, answer="xyzzy-rated"))
     withdraw_voter(ledger, "ada", erase=False)
@@ -122,8 +124,10 @@ def test_single_votes_are_taken_back_by_number(ledger: Ledger) -> None:
 
 
 def test_a_note_makes_another_vote_and_none_keeps_the_old_key(ledger: Ledger) -> None:
-    assert ledger.judgements.add_votes([VOTE, replace(VOTE, note="too long")]) == 2
-    plain, noted = sorted(ledger.judgements.votes(), key=lambda vote: vote.id)
+    more = replace(VOTE, note="too long"), replace(VOTE, reasons=["length"])
+    assert ledger.judgements.add_votes([VOTE, *more]) == 3
+    plain, noted, reasoned = sorted(ledger.judgements.votes(), key=lambda vote: vote.id)
     # the key that schema 0002's program gave this vote
     assert plain.key == "b4d5da19a1cb59739e3f5175d2f9cdeabff7630a988fa072704f52665692ff88"
-    assert noted.note == "too long"
+    assert (noted.note, noted.reasons) == ("too long", None)
+    assert (reasoned.note, reasoned.reasons) == (None, ["length"])

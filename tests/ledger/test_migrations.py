@@ -177,6 +177,12 @@ def test_rows_of_the_eighth_schema_are_read_as_they_were(tmp_path: Path) -> None
         assert (draw.night_id, draw.prompt_hash, draw.vote_key) == (1, "abcd", None)
 
 
+def test_rows_of_the_ninth_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0009", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        assert [vote.reasons for vote in ledger.judgements.votes()] == [["correctness", "style"], None]
+
+
 def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         probe = replace(VOTE, better="left")

@@ -113,14 +113,14 @@ def test_who_leaves_while_their_vote_is_kept_cannot_cast_another(tmp_path: Path)
             kept.append(vote)
             return False
 
-        arena._keep = keep  # type: ignore[method-assign]
+        arena._ledger.keep = keep  # type: ignore[method-assign]
         arena._shown["shown"] = SHOWN
-        voting = asyncio.create_task(arena.vote("shown", "she", "left", ""))
+        voting = asyncio.create_task(arena.vote("shown", "she", "left"))
         await asyncio.sleep(0.05)
         voting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await voting
-        assert await arena.vote("shown", "she", "right", "") is None
+        assert await arena.vote("shown", "she", "right") is None
         goes_on.set()
         await asyncio.to_thread(lambda: None)
         while not kept:

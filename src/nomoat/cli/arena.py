@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ from nomoat.errors import EngineError, LedgerError
 if TYPE_CHECKING:
     from nomoat.cli.match import Match
     from nomoat.evaluate.battle import Battle, Question
+    from nomoat.ledger.rows import Reason, VoteVerdict
     from nomoat.ledger.store import Ledger
     from nomoat.serve.models import ServedModel
 
@@ -36,7 +38,9 @@ Examples:
 
 \b
 At "prompt>": Enter draws a held-out prompt, text asks that, Ctrl-D leaves.
-At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip; words after it are kept as the reason.
+At "vote>": 1 or 2 for the better answer, t for a tie, b for both bad, s to skip. What follows is kept with the vote:
+first what decided it, of +correctness +instructions +clarity +style +length +safety (first letters are enough, where
+they are of one alone), then why in your own words: 1 +co +len it names the right year.
 With a prompt that you typed, g and words say something more to both before you vote.
 
 Which side a model stands on is drawn for every prompt, and names are told with the vote. Both answers are shown when
@@ -60,16 +64,17 @@ STANDINGS_KEYS = {
     "that would be if answers were as long as their rivals, with as many headings, list items and bold passages",
     "uncounted": "votes that are in none of the tables, on prompts that one of the two models has learned from, or may "
     "have",
-    "pairs": "most votes first: list of {one, other, wins, losses, ties, better, needed}; better is who the votes have "
-    "shown to be better, or null while it is open; needed are about how many more decided votes, or null where they "
-    "would never tell",
+    "pairs": "most votes first: list of {one, other, wins, losses, ties, better, needed, why}; better is who the votes "
+    "have shown to be better, or null while it is open; needed are about how many more decided votes, or null where "
+    "they would never tell; why is a list of {reason, wins, losses}: how often voters named it for votes that one won, "
+    "and that other did",
     "voters": "most votes first: list of {name, votes, left, selves, self_ties, probes, missed, flags}; left is the "
     "left side's share of decided votes, null or {value, low, high, n}; selves are votes on a model against itself, "
     "probes those whose better side is known; flags say what speaks against counting on a voter",
 }
 """Keys of `nomoat arena --standings --json`, for docs/cli.md."""
 
-_VOTES = {"1": "left", "2": "right", "t": "tie", "b": "both bad"}
+_VOTES: dict[str, VoteVerdict] = {"1": "left", "2": "right", "t": "tie", "b": "both bad"}
 CONFIDENCE = 0.95
 
 
@@ -215,6 +220,30 @@ def _sides(vote: Any) -> tuple[tuple[str, str], tuple[str, str]]:
     return (vote.left_model, vote.left_name), (vote.right_model, vote.right_name)
 
 
+def reasons_in(words: str) -> tuple[list[Reason], str]:
+    """The reasons that what follows a verdict begins with, each a + and its first letters, and the rest. That begins
+    with a + where such letters are of no reason, or of more than one."""
+    from nomoat.ledger.rows import REASONS
+
+    reasons: list[Reason] = []
+    while words.startswith("+"):
+        start, _, rest = words[1:].partition(" ")
+        meant = [reason for reason in REASONS if reason.startswith(start.lower())]
+        if len(meant) != 1:
+            break
+        reasons, words = [*reasons, *meant], rest.strip()
+    return reasons, words
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was typed at "vote>"."""
+
+    key: str
+    words: str
+    reasons: Sequence[Reason] = ()
+
+
 class Table:
     """A match at a terminal. `read` shows its text and gives the typed line; it raises EOFError and
     KeyboardInterrupt as `input` does."""
@@ -267,14 +296,20 @@ class Table:
             self._say("Both answer this word for word: there is nothing to choose, and no vote.")
             return
         self._show(found.left_answer, found.right_answer)
-        key, words = self._choice(found)
-        while key == "g":
-            found = self._go_on(found, words)
-            key, words = self._choice(found)
-        if key == "s":
+        choice = self._choice(found)
+        while choice.key == "g":
+            found = self._go_on(found, choice.words)
+            choice = self._choice(found)
+        if choice.key == "s":
             self._say("Skipped, without a vote.")
             return
-        vote = found.vote(_VOTES[key], self._voter, self._match.now_s(), note=words or None)  # type: ignore[arg-type]
+        vote = found.vote(
+            _VOTES[choice.key],
+            self._voter,
+            self._match.now_s(),
+            note=choice.words or None,
+            reasons=choice.reasons,
+        )
         self._ledger.judgements.add_votes([vote], draw_id=found.draw_id)
         self.cast += 1
         self._say(told(vote))
@@ -298,16 +333,23 @@ class Table:
         self._show(found.turns[-1].left, found.turns[-1].right)
         return found
 
-    def _choice(self, found: Battle) -> tuple[str, str]:
-        """A key, and the words after it."""
+    def _choice(self, found: Battle) -> Choice:
+        """A key, and what is said behind it."""
+        from nomoat.ledger.rows import REASONS
+
         going_on = found.question.is_typed
         known = "1 or 2: the better answer; t: a tie; b: both bad; s: skip; words after it: why"
         while True:
             self._say(known + ("; g and words: say more to both" if going_on else ""))
             key, _, words = self._read("vote> ").strip().partition(" ")
             key, words = key.lower(), words.strip()
-            if key in (*_VOTES, "s") or (key == "g" and words and going_on):
-                return key, words
+            if key == "s" or (key == "g" and words and going_on):
+                return Choice(key, words)
+            if key in _VOTES:
+                reasons, words = reasons_in(words)
+                if not words.startswith("+"):
+                    return Choice(key, words, reasons)
+                self._say(f"{words.split()[0]} is none or several of: +{', +'.join(REASONS)}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, style="dim")

@@ -90,9 +90,11 @@ def print_pairs(pairs: Sequence[Pairing], to: Console) -> None:
     """Each pair, and what it still takes."""
     if not pairs:
         return
-    made = table("pair", "won", "tied", "verdict", right=("tied",))
+    heads = ("pair", "won", "tied", "verdict", *(("why",) if any(one.why for one in pairs) else ()))
+    made = table(*heads, right=("tied",))
     for one in pairs:
-        made.add_row(f"{one.one} : {one.other}", f"{one.wins:,} : {one.losses:,}", f"{one.ties:,}", one.said)
+        cells = f"{one.one} : {one.other}", f"{one.wins:,} : {one.losses:,}", f"{one.ties:,}", one.said
+        made.add_row(*(*cells, one.why_said)[: len(heads)])
     to.print(made)
 
 

@@ -29,8 +29,9 @@ Examples:
   nomoat votes withdraw --voter ada               # all that ada said; the next night goes without it
   nomoat votes withdraw --id 17 --erase           # one vote, and its texts too
 
-Every exported row has where it came from under "vote": voter, time, models, sides, sampling. Whoever's votes were taken
-back does not get them back by an import. An imported vote counts for a model here only where it says which file has
+Every exported row has where it came from under "vote": voter, time, models, sides, sampling; and why: "reasons", a list
+of correctness, instructions, clarity, style, length and safety, and "note", or null. Whoever's votes were taken back
+does not get them back by an import. An imported vote counts for a model here only where it says which file has
 answered, as exports do; battles of others name models by words alone, and their gen-0001 is not yours.
 """
 
@@ -123,7 +124,7 @@ def votes(
         ),
     ] = None,
     erase: Annotated[
-        bool, typer.Option("--erase", help="On withdraw: overwrite prompts, answers and notes too.")
+        bool, typer.Option("--erase", help="On withdraw: overwrite prompts, answers, reasons and notes too.")
     ] = False,
     workspace: WorkspaceOption = HERE,
     as_json: JsonOption = False,

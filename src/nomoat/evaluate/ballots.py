@@ -14,7 +14,7 @@ from nomoat.evaluate.battle import Question
 from nomoat.evaluate.gate import Judged, Link, Tally
 from nomoat.evaluate.judge import Pair, Verdict
 from nomoat.evaluate.stats.betting import log_e_value_judged
-from nomoat.ledger.rows import DrawRow, JudgeVerdict, JudgeVerdictRow, Vote, VoteRow
+from nomoat.ledger.rows import REASONS, DrawRow, JudgeVerdict, JudgeVerdictRow, Reason, Vote, VoteRow
 
 
 def score_of(vote: Vote, model: str) -> float:
@@ -43,6 +43,24 @@ def count_votes(votes: Iterable[VoteRow], challenger: str, rival: str | None) ->
     """The votes between two models, counted."""
     scores = [score_of(vote, challenger) for vote in between(votes, challenger, rival)]
     return Tally("votes", scores.count(1), scores.count(0), scores.count(0.5))
+
+
+@dataclass(frozen=True)
+class Why:
+    """How often a reason was named for votes that one of a pair won, and for those that the other did."""
+
+    reason: Reason
+    wins: int
+    losses: int
+
+
+def count_reasons(votes: Iterable[VoteRow], one: str, other: str) -> tuple[Why, ...]:
+    """What decided the votes between two models, the most named first."""
+    named: dict[float, Counter[Reason]] = {1.0: Counter(), 0.0: Counter(), 0.5: Counter()}
+    for vote in between(votes, one, other):
+        named[score_of(vote, one)].update(vote.reasons or ())
+    found = [Why(reason, named[1][reason], named[0][reason]) for reason in REASONS]
+    return tuple(sorted((w for w in found if w.wins + w.losses), key=lambda w: -(w.wins + w.losses)))
 
 
 def links(

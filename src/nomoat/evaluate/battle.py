@@ -10,7 +10,7 @@ known, and which tells whether the voter reads. It costs what any battle does, s
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from nomoat.evaluate.prompts import UNANSWERED, read_prompts
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.rows import Side, Vote, VoteVerdict
+from nomoat.ledger.rows import Side, Vote, VoteVerdict, in_order
 from nomoat.ledger.store import Ledger
 
 SELF_SHARE = 0.05
@@ -132,8 +132,16 @@ class Battle:
         messages = (*asked.messages, *self.said(side), Message("user", text))
         return Question(Conversation(messages, asked.tools))
 
-    def vote(self, verdict: VoteVerdict, voter: str, now_s: float, *, note: str | None = None) -> Vote:
-        """The vote on it. `now_s` is of the clock that `shown_at_s` was taken from."""
+    def vote(
+        self,
+        verdict: VoteVerdict,
+        voter: str,
+        now_s: float,
+        *,
+        note: str | None = None,
+        reasons: Collection[str] = (),
+    ) -> Vote:
+        """The vote on it. `now_s` is of the clock that `shown_at_s` was taken from, `reasons` are of `REASONS`."""
         prompt, sampling = self.question.conversation.to_dict(), self.draw.left_sampling
         return Vote(
             cast_at=now_iso(),
@@ -155,6 +163,7 @@ class Battle:
             note=note,
             better=self.better,
             turns=[asdict(turn) for turn in self.turns] or None,
+            reasons=in_order(reasons),
         )
 
     def said(self, side: Side) -> tuple[Message, ...]:

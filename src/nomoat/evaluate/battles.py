@@ -3,7 +3,7 @@
 One battle is {"question_id", "model_a", "model_b", "winner", "judge", "conversation_a", "conversation_b", "turn",
 "anony", "language", "tstamp"}; winner is model_a, model_b, tie or "tie (bothbad)", tstamp seconds since 1970 (the
 columns that FastChat's serve/monitor/clean_battle_data.py writes). A is the left side. It says less than a vote:
-sampling and suite are not in it, and probes, which it has no word for, are left out.
+sampling, suite, reasons and notes are not in it, and probes, which it has no word for, are left out.
 
 A name proves nothing: everybody's first generation is gen-0001. So ours have two columns more, "model_a_file" and
 "model_b_file", which say what has answered, as votes do: '<artifact id>/<file>', the id being a hash of all that made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.data.split import ASKED, asked_in_training, asked_keys
 from nomoat.evaluate.ballots import between, count_votes, judged, links
-from nomoat.evaluate.battle import held_out_pool
+from nomoat.evaluate.battle import Question, held_out_pool
 from nomoat.evaluate.gate import BASE, GateVerdict, Guard, Judged, Tally, decide
 from nomoat.evaluate.head_to_head import voters
 from nomoat.evaluate.prompts import HELD_OUT_ROWS
@@ -24,6 +24,8 @@ LEARNED = ("votes", "own_answers")
 """Kinds of artifacts whose meta says what they ask: what people said and a night has learned from."""
 ROWS = ("data", "judgements", "prompts")
 """Kinds of artifacts with a file that says what they ask (`split.ASKED`): what the owner's files hold."""
+
+_TAUGHT = "on prompts that a model has learned from"
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,38 @@ def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
     one of their two models has learned from, or may have, where what its rows ask cannot be read here. What a suite
     of its own night asks it has not."""
     asked = {vote.id: key for vote in votes for key in asked_keys(conversation_of(vote))[-1:]}
-    every = frozenset(asked.values())
     met: defaultdict[str, set[int]] = defaultdict(set)
     for vote in votes:
         for model in (vote.left_model, vote.right_model):
             met[model] |= {vote.id} & asked.keys()
+    reasons: dict[int, str] = {}
+    for model, why in _learned(ledger, {m: {asked[n] for n in ids} for m, ids in met.items()}, store):
+        for vote_id in met[model]:
+            if (reason := why.get(asked[vote_id])) == _TAUGHT:
+                reasons[vote_id] = reason
+            elif reason:
+                reasons.setdefault(vote_id, reason)
+    return reasons
+
+
+def taught_prompts(
+    ledger: Ledger, prompts: Sequence[Question], store: ArtifactStore
+) -> dict[str, frozenset[str]]:
+    """Of each model the prompts, by their hash, a vote on which would be `no_evidence` for it."""
+    asked = {one.prompt_hash: key for one in prompts for key in asked_keys(one.conversation)[-1:]}
+    met = dict.fromkeys((model for model, *_ in _models(ledger)), frozenset(asked.values()))
+    return {
+        model: frozenset(prompt for prompt, key in asked.items() if key in why)
+        for model, why in _learned(ledger, met, store)
+    }
+
+
+def _learned(
+    ledger: Ledger, met: Mapping[str, Set[str]], store: ArtifactStore
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Of each model which of the `asked_keys` that it has met it has learned from, or may have, each with the
+    reason."""
+    every = frozenset(key for keys in met.values() for key in keys)
 
     @cache
     def taught_by(artifact_id: str) -> frozenset[str] | None:
@@ -157,20 +186,26 @@ def no_evidence(ledger: Ledger, votes: Sequence[VoteRow], store: ArtifactStore) 
         file = store.file(row.kind, row.key, ASKED)
         return None if file is None else frozenset(asked_in_training(file, every))
 
-    reasons: dict[int, str] = {}
+    done: set[str] = set()
     for model, files, name, night_id in _models(ledger):
-        theirs = met.pop(model, set())  # a base is that of many nights
-        known = {made: taught_by(made) for made in learned_from(ledger, files)} if theirs else {}
+        theirs = met.get(model)
+        if model in done or not theirs:  # a base is that of many nights
+            continue
+        done.add(model)
+        known = {made: taught_by(made) for made in learned_from(ledger, files)}
         taught = {key for keys in known.values() if keys for key in keys}
         unread = sorted(made for made, keys in known.items() if keys is None)
         kept_out = set(_last_asked(_of_suites(ledger, night_id))) if unread else set()
-        for vote_id in theirs:
-            if asked[vote_id] in taught:
-                reasons[vote_id] = "on prompts that a model has learned from"
-            elif unread and asked[vote_id] not in kept_out:
-                rows = f"what {', '.join(unread)} asks cannot be read here"
-                reasons.setdefault(vote_id, f"on prompts that {name} may have learned from ({rows})")
-    return reasons
+        rows = f"what {', '.join(unread)} asks cannot be read here"
+        unknown = f"on prompts that {name} may have learned from ({rows})"
+        yield (
+            model,
+            {
+                key: _TAUGHT if key in taught else unknown
+                for key in theirs
+                if key in taught or (unread and key not in kept_out)
+            },
+        )
 
 
 def _models(ledger: Ledger) -> Iterator[tuple[str, str, str, int]]:

@@ -1,8 +1,8 @@
 """Votes as preference rows, out of a ledger and into one: what trainers read, with where each vote came from.
 
 A decided vote is {"chosen": [messages], "rejected": [messages], "id": n, "vote": {...}}: its number in this ledger,
-and all that was said. Ties and "both bad" prefer nothing, and a probe is nothing to learn from; they are
-{"id": n, "vote": {...}} alone, where asked for.
+and all that was said, `reasons` of `ledger.rows.REASONS` too. Ties and "both bad" prefer nothing, and a probe is
+nothing to learn from; they are {"id": n, "vote": {...}} alone, where asked for.
 A thumb is {"prompt": [messages], "completion": [messages], "label": true, "rating": {...}}.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args
 from nomoat.chat.conversation import Conversation, check_text, parse_messages, parse_tools, shown
 from nomoat.errors import DataError, nearest
 from nomoat.ledger.canonical import check_json
-from nomoat.ledger.rows import PromptSource, RatingRow, Side, Vote, VoteRow, VoteVerdict
+from nomoat.ledger.rows import REASONS, PromptSource, RatingRow, Side, Vote, VoteRow, VoteVerdict, in_order
 
 Found = TypeVar("Found")
 MAX_PROBLEMS = 20
@@ -142,7 +142,12 @@ def _vote(row: Any, where: str) -> Vote:
             raise DataError(f"{where}: vote.{name}: got {shown(known[name])}; expected {_expected(name)}")
     messages = parse_messages(known["prompt"].get("messages"), where, field="vote.prompt.messages")
     tools = parse_tools(known["prompt"].get("tools"), f"{where}: vote.prompt")
-    vote = Vote(**known | {"prompt": Conversation(messages, tools).to_dict()})
+    reasons = known.get("reasons") or ()
+    for number, reason in enumerate(reasons):
+        if reason not in REASONS:
+            expected = f"{', '.join(REASONS[:-1])} or {REASONS[-1]}"
+            raise DataError(f"{where}: vote.reasons[{number}]: got {shown(reason)}; expected {expected}")
+    vote = Vote(**known | {"prompt": Conversation(messages, tools).to_dict(), "reasons": in_order(reasons)})
     if vote.better is not None and vote.left_model != vote.right_model:
         raise DataError(
             f"{where}: vote.better: got {shown(vote.better)} of two models; a probe has the same one on both sides"
@@ -162,6 +167,8 @@ def _expected(name: str) -> str:
         return "a time with its zone, such as 2026-11-24T07:00:00.000Z"
     if name == "turns":
         return 'null or a list of {"asked": text, "left": text, "right": text}'
+    if name == "reasons":
+        return "null or a list of reasons"
     if name in _NAMES:
         return f"a name: one line of at most {_LONGEST_NAME} characters"
     return "text, or null" if name in _MAY_BE_NULL else "text"
@@ -182,6 +189,8 @@ def _is_valid(name: str, value: object) -> bool:
         return isinstance(value, str) and _is_time(value)
     if name == "turns":
         return value is None or (isinstance(value, list) and all(map(_is_turn, value)) and value != [])
+    if name == "reasons":
+        return value is None or isinstance(value, list)
     return isinstance(value, str) or (value is None and name in _MAY_BE_NULL)
 
 

@@ -19,7 +19,14 @@ from nomoat.ledger.store import Ledger
 
 _NOTHING: dict[str, Any] = {"prompt": {"messages": []}}
 _ERASED: dict[Table, dict[str, Any]] = {
-    votes: {**_NOTHING, "left_answer": "", "right_answer": "", "note": None, "turns": None},
+    votes: {
+        **_NOTHING,
+        "left_answer": "",
+        "right_answer": "",
+        "note": None,
+        "turns": None,
+        "reasons": None,
+    },
     ratings: {**_NOTHING, "answer": ""},
     own_answers: {**_NOTHING, "answer": ""},
 }

@@ -30,7 +30,7 @@ from nomoat.ledger.rows import (
 from nomoat.ledger.schema import champions, draws, evidence, verdicts, votes
 
 Row = TypeVar("Row")
-_LATER = ("note", "better", "turns")
+_LATER = ("note", "better", "turns", "reasons")
 
 
 class _Reader(Protocol):

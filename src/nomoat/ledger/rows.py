@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nomoat.ledger.process import ProcessMark, is_running
 
@@ -16,7 +17,15 @@ VoteVerdict = Literal["left", "right", "tie", "both bad"]
 PromptSource = Literal["pool", "typed"]
 Side = Literal["left", "right"]
 Thumb = Literal["up", "down"]
+Reason = Literal["correctness", "instructions", "clarity", "style", "length", "safety"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+"""What may decide a vote. They name a respect and not a side, so that they serve a tie and "both bad" too."""
 Json = dict[str, Any]
+
+
+def in_order(named: Collection[str]) -> list[Reason] | None:
+    """Those of `REASONS` that are named, as votes have them; None for none."""
+    return [reason for reason in REASONS if reason in named] or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +253,8 @@ class Vote:
     turns: list[Json] | None = None
     """What was said after the first answers, which the vote is about too: {"asked", "left", "right"} each. None where
     nothing was."""
+    reasons: list[Reason] | None = None
+    """What decided it, of `REASONS` and in their order, each once. None where the voter named none."""
 
     def said(self, side: Side) -> list[Json]:
         """All that one side says behind `prompt`, as messages: its answer, and each further turn of the two."""

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -209,6 +209,7 @@ votes = Table(
     Column("withdrawn_at", Text),
     Column("better", Text),
     Column("turns", _JSON),
+    Column("reasons", _JSON),
     CheckConstraint("verdict IN ('left', 'right', 'tie', 'both bad')", name="verdict"),
     CheckConstraint("source IN ('pool', 'typed')", name="source"),
     # a probe is of one model, so that no rating and no gate can take it for a battle between two

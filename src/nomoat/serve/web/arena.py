@@ -6,15 +6,15 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from nomoat.data.split import asked_keys
 from nomoat.engine.base import Sampling
 from nomoat.errors import NomoatError, ServeError
 from nomoat.evaluate.ballots import score_of
@@ -26,23 +26,17 @@ from nomoat.evaluate.battle import (
     Draw,
     Question,
     Turn,
-    arena_pool,
     draw_probe,
     draw_question,
     draw_sides,
-    keep_draw,
 )
-from nomoat.evaluate.gatebook import conversation_of, evidence_of, held_out_asked, wants_answer
 from nomoat.evaluate.stats.pairing import narrowing, planned_ratings
-from nomoat.ledger.artifacts import ArtifactStore
-from nomoat.ledger.feedback import add_own_answer
-from nomoat.ledger.judgements import vote_key
 from nomoat.ledger.keys import Holder
-from nomoat.ledger.rows import Side, Vote, VoteRow, VoteVerdict
-from nomoat.ledger.store import Ledger
+from nomoat.ledger.rows import Side, Vote, VoteVerdict
 from nomoat.serve.http import log_fault
 from nomoat.serve.turns import Desk
 from nomoat.serve.web.arena_answers import Answers, Half
+from nomoat.serve.web.arena_ledger import ArenaLedger, Seen
 
 CHAMPION, BASE = "champion", "base"
 SAMPLING = Sampling(max_new_tokens=512, temperature=0.7, top_p=0.95)
@@ -74,17 +68,6 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the ledger says: all votes, those of them that tell who is better, and the names of generations by their
-    model."""
-
-    votes: tuple[VoteRow, ...] = ()
-    evidence: tuple[VoteRow, ...] = ()
-    names: tuple[tuple[str, str], ...] = ()
-    pool: tuple[Question, ...] = ()
-
-
-@dataclass(frozen=True)
 class Shown:
     """A battle that a voter has before them. Its id is all that the browser knows it by."""
 
@@ -101,7 +84,7 @@ class Arena:
         self.voter_of = votes.voter_of
         self._pool = desk.pool
         self._answers = Answers(desk)
-        self._ledger_path = votes.ledger_path
+        self._ledger = ArenaLedger(votes.ledger_path)
         self._self_share = votes.self_share
         self._probe_share = votes.probe_share
         self._chance = random.SystemRandom()
@@ -179,7 +162,9 @@ class Arena:
         if self.find(shown_id, voter) is not None:
             del self._shown[shown_id]
 
-    async def vote(self, shown_id: str, voter: str, verdict: VoteVerdict, note: str) -> Vote | None:
+    async def vote(
+        self, shown_id: str, voter: str, verdict: VoteVerdict, note: str = "", reasons: Collection[str] = ()
+    ) -> Vote | None:
         """Keep the vote and tell who was who. None where there is nothing to vote on any more.
 
         Raises:
@@ -189,9 +174,9 @@ class Arena:
         if shown is None:
             return None
         del self._shown[shown_id]  # before anything is waited for: a second click finds nothing
-        vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None)
+        vote = shown.battle.vote(verdict, voter, time.monotonic(), note=note.strip() or None, reasons=reasons)
         try:
-            may_answer = await asyncio.to_thread(self._keep, shown.battle, vote)
+            may_answer = await asyncio.to_thread(self._ledger.keep, shown.battle, vote)
         except Exception:  # not where the voter has gone: the thread keeps their vote all the same
             self._shown[shown_id] = shown
             raise
@@ -215,7 +200,7 @@ class Arena:
             return False
         vote = self._both_bad.pop(shown_id)
         try:
-            return await asyncio.to_thread(self._keep_answer, vote, text)
+            return await asyncio.to_thread(self._ledger.keep_answer, vote, text)
         except Exception:
             self._both_bad[shown_id] = vote
             raise
@@ -226,7 +211,7 @@ class Arena:
 
     async def seen(self) -> Seen:
         """The ledger as it is now."""
-        return await asyncio.to_thread(self._read)
+        return await asyncio.to_thread(self._ledger.seen)
 
     async def close(self) -> None:
         """End what is being answered ahead."""
@@ -244,17 +229,18 @@ class Arena:
 
     async def _answer_ahead(self) -> None:
         while len(self._ahead) < _AHEAD:
-            pool = (await self.seen()).pool
+            seen = await self.seen()
             for _ in range(_TRIES):
-                battle = await self._battle(pool)
+                battle = await self._battle(seen)
                 if battle.has_choice:
                     self._ahead.append(battle)
                     break
             else:
                 raise _same_words()
 
-    async def _battle(self, pool: Sequence[Question]) -> Battle:
+    async def _battle(self, seen: Seen) -> Battle:
         """A prompt of the pool with two answers, which may be the same."""
+        pool = seen.nights.pool
         question = draw_question(pool, self._chance)
         if question is None:
             raise ServeError("there is no held-out prompt to draw: type one")
@@ -262,10 +248,13 @@ class Arena:
             if (probe := await self._probe(question, pool)) is not None:
                 return probe
             question = replace(question, night_id=None)  # some prompts make no probe: no longer as likely
-        one, other = await asyncio.to_thread(self._pair, self._unvoted())
+        one, other = await asyncio.to_thread(self._pair, self._unvoted(), is_drawn=True)
+        counting = seen.counting(one.model, other.model)
+        if 0 < len(counting) < len(pool):  # chance has chosen among some: no longer each as likely
+            question = replace(self._chance.choice(counting), night_id=None)
         if self._chance.random() < self._self_share:
             other = one
-        draw_id = await asyncio.to_thread(self._keep_draw, question, one, other)
+        draw_id = await asyncio.to_thread(self._ledger.keep_draw, question, one, other)
         answered = await self._answered(question, draw_sides(one, other, SAMPLING, self._chance))
         return replace(answered, draw_id=draw_id)
 
@@ -326,19 +315,21 @@ class Arena:
         shown = (one.battle for one in self._shown.values() if one.battle.shown_at_s > since)
         return [*self._ahead, *shown]
 
-    def _pair(self, unvoted: Sequence[Battle]) -> tuple[Contestant, Contestant]:
+    def _pair(self, unvoted: Sequence[Battle], *, is_drawn: bool = False) -> tuple[Contestant, Contestant]:
+        """`is_drawn`: the prompt is to be drawn, so that the pair should have one on which its vote counts."""
         contestants = self._contestants()
         if len(contestants) < 2:
             raise ServeError("there are no two models to compare yet", hint="Make one: nomoat run")
-        return self._best_pair(contestants, unvoted)
+        return self._best_pair(contestants, unvoted, is_drawn)
 
     def _best_pair(
-        self, contestants: Sequence[Contestant], unvoted: Sequence[Battle]
+        self, contestants: Sequence[Contestant], unvoted: Sequence[Battle], is_drawn: bool
     ) -> tuple[Contestant, Contestant]:
         """The pair whose vote narrows most what is known of all against the champion."""
+        seen = self._ledger.seen()
         at = {one.model: number for number, one in enumerate(contestants)}
         won_MM = np.zeros((len(at), len(at)))
-        for vote in self._read().evidence:
+        for vote in seen.evidence:
             if vote.left_model in at and vote.right_model in at:
                 left, right, score = (
                     at[vote.left_model],
@@ -355,47 +346,17 @@ class Arena:
                 pending_MM[left, right] += 1
                 pending_MM[right, left] += 1
         gain_MM = narrowing(won_MM, planned_ratings(won_MM), 0, pending_MM)
+        for (one, left), (other, right) in combinations(at.items(), 2):
+            if is_drawn and not seen.counting(one, other):
+                gain_MM[left, right] = gain_MM[right, left] = 0
         equally_good = np.argwhere(np.triu(gain_MM >= gain_MM.max() * (1 - 1e-9), 1))
         first, second = equally_good[self._chance.randrange(len(equally_good))]
         return contestants[first], contestants[second]
-
-    # ---- what is kept
 
     def _show(self, battle: Battle, voter: str) -> Shown:
         shown = Shown(secrets.token_urlsafe(16), voter, battle)
         _add(self._shown, shown.id, shown)
         return shown
-
-    def _read(self) -> Seen:
-        if not self._ledger_path.is_file():
-            return Seen()
-        with Ledger.open(self._ledger_path) as ledger:
-            generations = [one for one in ledger.generations() if one.served_file]
-            store = ArtifactStore(self._ledger_path.parent.parent)
-            pool = next(
-                (found for one in generations if (found := arena_pool(ledger, store, one.night_id))), []
-            )
-            names = tuple((one.model, one.name) for one in generations)
-            votes = ledger.judgements.votes()
-            return Seen(votes, tuple(evidence_of(ledger, votes, store)), names, tuple(pool))
-
-    def _keep_draw(self, question: Question, one: Contestant, other: Contestant) -> int | None:
-        with Ledger.open(self._ledger_path) as ledger:
-            return keep_draw(ledger, question, one, other)
-
-    def _keep(self, battle: Battle, vote: Vote) -> bool:
-        """Whether the night could learn from the voter's own answer."""
-        with Ledger.open(self._ledger_path) as ledger:
-            ledger.judgements.add_votes([vote], draw_id=battle.draw_id)
-            return wants_answer(vote) and held_out_asked(ledger).isdisjoint(asked_keys(conversation_of(vote)))
-
-    def _keep_answer(self, vote: Vote, text: str) -> bool:
-        key = vote_key(vote)
-        with Ledger.open(self._ledger_path) as ledger:
-            row = next((row for row in ledger.judgements.votes() if row.key == key), None)
-            if row is not None:  # it was not taken back meanwhile
-                add_own_answer(ledger, row, vote.voter, text)
-            return row is not None
 
 
 def _battle(question: Question, draw: Draw, left: Half, right: Half, shown_at_s: float) -> Battle:

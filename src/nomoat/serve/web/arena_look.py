@@ -11,6 +11,11 @@ CSS = """
   background: var(--block-background-fill); }
 #ballot { gap: .5rem; }
 #ballot button { flex: 1 1 0; min-width: 0 !important; }
+#why { align-items: center; flex-wrap: wrap; gap: .5rem; }
+#why > * { min-width: 0 !important; flex: 1 1 16rem; }
+#why > #reasons { flex: 0 1 auto; width: auto; }
+#reasons .wrap { gap: .35rem; }
+#reasons label { padding: .3rem .55rem; font-size: .85rem; }
 #told { min-height: 1.6rem; }
 #entry button { flex: 0 0 auto; }
 #keys { opacity: .75; font-size: .85rem; }
@@ -28,8 +33,11 @@ body.dark { --ink: #e8e6e0; --muted: #a09d95; --rule: #4a4944; --tuned: #2dd4bf;
 @media (max-width: 640px) {
   .gradio-container main { padding: .5rem !important; }
   #answers { flex-direction: row; flex-wrap: nowrap; gap: .4rem; }
-  #answers > * { padding: .5rem; font-size: .9rem; height: 44dvh; }
+  #answers > * { padding: .5rem; font-size: .9rem; height: 38dvh; }
   #ballot button { font-size: .8rem; padding: .5rem .25rem; }
+  #why > * { flex: 1 1 100% !important; }
+  #reasons .wrap { display: grid; grid-template-columns: repeat(3, auto); }
+  #reasons label { font-size: .75rem; padding: .25rem .4rem; }
   #told { min-height: 0; }
   #entry { flex-wrap: wrap; }
   #entry > #box { flex: 1 1 100%; }
@@ -48,10 +56,12 @@ HEAD = """
   };
   document.addEventListener("keydown", (event) => {
     const name = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    const typing = event.target.closest("input, textarea, select, [contenteditable], [role=tab]");
-    if (!name || typing || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.closest(
+      "input:not([type=checkbox]), textarea, select, [contenteditable], [role=tab]");
+    const reason = document.querySelectorAll("#reasons input")[event.key - 1];
+    if (!(name || reason) || typing || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    document.getElementById(name)?.click();
+    (reason ?? document.getElementById(name))?.click();
   });
 })();
 </script>

@@ -14,7 +14,7 @@ from nomoat.errors import NomoatError
 from nomoat.evaluate.battle import Battle
 from nomoat.evaluate.head_to_head import by_day, head_to_head, voters
 from nomoat.evaluate.standings import standings
-from nomoat.ledger.rows import VoteVerdict
+from nomoat.ledger.rows import REASONS, VoteVerdict
 from nomoat.serve.errors import ApiError
 from nomoat.serve.guard import holder_in
 from nomoat.serve.http import log_fault
@@ -63,6 +63,7 @@ class Parts:
     left: Any
     right: Any
     ballot: tuple[Any, ...]
+    reasons: Any
     note: Any
     told: Any
     own: Any
@@ -97,15 +98,19 @@ def _lay_out() -> Parts:
                 gr.Button(said, elem_id=name, interactive=False, min_width=80)
                 for name, (_, said) in _VERDICTS.items()
             )
-        note = gr.Textbox(
-            "",
-            elem_id="note",
-            show_label=False,
-            container=False,
-            placeholder="Why? (as you like; goes with the vote)",
-            max_length=2000,
-            max_lines=4,
-        )
+        with gr.Row(elem_id="why"):
+            reasons = gr.CheckboxGroup(
+                REASONS, elem_id="reasons", label="What decided it", show_label=False, container=False
+            )
+            note = gr.Textbox(
+                "",
+                elem_id="note",
+                show_label=False,
+                container=False,
+                placeholder="Why? (as you like; goes with the vote)",
+                max_length=2000,
+                max_lines=4,
+            )
         said = gr.Markdown(elem_id="told")
         own = gr.Textbox(
             "",
@@ -133,8 +138,8 @@ def _lay_out() -> Parts:
             go_on = gr.Button("Go on", elem_id="go-on", interactive=False)
             following = gr.Button("Next", elem_id="next", variant="primary")
         gr.Markdown(
-            "Keys: ← or a, → or b, t tie, x both bad, n next. With a prompt of your own you may go on before you vote. "
-            "Names are told with the vote.",
+            f"Keys: ← or a, → or b, t tie, x both bad, n next, 1 to {len(REASONS)} a reason. With a prompt of your own "
+            "you may go on before you vote. Names are told with the vote.",
             elem_id="keys",
         )
     with gr.Tab("Standings", elem_id="standing") as standing:
@@ -145,6 +150,7 @@ def _lay_out() -> Parts:
         left,
         right,
         ballot,
+        reasons,
         note,
         said,
         own,
@@ -169,7 +175,7 @@ def _wire(page: gr.Blocks, parts: Parts, acts: Acts) -> None:
     asking.append(on(parts.go_on.click, acts.go_on, asked))
     parts.next.click(None, cancels=asking)  # whoever does not want to see the end may go on
     for button, (verdict, _) in zip(parts.ballot, _VERDICTS.values(), strict=True):
-        on(button.click, acts.voting(verdict), [parts.shown_id, parts.note])
+        on(button.click, acts.voting(verdict), [parts.shown_id, parts.reasons, parts.note])
     on(parts.keep_own.click, acts.answer, [parts.shown_id, parts.own])
     on(parts.standing.select, acts.standings, None, outputs=[parts.standings])
 
@@ -244,16 +250,17 @@ class Acts:
     def voting(self, verdict: VoteVerdict) -> Callable[..., Any]:
         """What the button of a verdict does."""
 
-        async def vote(shown_id: str, note: str, request: gr.Request) -> Changes:
+        async def vote(shown_id: str, reasons: list[str], note: str, request: gr.Request) -> Changes:
             try:
-                cast = await self._arena.vote(shown_id or "", self._voter(request), verdict, note)
+                voter = self._voter(request)
+                cast = await self._arena.vote(shown_id or "", voter, verdict, note, reasons)
             except NomoatError as error:
                 log_fault(error)
                 gr.Warning(str(error), title="The vote could not be kept")
                 return nothing()
             said = told(cast) if cast else "This one was voted on already, or skipped: the first vote counts."
-            own = self._own(self._arena.may_answer(shown_id or "", self._voter(request)))
-            return self._ballot(False) | own | {self._parts.told: said, self._parts.note: ""}
+            own = self._own(self._arena.may_answer(shown_id or "", voter))
+            return self._ballot(False) | own | self._why() | {self._parts.told: said}
 
         return vote
 
@@ -273,7 +280,7 @@ class Acts:
     async def standings(self) -> str:
         """The leaderboard and the voters, as they are now."""
         seen = await self._arena.seen()
-        names, anchor = dict(seen.names), await self._arena.champion()
+        names, anchor = dict(seen.nights.names), await self._arena.champion()
         zero = anchor.model if anchor else None
 
         def tables() -> str:
@@ -306,7 +313,7 @@ class Acts:
 
     def _battle(self, shown: Shown) -> Changes:
         parts, battle = self._parts, shown.battle
-        opened = self._ballot(True) | self._entry(True) | self._own(False)
+        opened = self._ballot(True) | self._entry(True) | self._own(False) | self._why()
         return opened | {
             parts.go_on: gr.update(interactive=battle.question.is_typed),
             parts.shown_id: shown.id,
@@ -314,7 +321,6 @@ class Acts:
             parts.left: cut(side(battle, "left")),
             parts.right: cut(side(battle, "right")),
             parts.told: "",
-            parts.note: "",
         }
 
     def _waiting(self, text: str) -> Changes:
@@ -337,6 +343,10 @@ class Acts:
     def _entry(self, is_open: bool, **text: str) -> Changes:
         box, ask = self._parts.box, self._parts.ask
         return {box: gr.update(**text, interactive=is_open), ask: gr.update(interactive=is_open)}
+
+    def _why(self) -> Changes:
+        """Nothing ticked and nothing written for the next vote."""
+        return {self._parts.reasons: [], self._parts.note: ""}
 
     def _own(self, is_open: bool) -> Changes:
         own, keep = self._parts.own, self._parts.keep_own

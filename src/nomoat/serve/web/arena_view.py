@@ -74,9 +74,22 @@ def pairings(found: Sequence[Pairing]) -> str:
     """Each pair, and what it still takes."""
     if not found:
         return ""
-    rows = [(f"{p.one} : {p.other}", f"{p.wins:,} : {p.losses:,}", f"{p.ties:,}", p.said) for p in found]
+    has_why = any(p.why for p in found)
+    rows = [
+        (
+            f"{p.one} : {p.other}",
+            f"{p.wins:,} : {p.losses:,}",
+            f"{p.ties:,}",
+            p.said,
+            *((p.why_said,) if has_why else ()),
+        )
+        for p in found
+    ]
+    heads = ("Pair", "Won", "Tied", "Verdict", *(("Why",) if has_why else ()))
     note = "A verdict may be looked at after every vote: it is wrong about a pair at most once in twenty."
-    return html_table("Head to head", ("Pair", "Won", "Tied", "Verdict"), rows, note)
+    if has_why:
+        note += " Why: how often a reason was named for votes that the first won, and that the second did."
+    return html_table("Head to head", heads, rows, note)
 
 
 def matrix(found: Sequence[Pairing], names: Sequence[str]) -> str:
