@@ -80,7 +80,8 @@ class Evaluate(Part):
     max_held_out_rows: Annotated[int, Field(ge=2)] = 1000
     """Most held-out rows whose loss is measured."""
     samples: Annotated[int, Field(ge=0)] = 8
-    """Held-out rows answered by base and tuned model for the report, where there are no prompts with checks."""
+    """Held-out rows answered by base and tuned model for the report, where there are no prompts with checks. The arena
+    draws from these and the next ones, 40 in all."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of every interval."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 10000
