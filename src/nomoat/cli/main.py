@@ -34,7 +34,7 @@ from nomoat.cli.output import survive_encoding
 EPILOG = """
 \b
 A first night:
-  nomoat run        # about ten minutes on two cores, nothing to download
+  nomoat run        # a few minutes on two cores, nothing to download
   nomoat chat       # talk to what came out
 With your own rows:
   nomoat init mine.jsonl && nomoat check && nomoat run
