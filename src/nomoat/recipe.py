@@ -72,7 +72,8 @@ class Evaluate(Part):
     """How base and tuned model are compared."""
 
     prompts: list[str] = []
-    """JSONL files of held-out prompts with checks a program can run. Empty with the starter data: its own."""
+    """JSONL files of held-out prompts with checks a program can run, functions of your own among them (see Checks of
+    prompts). Empty with the starter data: its own."""
     max_prompts: Count = 200
     """Most prompts to answer, taken from the top of the files."""
     max_new_tokens: Count = 256

@@ -212,7 +212,7 @@ def test_reinforcement_by_the_reward_model_of_the_night(
 
 
 def test_a_score_is_what_transformers_computes(words: tuple[str, ...], tmp_path: Path) -> None:
-    from nomoat.train.rewards import Failed, Question
+    from nomoat.data.functions import Failed, Question
     from nomoat.train.rewards.scorer import Scorer
 
     run(tmp_path, *words)

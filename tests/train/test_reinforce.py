@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers.families import tiny_model
+from nomoat.data.functions import Failed, Question
 from nomoat.data.pack import pack
 from nomoat.errors import DataError
 from nomoat.model.adapters import add_lora
@@ -25,7 +26,7 @@ from nomoat.train import policy_loop
 from nomoat.train.hooks import Hooks, Interrupted
 from nomoat.train.loop import TrainResult
 from nomoat.train.policy_loop import learn
-from nomoat.train.rewards import Failed, Question, Rewards
+from nomoat.train.rewards import Rewards
 from nomoat.train.rewards.texts import Told
 from nomoat.train.run import TrainingKeys
 from nomoat.train.sampled import PolicyKeys, Prompt, Reader, Sampler, as_it_was

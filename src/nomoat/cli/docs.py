@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nomoat.evaluate.checks import KINDS
 from nomoat.recipe import Recipe
 from nomoat.recipe_schema import FOREIGN, KeyPath, alternatives, expected, keys_of, schema_at, sections
 
@@ -47,6 +48,31 @@ A recipe says what one night does. Every key has a default, so a short recipe is
   [recipe.schema.json](recipe.schema.json). `nomoat init` does that.
 """
 
+CHECKS_INTRO = """\
+## Checks of prompts
+
+Files of prompts (`evaluate.prompts`, `prefer.prompts`, `reinforce.prompts`) hold one prompt a line; its answer passes
+where it passes all of its checks:
+
+```json
+{"messages": [{"role": "user", "content": "A haiku on rain."}], "checks": [{"kind": "words", "max": 20},
+ {"kind": "function", "function": "rules.py:three_lines"}]}
+```
+
+(on one line). A function lies in a file beside the prompts, and is called as a reward is, with the turns before the
+answer, the answer and the prompt's row:
+
+```python
+def three_lines(messages, answer, row):
+    return len(answer.splitlines()) == 3  # or a number from 0 to 1, which passes from 0.5 on
+```
+
+It runs in a process of its own. Where it raises, takes too long or gives anything else, the check is not passed, and
+report and log name the prompt and say why; where that is so for most answers, the function is what is broken, and the
+night stops until it is mended. Change the file, and only what it judges is done again; of modules that it imports
+nomoat does not know.
+"""
+
 FOREIGN_INTRO = """\
 ## Names from other tools
 
@@ -64,7 +90,7 @@ def recipe_page() -> str:
         for key in keys_of((section,)):
             if keys_of((section, key, 0)):
                 parts += [f"### {section}.{key}, one of the list\n", _table((section, key, 0))]
-    parts += [FOREIGN_INTRO, _foreign_table()]
+    parts += [CHECKS_INTRO, _checks_table(), FOREIGN_INTRO, _foreign_table()]
     return "\n".join(parts)
 
 
@@ -89,6 +115,14 @@ def _table(section: KeyPath) -> str:
         default = f"`{_yaml(schema['default'])}`" if "default" in schema else "required"
         meaning = " ".join(schema.get("description", "").split())
         rows.append(f"| `{key}` | {expected(path)} | {default} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def _checks_table() -> str:
+    rows = ["| kind | needs | may have | an answer passes that |", "| --- | --- | --- | --- |"]
+    for name, kind in KINDS.items():
+        needs, may = (", ".join(f"`{field}`" for field in fields) for fields in (kind.needs, kind.may))
+        rows.append(f"| `{name}` | {needs} | {may} | {kind.meaning} |")
     return "\n".join(rows) + "\n"
 
 

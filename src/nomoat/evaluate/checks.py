@@ -1,8 +1,9 @@
 """Programmatic checks of one answer: does it hold the asked words, the name, the ending, the length?
 
 A check is a small JSON object with a `kind`; `parse_checks` turns a list of them into frozen values, once,
-and `run_checks` applies them to as many answers as one likes. Parsing raises `ValueError` (the caller knows
-the file and the line, and turns it into a `DataError`); running never raises, whatever the model wrote.
+and `run_checks` applies them to as many answers as one likes; `checker.Checker` does so for those of kind `function`
+too, which are the owner's own. Parsing raises `ValueError` (the caller knows the file and the line, and turns it into a
+`DataError`); running never raises, whatever the model wrote.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from nomoat.data.functions import Failed
 from nomoat.errors import nearest
 
 MAX_TEXT_CHARS = 20_000  # a pattern sees no more of an answer than this
@@ -40,6 +43,9 @@ class Check:
     text: str = ""
     pattern: str = ""
     schema: str = ""
+    function: str = ""
+    file: Path | None = None
+    time_limit_s: float = 10.0
     minimum: int | None = None
     maximum: int | None = None
     inflect: bool = False
@@ -47,11 +53,13 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check says about one answer; `detail` is for people ('missing: river')."""
+    """What one check says about one answer; `detail` is for people ('missing: river'). Of an owner's function `kind` is
+    its name, and `failed` why it could not tell: it is not passed then."""
 
     kind: str
     passed: bool
     detail: str
+    failed: Failed | None = None
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -165,6 +173,10 @@ def _equals(text: str, check: Check) -> tuple[bool, str]:
     return passed, "equal" if passed else f"got: {_shorten(text.strip())}"
 
 
+def _function(text: str, check: Check) -> tuple[bool, str]:
+    raise AssertionError(f"{check.function} runs in a process of its own, which a Checker has")
+
+
 def _refuse_constant(constant: str) -> object:
     raise ValueError(f"{constant} is not allowed in JSON")
 
@@ -201,49 +213,61 @@ def _search(pattern: str, text: str) -> bool | None:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """How one kind is read and run: fields it needs, fields it may have, and its function."""
+class Kind:
+    """How one kind is read and run: what it asks for, its function, fields it needs, and fields it may have."""
 
+    meaning: str
     run: Callable[[str, Check], tuple[bool, str]]
     needs: tuple[str, ...] = ()
     may: tuple[str, ...] = ()
 
 
-KINDS: Mapping[str, _Kind] = {
-    "includes": _Kind(_includes, needs=("words",), may=("inflect",)),
-    "excludes": _Kind(_excludes, needs=("words",), may=("inflect",)),
-    "name": _Kind(_name, needs=("name",)),
-    "starts_with": _Kind(_starts_with, needs=("text",)),
-    "ends_with": _Kind(_ends_with, needs=("text",)),
-    "words": _Kind(_words, may=("min", "max")),
-    "sentences": _Kind(_sentences, may=("min", "max")),
-    "regex": _Kind(_regex, needs=("pattern",)),
-    "json": _Kind(_json),
-    "json_schema": _Kind(_json_schema, needs=("schema",)),
-    "equals": _Kind(_equals, needs=("text",)),
+KINDS: Mapping[str, Kind] = {
+    "includes": Kind(
+        "has each of the words; with `inflect: true` simple forms of them count",
+        _includes,
+        needs=("words",),
+        may=("inflect",),
+    ),
+    "excludes": Kind("has none of the words", _excludes, needs=("words",), may=("inflect",)),
+    "name": Kind("has the name at least twice", _name, needs=("name",)),
+    "starts_with": Kind("starts with the text", _starts_with, needs=("text",)),
+    "ends_with": Kind("ends with the text, quotes aside", _ends_with, needs=("text",)),
+    "words": Kind("has so many words", _words, may=("min", "max")),
+    "sentences": Kind("has so many sentences", _sentences, may=("min", "max")),
+    "regex": Kind("holds what the pattern describes", _regex, needs=("pattern",)),
+    "json": Kind("is JSON", _json),
+    "json_schema": Kind("is JSON that follows the schema", _json_schema, needs=("schema",)),
+    "equals": Kind("is the text", _equals, needs=("text",)),
+    "function": Kind(
+        "passes a Python function of yours, within `time_limit_s` seconds (10)",
+        _function,
+        needs=("function",),
+        may=("time_limit_s",),
+    ),
 }
 _ATTRIBUTES = {"min": "minimum", "max": "maximum"}  # JSON says min, max; Python keeps its built-ins
 
 
-def parse_checks(raw: object) -> tuple[Check, ...]:
-    """Read a row's `checks`.
+def parse_checks(raw: object, folder: Path = Path()) -> tuple[Check, ...]:
+    """Read a row's `checks`; the files of functions are in `folder`.
 
     Raises:
         ValueError: the value is not a list of objects; a kind is unknown; a field is missing, unknown or of
-            the wrong type; `min` is above `max`; a pattern does not compile. Each message
-            names index and field.
+            the wrong type; `min` is above `max`; a pattern does not compile; the file of a function
+            is not there. Each message names index and field.
     """
     if not isinstance(raw, list):
         raise ValueError(f"checks: got {_show(raw)}; expected a list of objects")
-    return tuple(_parse_check(entry, f"checks[{index}]") for index, entry in enumerate(raw))
+    return tuple(_parse_check(entry, f"checks[{index}]", folder) for index, entry in enumerate(raw))
 
 
 def run_checks(text: str, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
-    """Apply every check to one answer, in order."""
+    """Apply every check to one answer, in order; none is of kind `function`."""
     return tuple(CheckResult(check.kind, *KINDS[check.kind].run(text, check)) for check in checks)
 
 
-def _parse_check(entry: object, where: str) -> Check:
+def _parse_check(entry: object, where: str, folder: Path) -> Check:
     if not isinstance(entry, dict):
         raise ValueError(f'{where}: got {_show(entry)}; expected an object such as {{"kind": "json"}}')
     kind = entry.get("kind")
@@ -262,7 +286,22 @@ def _parse_check(entry: object, where: str) -> Check:
             raise ValueError(f'{where}.{field}: got nothing; "{kind}" expects {_EXPECTED[field]}')
     given = [field for field in known[1:] if field in entry]
     values = {_ATTRIBUTES.get(f, f): _field(f, entry[f], f"{where}.{f}") for f in given}
+    if kind == "function":
+        values["file"] = _file(values["function"], f"{where}.function", folder)
     return _agree(Check(kind, **values), where)
+
+
+def _file(function: str, where: str, folder: Path) -> Path:
+    """The file of a function. What a row of data names to be run lies beside that data: rows from elsewhere cannot run
+    what is somewhere on this machine."""
+    name = function.rpartition(":")[0]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{where}: {name} is outside of the folder of the prompts; expected a file in it")
+    if not (folder / name).is_file():
+        raise ValueError(
+            f"{where}: {name} is not there; expected it beside the prompts, in {folder.resolve()}"
+        )
+    return (folder / name).resolve()
 
 
 _EXPECTED = {
@@ -271,6 +310,8 @@ _EXPECTED = {
     "text": "a non-empty string",
     "pattern": "a regular expression that compiles",
     "schema": "a JSON schema, which is an object",
+    "function": "file and name of a Python function, such as rules.py:polite",
+    "time_limit_s": "a number of seconds above 0",
     "min": "a whole number, 0 or more",
     "max": "a whole number, 0 or more",
     "inflect": "true or false",
@@ -304,12 +345,16 @@ def _is_valid(field: str, value: object) -> bool:
         return all(isinstance(word, str) and word.strip() for word in value)
     if field in ("min", "max"):
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if field == "time_limit_s":
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
     if field == "inflect":
         return isinstance(value, bool)
     if field == "schema":
         return isinstance(value, dict)
     if not isinstance(value, str) or not value.strip():
         return False
+    if field == "function":
+        return re.fullmatch(r".+\.py:[A-Za-z_]\w*", value) is not None
     return field != "name" or value[0] == value[0].upper()
 
 

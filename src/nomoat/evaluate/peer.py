@@ -9,7 +9,7 @@ from nomoat.chat.conversation import Conversation
 from nomoat.engine.base import Sampling
 from nomoat.engine.openai import OpenAIEngine
 from nomoat.errors import DataError, EngineError
-from nomoat.evaluate.checks import run_checks
+from nomoat.evaluate.checker import Checker
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.interview import Failed, Interview, Progress
 from nomoat.evaluate.prompts import Prompt
@@ -34,7 +34,7 @@ def ask_suites(
     """Have all prompts with checks answered, suite by suite in the order of their files. A suite without an answer is
     left out.
 
-    Raises DataError where no prompt has checks, EngineError where most are not answered.
+    Raises DataError where no prompt has checks, or as `Checker` does, EngineError where most are not answered.
     """
     checked = [prompt for prompt in prompts if prompt.checks]
     if not checked:
@@ -43,14 +43,22 @@ def ask_suites(
             hint='Name files of prompts with checks: evaluate.prompts: [mine.jsonl], a line such as {"messages": '
             '[...], "checks": [{"kind": "words", "max": 50}]}',
         )
-    replies = interview.replies([prompt.conversation for prompt in checked], progress)
+    with Checker() as checker:
+        checker.load(checked)  # before anything is paid for
+        replies = interview.replies([prompt.conversation for prompt in checked], progress)
+        return _results(checked, replies, checker)
+
+
+def _results(
+    prompts: Sequence[Prompt], replies: Sequence[str | Failed], checker: Checker
+) -> list[SuiteResult]:
     found = []
-    for suite in dict.fromkeys(prompt.suite for prompt in checked):
+    for suite in dict.fromkeys(prompt.suite for prompt in prompts):
         answers = [
-            (prompt, reply) for prompt, reply in zip(checked, replies, strict=True) if prompt.suite == suite
+            (prompt, reply) for prompt, reply in zip(prompts, replies, strict=True) if prompt.suite == suite
         ]
         passed = {
-            prompt.id: all(result.passed for result in run_checks(reply, prompt.checks))
+            prompt.id: checker.passes(prompt, reply)
             for prompt, reply in answers
             if not isinstance(reply, Failed)
         }

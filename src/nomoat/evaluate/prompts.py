@@ -10,6 +10,7 @@ from typing import Any
 
 from nomoat.chat.conversation import Conversation, parse_messages, parse_tools
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.functions import Question
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import Check, parse_checks
 
@@ -21,13 +22,21 @@ UNANSWERED = f"{HELD_OUT_ROWS}.jsonl"
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt of a suite; `checks` may be empty for a prompt that is only answered. `row` is what its file says."""
+    """One prompt of a suite; `checks` may be empty for a prompt that is only answered. `row` is what its file says,
+    `folder` where that file is."""
 
     suite: str
     id: str
     conversation: Conversation
     checks: tuple[Check, ...]
     row: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def question(self) -> Question:
+        """What its checks look at."""
+        messages = tuple(message.to_dict() for message in self.conversation.messages)
+        return Question(f"{self.suite}:{self.id}", messages, self.row, self.folder)
 
 
 def read_prompts(path: Path, *, most: int | None = None) -> list[Prompt]:
@@ -61,7 +70,7 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
             f"{where}: messages end with an assistant turn; expected the turn to be answered last"
         )
     try:
-        checks = parse_checks(row.get("checks", []))
+        checks = parse_checks(row.get("checks", []), path.parent)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     return Prompt(
@@ -70,6 +79,7 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         Conversation(messages, parse_tools(row.get("tools"), where)),
         checks,
         row,
+        path.parent,
     )
 
 

@@ -13,7 +13,7 @@ from nomoat.data.pack import Rows
 from nomoat.engine.base import Sampling
 from nomoat.engine.cmodel import CModel
 from nomoat.engine.llamacpp import LlamaCppEngine
-from nomoat.evaluate.checks import run_checks
+from nomoat.evaluate.checker import Checker
 from nomoat.evaluate.comparison import Answer
 from nomoat.evaluate.prompts import Prompt
 
@@ -62,12 +62,15 @@ def file_losses(
     return found
 
 
-def judge(prompts: Sequence[Prompt], base: Sequence[str], tuned: Sequence[str]) -> list[Answer]:
-    """Both models' answers with what every check says; a prompt passes when all its checks do."""
-    return [_judged(*triple) for triple in zip(prompts, base, tuned, strict=True)]
+def judge(
+    prompts: Sequence[Prompt], base: Sequence[str], tuned: Sequence[str], checker: Checker
+) -> list[Answer]:
+    """Both models' answers with what every check says; a prompt passes when all its checks do. Raises DataError as
+    `checker` does."""
+    return [_judged(*triple, checker) for triple in zip(prompts, base, tuned, strict=True)]
 
 
-def _judged(prompt: Prompt, base: str, tuned: str) -> Answer:
+def _judged(prompt: Prompt, base: str, tuned: str, checker: Checker) -> Answer:
     checks: list[dict[str, Any]] = [
         {
             "kind": of_base.kind,
@@ -77,7 +80,7 @@ def _judged(prompt: Prompt, base: str, tuned: str) -> Answer:
             "tuned_detail": of_tuned.detail,
         }
         for of_base, of_tuned in zip(
-            run_checks(base, prompt.checks), run_checks(tuned, prompt.checks), strict=True
+            *(checker.results(prompt.question, prompt.checks, text) for text in (base, tuned)), strict=True
         )
     ]
     return Answer(

@@ -12,6 +12,7 @@ from nomoat.errors import RecipeError
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.model.load import resolve_base
 from nomoat.night.contamination import contaminated, run_overlaps
+from nomoat.night.evaluation import check_functions, owners_prompts
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Folders, Outcome
 from nomoat.night.recipes import comparison_keys, data_keys, judgement_keys
@@ -53,6 +54,7 @@ def check_data(loaded: LoadedRecipe, workspace: Path, watcher: Watcher) -> Check
     if recipe.sft is not None:
         stages["sft"] = run_data, sources.train, data_keys(recipe)
     prompts_with_checks(sources.asked)
+    check_functions(owners_prompts((*sources.prompts, *sources.answered)))
     if sources.prefer:
         stages["prefer"] = run_judgements, sources.prefer, judgement_keys(recipe)
     if sources.compared:

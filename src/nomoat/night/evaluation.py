@@ -16,6 +16,7 @@ from nomoat.chat.template import ChatTemplate
 from nomoat.data.split import asked_keys
 from nomoat.data.store import TokenStore
 from nomoat.errors import DataError
+from nomoat.evaluate.checker import Checker
 from nomoat.evaluate.compare import compare_losses, compare_pass_rates, conclude, no_rival
 from nomoat.evaluate.comparison import Comparison, Metric
 from nomoat.evaluate.prompts import UNANSWERED, Prompt, held_out_questions, read_prompts, write_prompts
@@ -100,7 +101,8 @@ def run_evaluate(
         tuned_gguf, progress=lambda n: report(0.6 + 0.4 * n / total, None, f"tuned, answer {n}")
     )
 
-    answers = judge(prompts, by_base, by_tuned)
+    with Checker() as checker:
+        answers = judge(prompts, by_base, by_tuned, checker)
     bootstrap: dict[str, Any] = {"confidence": confidence, "samples": bootstrap_samples, "seed": seed}
     metrics: list[Metric] = [
         *compare_pass_rates(answers, **bootstrap),
@@ -110,7 +112,10 @@ def run_evaluate(
     _write_comparison(folders.out, comparison)
     losses = {"base": _listed(of_base), "tuned": _listed(of_tuned)}
     (folders.out / "losses.json").write_text(json.dumps(losses) + "\n")
-    return Outcome({"verdict": comparison.verdict}, comparison.said)
+    return Outcome(
+        {"verdict": comparison.verdict, "failures": dict(checker.failures)},
+        "; ".join(filter(None, (comparison.said, checker.said()))),
+    )
 
 
 def run_evaluate_new_base(
@@ -160,6 +165,12 @@ def owners_prompts(files: Sequence[Path], max_prompts: int | None = None) -> lis
 def asked_by(prompts: Sequence[Prompt]) -> set[str]:
     """What prompts ask at last, as `asked_keys`."""
     return {key for prompt in prompts for key in asked_keys(prompt.conversation)[-1:]}
+
+
+def check_functions(prompts: Sequence[Prompt]) -> None:
+    """DataError where an owner's function among the checks cannot be loaded: before training, not after."""
+    with Checker() as checker:
+        checker.load(prompts)
 
 
 def check_prompts(

@@ -11,7 +11,7 @@ from typing import Any
 from nomoat.chat.template import ChatTemplate
 from nomoat.data.pack import Rows
 from nomoat.errors import ArtifactError
-from nomoat.evaluate.checks import run_checks
+from nomoat.evaluate.checker import Checker
 from nomoat.evaluate.gate import BASE
 from nomoat.evaluate.prompts import Prompt
 from nomoat.evaluate.run import answer_all, file_losses
@@ -97,6 +97,7 @@ def run_gate(
     checked = [answer for answer in comparison["answers"] if answer["tuned_passed"] is not None]
     name = BASE if rival is None else rival.name
     answers: list[dict[str, str]] = []
+    failures = ""
     if checked and rival is None:
         rows = [_checked(answer, answer["tuned_passed"], answer["base_passed"]) for answer in checked]
     elif checked and rival is not None:
@@ -106,10 +107,9 @@ def run_gate(
             {"suite": prompt.suite, "prompt_id": prompt.id, "answer": text}
             for prompt, text in zip(prompts, texts, strict=True)
         ]
-        passed = [
-            all(check.passed for check in run_checks(text, prompt.checks))
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
+        with Checker() as checker:
+            passed = [checker.passes(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+            failures = checker.said()
         rows = [_checked(a, a["tuned_passed"], theirs) for a, theirs in zip(checked, passed, strict=True)]
     else:
         held_out = JudgingRows.of(data, min(max_held_out_rows, MOST_ROWS))
@@ -121,7 +121,7 @@ def run_gate(
     (folders.out / EVIDENCE).write_text(
         json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
-    return Outcome({"rival": name}, _said(rows, name))
+    return Outcome({"rival": name}, "; ".join(filter(None, (_said(rows, name), failures))))
 
 
 def read_evidence(gate: Artifact) -> list[Evidence]:

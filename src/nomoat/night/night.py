@@ -21,7 +21,7 @@ from nomoat.night.code import code_version
 from nomoat.night.contamination import contaminated, row_of
 from nomoat.night.deadline import Countdown
 from nomoat.night.disk import lack_of_disk
-from nomoat.night.evaluation import check_prompts, owners_prompts
+from nomoat.night.evaluation import check_functions, check_prompts, owners_prompts
 from nomoat.night.events import Watcher
 from nomoat.night.feedback import (
     Feedback,
@@ -160,6 +160,7 @@ class _Night:
         refused while it has cost nothing. Where `prefer` learns from the model's own answers, they are sampled and
         judged when it is its turn."""
         prompts = owners_prompts(self.sources.prompts, self.recipe.evaluate.max_prompts)
+        check_functions([*prompts, *owners_prompts(self.sources.answered)])
         overlaps, leave_out, prompts_out = self._overlaps()
         votes, own_answers = map(self._written, (self.votes, self.own_answers))
         data = judgements = compared = None

@@ -33,7 +33,7 @@ from nomoat.night.stages import (
     run_judgements,
     run_merge,
 )
-from nomoat.night.training_orders import TrainingOrders, hashed
+from nomoat.night.training_orders import TrainingOrders, hashed, prompts_with_functions
 from nomoat.recipe import GgufType
 
 SMALL_FILE_BYTES = 100_000_000
@@ -113,7 +113,7 @@ class Orders(TrainingOrders):
         return Job(
             kind="sample",
             why=f"{section.samples} answers to each prompt, judged by its checks",
-            inputs={"file": files.id, **hashed("prompts", self.sources.asked)},
+            inputs={"file": files.id, **prompts_with_functions(self.sources.asked)},
             params=keys | {"gguf": gguf.name},
             run=partial(
                 run_sample,
@@ -254,7 +254,7 @@ class Orders(TrainingOrders):
                 "data": data.id,
                 "base file": base_files.id,
                 "file": served.id,
-                **hashed("prompts", self.sources.prompts),
+                **prompts_with_functions(self.sources.prompts),
             },
             params={
                 "serve": serve,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.functions import Question
 from nomoat.data.pack import Tokens
 from nomoat.data.split import ASKED, asked_keys, held_out
 from nomoat.data.store import TokenStore
 from nomoat.engine.choose import special_ids
 from nomoat.errors import DataError
+from nomoat.evaluate.checker import Checker
 from nomoat.evaluate.prompts import Prompt as Asked
 from nomoat.evaluate.prompts import read_prompts
 from nomoat.ledger.files import atomic_write
@@ -27,7 +31,6 @@ from nomoat.night.rewards import build_rewards, passes
 from nomoat.night.sources import RewardSpec
 from nomoat.night.stages import hooks_of, tokenizer_with_template
 from nomoat.train.reinforce import reinforce
-from nomoat.train.rewards import Question
 from nomoat.train.sampled import Prompt, Reader
 
 LEAST_HELD_OUT = 2
@@ -59,7 +62,7 @@ def run_prompts(
     counts: Counter[str] = Counter()
     rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     asked: list[str] = []
-    for prompt in (prompt for file in files for prompt in read_prompts(file)):
+    for number, prompt in ((n, prompt) for n, file in enumerate(files) for prompt in read_prompts(file)):
         counts["read"] += 1
         content_hash = _hash(prompt)
         tokens = template.encode(prompt.conversation, add_generation_prompt=True)
@@ -80,7 +83,7 @@ def run_prompts(
             continue
         side = "held_out" if held_out(content_hash, held_out_share) else "train"
         counts[side] += 1
-        rows[side].append(_kept(prompt, tokens))
+        rows[side].append(_kept(prompt, tokens, number))
         asked += asked_keys(prompt.conversation) if side == "train" else ()
     _refuse(counts, most, held_out_share)
     for side in SIDES:
@@ -107,10 +110,15 @@ def _hash(prompt: Asked) -> str:
     return row_of(prompt).prompt_hash()
 
 
-def _kept(prompt: Asked, tokens: Iterable[int]) -> dict[str, Any]:
-    messages = [message.to_dict() for message in prompt.conversation.messages]
-    name = f"{prompt.suite}:{prompt.id}"
-    return {"id": name, "messages": messages, "row": dict(prompt.row), "tokens": list(tokens)}
+def _kept(prompt: Asked, tokens: Iterable[int], file: int) -> dict[str, Any]:
+    question = prompt.question
+    return {
+        "id": question.id,
+        "file": file,
+        "messages": list(question.messages),
+        "row": dict(question.row),
+        "tokens": list(tokens),
+    }
 
 
 def _refuse(counts: Counter[str], most: int, share: float) -> None:
@@ -141,6 +149,7 @@ def run_reinforce(
     *,
     base: Path,
     prompts: Path,
+    prompt_folders: Sequence[Path],
     evaluated: Path,
     chat_template: Path | None,
     rewards: Sequence[RewardSpec],
@@ -149,27 +158,27 @@ def run_reinforce(
     stop_asked: Callable[[], bool],
     **keys: Any,
 ) -> Outcome:
-    """Learn from rewards of the model's own answers: `adapter/` in PEFT's layout, or `model/` for full weights."""
+    """Learn from rewards of the model's own answers: `adapter/` in PEFT's layout, or `model/` for full weights.
+
+    `prompt_folders` are those of the files of prompts, which the paths in their rows start from.
+    """
     tokenizer, template = tokenizer_with_template(base, chat_template)
-    sources = build_rewards(rewards, machine)
-    try:
+    with Checker() as checker, closing(build_rewards(rewards, machine, checker)) as sources:
         result = reinforce(
             base,
             tokenizer,
-            _read(prompts / "train.jsonl"),
-            _read(prompts / "held_out.jsonl"),
+            _read(prompts / "train.jsonl", prompt_folders),
+            _read(prompts / "held_out.jsonl", prompt_folders),
             TokenStore.open(evaluated / "held_out"),
             folders.out,
             folders.scratch,
             reader=reader_of(tokenizer, template),
             rewards=sources,
-            passes=passes,
+            passes=partial(passes, checker),
             machine=machine,
             hooks=hooks_of(report, seconds_left, stop_asked, what="reward"),
             **keys,
         )
-    finally:
-        sources.close()
     (folders.out / "training.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
     first, best = result.curve.held_out[0], result.best_metrics
     meta = {
@@ -192,12 +201,12 @@ def run_reinforce(
     return Outcome(meta, "; ".join([said, *stops]))
 
 
-def _read(file: Path) -> list[Prompt]:
+def _read(file: Path, folders: Sequence[Path]) -> list[Prompt]:
     found = []
     for line in file.read_text(encoding="utf-8").split("\n"):
         if line:
             row = json.loads(line)
-            question = Question(row["id"], tuple(row["messages"]), row["row"])
+            question = Question(row["id"], tuple(row["messages"]), row["row"], folders[row["file"]])
             found.append(Prompt(question, np.array(row["tokens"], dtype=np.uint32)))
     return found
 

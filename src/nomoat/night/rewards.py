@@ -9,12 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from nomoat.data.functions import Asked, Failed, Question
+from nomoat.data.functions.runner import PythonFunction
 from nomoat.errors import RecipeError
-from nomoat.evaluate.checks import Check, parse_checks, run_checks
+from nomoat.evaluate.checker import Checker
+from nomoat.evaluate.checks import Check, parse_checks
 from nomoat.model.load import Machine
 from nomoat.night.sources import RewardSpec
-from nomoat.train.rewards import Asked, Failed, Question, Rewards, Source
-from nomoat.train.rewards.functions import PythonFunction
+from nomoat.train.rewards import Rewards, Source
 from nomoat.train.rewards.judge import INSTRUCTIONS, Judge
 from nomoat.train.rewards.scorer import Scorer
 from nomoat.train.rewards.texts import exact_answer, json_schema
@@ -22,9 +24,11 @@ from nomoat.train.rewards.texts import exact_answer, json_schema
 
 @dataclass(frozen=True)
 class Checked:
-    """The share of checks that an answer passes: the prompt's own, or the same `fixed` ones for every prompt."""
+    """The share of checks that an answer passes: the prompt's own, or the same `fixed` ones for every prompt. Where one
+    cannot tell there is none."""
 
     name: str
+    checker: Checker
     fixed: tuple[Check, ...] = ()
 
     def score(self, asked: Asked) -> list[float | Failed]:
@@ -37,50 +41,56 @@ class Checked:
         checks = self.fixed or checks_of(question)
         if not checks:
             return Failed("no checks", f"prompt {question.id} has none")
-        results = run_checks(text, checks)
+        results = self.checker.results(question, checks, text)
+        for result in results:
+            if result.failed is not None:
+                return Failed(f"{result.kind} {result.failed.kind}", result.failed.detail)
         return sum(result.passed for result in results) / len(results)
 
 
 def checks_of(question: Question) -> tuple[Check, ...]:
     """The checks of a prompt, as its file has them (they were read once already, so they are well formed)."""
-    return _parsed(json.dumps(question.row.get("checks", [])))
+    return _parsed(json.dumps(question.row.get("checks", [])), question.folder)
 
 
 @lru_cache(maxsize=4096)
-def _parsed(checks: str) -> tuple[Check, ...]:
-    return parse_checks(json.loads(checks))
+def _parsed(checks: str, folder: Path) -> tuple[Check, ...]:
+    return parse_checks(json.loads(checks), folder)
 
 
-def passes(question: Question, text: str) -> bool | None:
+def passes(checker: Checker, question: Question, text: str) -> bool | None:
     """Whether an answer passes all checks of its prompt; None where it has none."""
     checks = checks_of(question)
-    return all(result.passed for result in run_checks(text, checks)) if checks else None
+    return all(result.passed for result in checker.results(question, checks, text)) if checks else None
 
 
-def build_rewards(specs: Sequence[RewardSpec], machine: Machine) -> Rewards:
-    """The sources, ready to judge. Raises RecipeError for a function, schema or key that is not usable, ModelError for
-    a folder that is no reward model."""
+def build_rewards(specs: Sequence[RewardSpec], machine: Machine, checker: Checker) -> Rewards:
+    """The sources, ready to judge; `checker` runs the checks among them. Raises DataError for a function,
+    RecipeError for a schema or key that is not usable, ModelError for a folder that is no reward model."""
     sources: list[tuple[Source, float]] = []
     try:
         for index, spec in enumerate(specs):
-            sources.append((_source(spec, f"reinforce.rewards[{index}]", machine), spec.weight))
+            sources.append((_source(spec, f"reinforce.rewards[{index}]", machine, checker), spec.weight))
     except BaseException:
         Rewards(sources).close()
         raise
     return Rewards(sources, unbounded=any(spec.kind == "reward_model" for spec in specs))
 
 
-def _source(spec: RewardSpec, key: str, machine: Machine) -> Source:
+def _source(spec: RewardSpec, key: str, machine: Machine, checker: Checker) -> Source:
     keys: dict[str, Any] = spec.keys
     match spec.kind:
         case "checks":
-            return Checked("checks")
+            return Checked("checks", checker)
         case "regex":
-            return Checked("regex", parse_checks([{"kind": "regex", "pattern": keys["pattern"]}]))
+            return Checked("regex", checker, parse_checks([{"kind": "regex", "pattern": keys["pattern"]}]))
         case "function":
             assert spec.file is not None
             return PythonFunction(
-                spec.file, keys["function"].rpartition(":")[2], limit_s=keys["time_limit_s"]
+                spec.file,
+                keys["function"].rpartition(":")[2],
+                limit_s=keys["time_limit_s"],
+                where=f"{key}.function",
             )
         case "json_schema":
             return _json_schema(spec.file, key)

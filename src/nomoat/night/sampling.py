@@ -10,7 +10,7 @@ from typing import Any
 from nomoat.engine.base import Completion, Sampling
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.errors import DataError
-from nomoat.evaluate.checks import run_checks
+from nomoat.evaluate.checker import Checker
 from nomoat.evaluate.prompts import Prompt
 from nomoat.night.contamination import row_of
 from nomoat.night.evaluation import owners_prompts
@@ -19,6 +19,8 @@ from nomoat.train.hooks import Interrupted
 
 PAIRS = "pairs.jsonl"
 _ANSWERS = "answers.jsonl"
+Judged = tuple[str, bool | None]
+"""An answer and whether it is good, or None."""
 
 
 def run_sample(
@@ -42,7 +44,8 @@ def run_sample(
     and write `pairs.jsonl`: preference rows of answers that pass all checks of their prompt, each beside one that does
     not.
 
-    An answer that does not end by itself passes nothing. Answers are kept in the scratch folder prompt by prompt, and
+    An answer that does not end by itself passes nothing, and one of which an owner's function cannot tell is neither
+    good nor bad. Answers are kept in the scratch folder prompt by prompt, and
     every one draws with a seed of its own, so that a stopped stage goes on to the same bytes. Raises DataError where
     no prompt had answers of both kinds.
     """
@@ -59,6 +62,7 @@ def run_sample(
             chat_template=chat_template,
         ) as engine,
         kept.open("a", encoding="utf-8", newline="\n") as file,
+        Checker() as checker,
     ):
         for index in range(len(done), len(prompts)):
             if stop_asked():
@@ -68,14 +72,16 @@ def run_sample(
                 max_new_tokens=max_new_tokens, temperature=temperature, seed=seed + index * samples
             )
             found = engine.generate([prompts[index].conversation] * samples, sampling)
-            done.append([_judged(prompts[index], completion) for completion in found])
+            done.append([_judged(prompts[index], completion, checker) for completion in found])
             file.write(json.dumps(done[-1], ensure_ascii=False) + "\n")
             file.flush()
     rows = [row for prompt, answers in zip(prompts, done, strict=True) for row in _pairs(prompt, answers)]
-    passed, answers_in_all = sum(good for each in done for _, good in each), len(prompts) * samples
+    passed, answers_in_all = sum(good is True for each in done for _, good in each), len(prompts) * samples
     said = (
         f"{answers_in_all:,} answers to {len(prompts):,} prompts, of which {passed / answers_in_all:.0%} pass"
     )
+    if failed := checker.said():
+        said += f"; {failed}"
     if not rows:
         raise DataError(
             f"{said}: no prompt has answers that pass beside answers that do not, so there is nothing to learn",
@@ -108,7 +114,7 @@ def prompts_with_checks(files: Sequence[Path], leave_out: Collection[str] = ()) 
     return prompts
 
 
-def _kept(file: Path) -> list[list[tuple[str, bool]]]:
+def _kept(file: Path) -> list[list[Judged]]:
     """What a run before has answered; a line that was cut off is dropped, from the file too."""
     if not file.exists():
         return []
@@ -117,18 +123,20 @@ def _kept(file: Path) -> list[list[tuple[str, bool]]]:
     return [[(text, good) for text, good in json.loads(line)] for line in whole]
 
 
-def _judged(prompt: Prompt, completion: Completion) -> tuple[str, bool]:
-    """The answer, and whether it is good."""
-    ended = completion.finish_reason == "stop"
-    return completion.text, ended and all(
-        result.passed for result in run_checks(completion.text, prompt.checks)
-    )
+def _judged(prompt: Prompt, completion: Completion, checker: Checker) -> Judged:
+    """The answer, and whether it is good; None where a check cannot tell."""
+    if completion.finish_reason != "stop":
+        return completion.text, False
+    results = checker.results(prompt.question, prompt.checks, completion.text)
+    if any(result.failed is not None for result in results):
+        return completion.text, None
+    return completion.text, all(result.passed for result in results)
 
 
-def _pairs(prompt: Prompt, answers: Sequence[tuple[str, bool]]) -> Iterator[dict[str, Any]]:
+def _pairs(prompt: Prompt, answers: Sequence[Judged]) -> Iterator[dict[str, Any]]:
     """As many pairs as there are answers of the rarer kind, each answer once; empty ones are of no use."""
     good = [text for text, passed in answers if passed and text.strip()]
-    bad = [text for text, passed in answers if not passed and text.strip()]
+    bad = [text for text, passed in answers if passed is False and text.strip()]
     for chosen, rejected in zip(good, bad, strict=False):
         row = prompt.conversation.to_dict()
         yield {

@@ -9,10 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nomoat.evaluate.checker import function_files
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.files import hash_file
 from nomoat.model.load import Machine, choose_machine, fingerprint
 from nomoat.night.base import Base, template_input
+from nomoat.night.evaluation import owners_prompts
 from nomoat.night.jobs import Job
 from nomoat.night.recipes import adapter_keys, policy_keys, preference_keys, training_keys
 from nomoat.night.reinforcement import run_reinforce
@@ -256,6 +258,7 @@ class TrainingOrders:
                 "evaluated": evaluated.id,
                 "trained": trained.id,
                 **_judges(specs),
+                **hashed("function", function_files(owners_prompts(self.sources.reinforce))),
                 **({} if scorer is None else {"reward model": scorer.id}),
             },
             params={
@@ -275,6 +278,7 @@ class TrainingOrders:
                 base_name=base.name,
                 base_sha256=base.sha256,
                 prompts=prompts.path,
+                prompt_folders=[file.parent for file in self.sources.reinforce],
                 evaluated=evaluated.path,
                 chat_template=self.sources.chat_template,
                 rewards=specs,
@@ -303,6 +307,11 @@ class TrainingOrders:
 def hashed(role: str, files: Sequence[Path]) -> dict[str, str]:
     """role -> sha256 of these files, in order."""
     return {f"{role} {index}": f"file:{hash_file(path)}" for index, path in enumerate(files)}
+
+
+def prompts_with_functions(files: Sequence[Path]) -> dict[str, str]:
+    """role -> sha256 of files of prompts, and of the owner's functions that check them."""
+    return hashed("prompts", files) | hashed("function", function_files(owners_prompts(files)))
 
 
 def _with_model(spec: RewardSpec, scorer: Artifact | None) -> RewardSpec:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nomoat.data.functions import Question
 from nomoat.data.pack import StepPlan
 from nomoat.engine.base import Sampling
 from nomoat.errors import ModelError
@@ -34,7 +35,7 @@ from nomoat.train.objectives import Loss, Objective
 from nomoat.train.objectives.policy import Mean, Rolled, best_of_n, grpo, ppo, rloo, telemetry, value_loss
 from nomoat.train.optimizer import adamw
 from nomoat.train.pace import Pace, StepClock
-from nomoat.train.rewards import Question, Rewards
+from nomoat.train.rewards import Rewards
 from nomoat.train.run import TrainingKeys
 from nomoat.train.sampled import Batch, Part, PolicyKeys, Prompt, Reader, Sampler
 from nomoat.train.schedule import Schedule

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from nomoat.data.functions import Question
 from nomoat.data.pack import Packed, Tokens, fill, pack_groups
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import MAX_ROWS, Rollout, roll_out
@@ -24,7 +25,7 @@ from nomoat.train.checkpoint import Named
 from nomoat.train.loop import autocast
 from nomoat.train.objectives.advantages import best_of, gae, group_relative, leave_one_out, overlong_penalty
 from nomoat.train.objectives.policy import Rolled
-from nomoat.train.rewards import Question, Rewards
+from nomoat.train.rewards import Rewards
 
 Method = Literal["grpo", "rloo", "ppo", "best_of_n"]
 

@@ -5,91 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from nomoat.data.functions import Failed, Question
 from nomoat.errors import DataError, RecipeError
-from nomoat.train.rewards import Failed, Question, Rewards
-from nomoat.train.rewards.functions import PythonFunction
+from nomoat.train.rewards import Rewards
 from nomoat.train.rewards.judge import TRIES, Judge
 from nomoat.train.rewards.texts import Told, exact_answer, final_answer, json_schema
 
 ASKED = Question("p1", ({"role": "user", "content": "How many?"},), {"answer": "1,000", "n": 3})
-
-RULES = """\
-import math, time
-print("loaded")
-
-def length(messages, answer, row):
-    print("looking at", answer)
-    return len(answer) / row["n"]
-
-def strange(messages, answer, row):
-    if answer == "raise":
-        raise KeyError("words")
-    if answer == "hang":
-        time.sleep(60)
-    if answer == "exit":
-        raise SystemExit(3)
-    if answer == "die":
-        import os
-        os._exit(1)
-    return {"nan": math.nan, "text": "good", "true": True}.get(answer, messages[0]["content"] == "How many?")
-"""
-
-
-@pytest.fixture
-def rules(tmp_path: Path) -> Path:
-    (tmp_path / "rules.py").write_text(RULES)
-    return tmp_path / "rules.py"
 
 
 def scores(source: Any, *answers: str, question: Question = ASKED) -> list[float | str]:
     """Numbers, and the kinds of failures."""
     found = source.score([(question, answer) for answer in answers])
     return [one.kind if isinstance(one, Failed) else one for one in found]
-
-
-def test_a_function_sees_messages_answer_and_row(rules: Path) -> None:
-    source = PythonFunction(rules, "length", limit_s=20)
-    try:
-        assert source.name == "rules.py:length"
-        assert scores(source, "abc", "é\n☃") == [1.0, 1.0]
-    finally:
-        source.close()
-
-
-def test_a_function_that_misbehaves_costs_only_its_answer(rules: Path) -> None:
-    source = PythonFunction(rules, "strange", limit_s=4)
-    try:
-        asked = ("fine", "raise", "nan", "text", "hang", "true", "exit", "die", "fine")
-        expected = [1.0, "raised", "not finite", "no number", "timed out", 1.0, "raised", "ended", 1.0]
-        assert scores(source, *asked) == expected
-        (raised,) = source.score([(ASKED, "raise")])
-        assert raised == Failed("raised", "KeyError: 'words'")
-    finally:
-        source.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "function", "said"),
-    [
-        ("def f(:", "f", "rules.py:f cannot be loaded: SyntaxError"),
-        ("import nothing_like_this", "f", "ModuleNotFoundError: No module named 'nothing_like_this'"),
-        ("def g(m, a, r): return 0", "f", "AttributeError: it has no function f; it has: g"),
-        ("raise SystemExit(1)", "f", "SystemExit: 1"),
-    ],
-)
-def test_a_function_that_is_not_there_is_refused_at_once(
-    text: str, function: str, said: str, tmp_path: Path
-) -> None:
-    (tmp_path / "rules.py").write_text(text)
-    with pytest.raises(RecipeError, match="reinforce.rewards: rules.py:f cannot be loaded") as caught:
-        PythonFunction(tmp_path / "rules.py", function, limit_s=5)
-    assert said in str(caught.value)
 
 
 def test_json_by_a_schema() -> None:

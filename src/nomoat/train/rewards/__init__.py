@@ -8,36 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
+from nomoat.data.functions import ENOUGH_TO_JUDGE, MOST_FAILED, Asked, Failed
 from nomoat.errors import DataError
-
-MOST_FAILED, ENOUGH_TO_JUDGE = 0.5, 20
-"""A run ends when more than this share of its answers went without a reward, once there are enough of them."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What an answer is judged by beside its text: the turns before it, and the prompt's row as its file has it
-    ("answer", "schema" or whatever else a source looks for)."""
-
-    id: str
-    messages: tuple[Mapping[str, Any], ...]
-    row: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Why an answer has no reward: `kind` is one of few words, so that failures can be counted ("timed out")."""
-
-    kind: str
-    detail: str
-
-
-Asked = Sequence[tuple[Question, str]]
-"""Questions with an answer each."""
 
 
 class Source(Protocol):
@@ -108,11 +84,3 @@ class Rewards:
         """End what runs beside."""
         for source, _ in self.sources:
             source.close()
-
-
-def finite(value: Any) -> float | Failed:
-    """A source's number, or why it is none."""
-    if isinstance(value, bool | int | float):
-        number = float(value)
-        return number if math.isfinite(number) else Failed("not finite", f"got {number}")
-    return Failed("no number", f"got {type(value).__name__}; expected a number")

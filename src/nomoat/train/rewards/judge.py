@@ -12,8 +12,8 @@ from typing import Any, final
 
 import httpx
 
+from nomoat.data.functions import Asked, Failed, Question
 from nomoat.errors import RecipeError
-from nomoat.train.rewards import Asked, Failed, Question
 
 INSTRUCTIONS = (
     "You grade an answer from 0 (useless or wrong) to 10 (as good as can be). Look at whether it does what was asked, "

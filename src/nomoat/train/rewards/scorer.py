@@ -11,13 +11,13 @@ import torch
 from nomoat.chat.conversation import Conversation, Message, parse_messages
 from nomoat.chat.mask import Rendered, render_batch
 from nomoat.chat.template import ChatTemplate
+from nomoat.data.functions import Asked, Failed, Question, finite
 from nomoat.data.pack import fill, pack
 from nomoat.errors import DataError
 from nomoat.model.load import Machine, load_tokenizer, read_shape
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.scorer import load_scorer, scores
 from nomoat.train.loop import autocast
-from nomoat.train.rewards import Asked, Failed, Question, finite
 
 BATCH_TOKENS = 2048
 

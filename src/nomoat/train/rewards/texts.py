@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from nomoat.train.rewards import Asked, Failed, Question
+from nomoat.data.functions import Asked, Failed, Question
 
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")

@@ -1,7 +1,8 @@
-"""The process that an owner's function runs in: `python -m nomoat.train.rewards.child FILE FUNCTION`.
+"""The process that an owner's function runs in: `python -m nomoat.data.functions.child FILE FUNCTION`.
 
-One JSON line in, {"messages", "answer", "row"}; one out, {"value"} or {"raised"}. What the function prints goes to
-stderr. It runs beside training, so that it can be ended when it hangs, and it has no access to the model.
+One JSON line in, {"messages", "answer", "row"}; one out, {"value"}, {"type"} of a value that is no number, or
+{"raised"}. What the function prints goes to stderr. It runs beside what asks it, so that it can be ended when it hangs,
+and it has no access to the model.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main() -> None:
         asked = json.loads(line)
         try:
             value = function(asked["messages"], asked["answer"], asked["row"])
-            reply({"value": value if isinstance(value, bool | int | float) else type(value).__name__})
+            is_number = isinstance(value, bool | int | float)
+            reply({"value": value} if is_number else {"type": type(value).__name__})
         except BaseException as error:
             reply({"raised": _said(error)})
 

@@ -1,4 +1,4 @@
-"""An owner's Python function as a source of rewards, in a process of its own and with a time limit."""
+"""An owner's Python function that judges answers, in a process of its own and with a time limit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any, final
 
-from nomoat.errors import RecipeError
-from nomoat.train.rewards import Asked, Failed, Question, finite
+from nomoat.data.functions import Asked, Failed, Question, finite
+from nomoat.errors import DataError
 
 START_LIMIT_S = 60.0
 """A module may import much before its function is there."""
@@ -21,22 +21,22 @@ START_LIMIT_S = 60.0
 class PythonFunction:
     """`function(messages, answer, row) -> number` of a file: the turns before the answer as {"role", "content"}, its
     text, and the prompt's row. A function that raises, gives no finite number, or needs longer than `limit_s` for one
-    answer gives that answer no reward; one that hangs is ended and started anew.
+    answer has no number for it; one that hangs is ended and started anew.
 
-    Raises RecipeError at once where file or function cannot be loaded.
+    Raises DataError at once, with `where` it was named, where file or function cannot be loaded.
     """
 
-    def __init__(self, file: Path, function: str, *, limit_s: float) -> None:
+    def __init__(self, file: Path, function: str, *, limit_s: float, where: str) -> None:
         self.name = f"{file.name}:{function}"
-        self._command = [sys.executable, "-m", "nomoat.train.rewards.child", str(file.resolve()), function]
+        self._command = [sys.executable, "-m", "nomoat.data.functions.child", str(file.resolve()), function]
         self._limit_s = limit_s
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str] = queue.Queue()
         found = self._start()
         if isinstance(found, Failed):
             self.close()
-            raise RecipeError(
-                f"reinforce.rewards: {self.name} cannot be loaded: {found.detail}",
+            raise DataError(
+                f"{where}: {self.name} cannot be loaded: {found.detail}",
                 hint="Expected a file with a function of messages, answer and row that gives a number.",
             )
 
@@ -69,7 +69,11 @@ class PythonFunction:
         if isinstance(reply, Failed):
             self.close()
             return reply
-        return Failed("raised", reply["raised"]) if "raised" in reply else finite(reply["value"])
+        if "raised" in reply:
+            return Failed("raised", reply["raised"])
+        if "type" in reply:
+            return Failed("no number", f"got {reply['type']}; expected a number")
+        return finite(reply["value"])
 
     def _start(self) -> Failed | None:
         self._process = subprocess.Popen(
