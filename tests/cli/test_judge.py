@@ -174,6 +174,29 @@ def test_without_votes_it_is_an_opinion_and_the_base_can_be_asked_about(endpoint
     assert "Position bias" not in result.stdout, "each answer was graded alone"
 
 
+def test_grades_are_shown_with_their_spread_beside_the_agreement_with_votes(
+    workspace: Path, endpoint: Endpoint
+) -> None:
+    cast(workspace, 16)
+    words = (endpoint.url, "--model", "m", "--mode", "score")
+    found = json.loads(ask(*words, "--json").stdout)
+    # of twelve prompts nine have an answer with one "!" (a grade of 2) by the champion, with two (3) by the newest
+    assert found["grades"]["counts_one"] == [3, 0, 9, 0, 0, 0, 0, 0, 0, 0]
+    assert found["grades"]["counts_other"] == [3, 9, 0, 0, 0, 0, 0, 0, 0, 0]
+    means = {key: found["grades"][key]["value"] for key in ("one", "other", "difference")}
+    assert means == pytest.approx({"one": 2.5, "other": 1.75, "difference": 0.75})
+    assert found["grades"]["difference"]["low"] > 0
+    assert found["calibration"]["agrees"]["the judge"]["value"] == 0.75
+    text = re.sub(r" +", " ", ask(*words).stdout)
+    for expected in (
+        "Of 10 it grades gen-0002 2.5 (1.9 to 3.1) and gen-0001 1.8 (1.5 to 2.0): a difference of +0.8 (+0.5 to +1.0).",
+        "It agrees with 75%",
+        "Grades 1 to 10 of gen-0002: 3 0 9 0 0 0 0 0 0 0\n",
+        "Grades 1 to 10 of gen-0001: 3 9 0 0 0 0 0 0 0 0\n",
+    ):
+        assert expected in text, (expected, text)
+
+
 def test_references_are_shown_to_the_judge(workspace: Path, endpoint: Endpoint) -> None:
     rows = [
         {"id": f"p{n}", "messages": [{"role": "user", "content": f"Held out {n}"}], "answer": f"right {n}"}

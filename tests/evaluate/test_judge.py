@@ -28,6 +28,7 @@ from nomoat.evaluate.calibration import (
     combine,
     compare,
     countable,
+    grade,
     longer,
     said_of,
     voted_pairs,
@@ -105,6 +106,33 @@ def test_grades_decide_too_and_are_kept(tmp_path: Path) -> None:
     found = by_length.judge([pair(1, "four", "no"), pair(2, "a", "four"), pair(3, "here", "four")])
     assert found == [Verdict(1, 1, (4, 2)), Verdict(0, 0, (1, 4)), Verdict(0.5, 0.5, (4, 4))]
     assert len(asked) == 4, "the same answer to the same prompt is graded once"
+    found = by_length.judge([pair(3, "here", "here"), pair(4, "abc", "abc")])
+    assert found == [Verdict(0.5, 0.5, (4, 4)), Verdict(0.5, 0.5, (3, 3))], (
+        "two that are the same have grades too"
+    )
+    assert len(asked) == 5
+
+
+def test_mean_grades_are_those_of_prompts_and_not_of_answers() -> None:
+    """Five answers to two prompts are two pieces of evidence: by hand, with Student's t on 1 degree of freedom, whose
+    95% quantile is 12.706."""
+    grades = [(6, 4), (6, 5), (6, 3), (7, 4), (6, 4), (6, 4)]
+    pairs = [pair(n // 3, "x", "y") for n in range(6)]
+    verdicts = [Verdict(1, 1, both) for both in grades]
+    found = grade(pairs, [*verdicts[:5], None], confidence=0.95)
+    assert found is not None and found.one.n == 2
+    assert found.one.value == pytest.approx(31 / 5)
+    assert found.counts_one == [0, 0, 0, 0, 0, 4, 1, 0, 0, 0]
+    assert found.counts_other == [0, 0, 1, 3, 1, 0, 0, 0, 0, 0]
+    # residuals of the two prompts: -0.6 and +0.6, so the error is sqrt(2 * (0.36 + 0.36)) / 5
+    half = 12.7062 * (2 * 0.72) ** 0.5 / 5
+    assert found.one.low == pytest.approx(31 / 5 - half, abs=1e-4)
+    assert found.one.high == pytest.approx(31 / 5 + half, abs=1e-4)
+    assert found.difference.value == pytest.approx(11 / 5)
+    alike = grade(pairs, [Verdict(0.5, 0.5, (7, 7))] * 6, confidence=0.95)
+    assert alike is not None and alike.difference.value == 0
+    assert alike.difference.low < 0 < alike.difference.high, "two prompts are never certain"
+    assert grade(pairs, [Verdict(1, 1)] * 6, confidence=0.95) is None, "a comparison has no grades"
 
 
 @pytest.mark.parametrize(
@@ -305,14 +333,14 @@ def test_without_votes_it_is_called_an_opinion(tmp_path: Path) -> None:
     verdicts = judge(longest, tmp_path)[0].judge(pairs)
     contest = compare(pairs, verdicts, confidence=0.95)
     report = JudgeReport(
-        contest, bias_of(verdicts, confidence=0.95), calibrate([], [], confidence=0.95), None
+        contest, None, bias_of(verdicts, confidence=0.95), calibrate([], [], confidence=0.95), None
     )
     text = " ".join(said_of(report, "gen-0002", "base"))
     assert "win rate of 100% (70% to 100%) over base, on 9 prompts" in text
     assert "nothing tells whether this judge judges as you do: an opinion, not a measurement" in text
     cast = countable(votes_of(80, taste=0.7))
     by_length = judge(longest, tmp_path)[0].judge(voted_pairs(cast, {}))
-    report = JudgeReport(contest, None, calibrate(cast, by_length, confidence=0.95), None)
+    report = JudgeReport(contest, None, None, calibrate(cast, by_length, confidence=0.95), None)
     assert "That is not shown to be more than without reading" in " ".join(said_of(report, "a", "b"))
 
 

@@ -32,6 +32,7 @@ Examples:
 
 The judge compares their answers to held-out prompts, each pair in both orders, and all answers that you have voted on.
 A pair's score is the mean of both orders; held against a vote, a judge that changed its mind with the order said tie.
+With --mode score it grades each answer alone, and the higher grade is its verdict; mean grades are shown too.
 How far it agrees with your votes is shown beside what it says, and beside what three baselines would say that read
 nothing. Verdicts are kept: the same question is never asked, or paid for, twice. They lend later votes on the two more
 weight at the gate, the more so the better the judge has foretold votes before: so ask the judge first, then vote.
@@ -47,6 +48,8 @@ KEYS = {
     "orders; what it would be between answers of the same length with as many headings, list items and bold passages; "
     "how many pairs came out LL, LD, WL or DD, WD, WW over both orders; {elo, elo_error, normalized, normalized_error, "
     "superiority} from those; the win rate by each baseline",
+    "grades": "null (mode pair), or {one, other, difference, counts_one, counts_other}: mean grade of each, 1 to 10, "
+    "and of their difference on the same prompts; how many answers of each got 1, 2, ... 10",
     "bias": "null (too few, or each answer graded alone), or {consistency, position}: how often both orders give the "
     "same, and how much oftener than half the first answer is preferred",
     "calibration": "null (fewer than two decided votes), or {votes, agrees, kappa, verbosity, voters}: agreement with "

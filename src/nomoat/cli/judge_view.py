@@ -24,7 +24,7 @@ def print_judge(found: JudgeReport, result: dict[str, Any], failures: str, to: C
     to.print()
     to.print(_baselines(found, result["one"]))
     to.print()
-    for name, value in _facts(found):
+    for name, value in [*_grades(found, result), *_facts(found)]:
         to.print(f"{name}: {value}")
     if failures:
         to.print(failures, style="yellow")
@@ -42,6 +42,17 @@ def _baselines(found: JudgeReport, one: str) -> Any:
     for name, would_say in found.contest.would_say.items():
         made.add_row(name, share(would_say), _interval(agrees.get(name)))
     return made
+
+
+def _grades(found: JudgeReport, result: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many answers got each grade; their means are among the sentences."""
+    if found.grades is None:
+        return []
+    counts = {"one": found.grades.counts_one, "other": found.grades.counts_other}
+    return [
+        (f"Grades 1 to {len(counts[side])} of {result[side]}", " ".join(map(str, counts[side])))
+        for side in counts
+    ]
 
 
 def _facts(found: JudgeReport) -> list[tuple[str, str]]:

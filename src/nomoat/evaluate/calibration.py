@@ -16,7 +16,7 @@ from nomoat.errors import DataError
 from nomoat.evaluate.ballots import score_of
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.interview import Progress
-from nomoat.evaluate.judge import Judge, Pair, Verdict
+from nomoat.evaluate.judge import MOST_GRADE, Judge, Pair, Verdict
 from nomoat.evaluate.stats.agreement import (
     COIN,
     FIRST,
@@ -59,6 +59,18 @@ class Contest:
 
 
 @dataclass(frozen=True)
+class Grades:
+    """Answers that the judge graded each alone, from 1 to 10: the mean of each model, the mean difference of the two on
+    the same prompts, and how many answers of each got 1, 2, ... 10."""
+
+    one: Estimate
+    other: Estimate
+    difference: Estimate
+    counts_one: list[int]
+    counts_other: list[int]
+
+
+@dataclass(frozen=True)
 class Bias:
     """How often the judge says the same in both orders, and how much oftener than half it prefers the first answer."""
 
@@ -82,10 +94,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class JudgeReport:
-    """Everything a judge has said of two models, and what that is worth. `combined` is the win rate by people, from
-    their votes between the two and the judge's verdicts (prediction-powered); None where such votes are too few."""
+    """Everything a judge has said of two models, and what that is worth. `grades` is None where it compared answers.
+    `combined` is the win rate by people, from their votes between the two and the judge's verdicts
+    (prediction-powered); None where such votes are too few."""
 
     contest: Contest
+    grades: Grades | None
     bias: Bias | None
     calibration: Calibration | None
     combined: Estimate | None
@@ -117,6 +131,7 @@ def report_on(
     on_held_out, on_votes = verdicts[: len(held_out)], verdicts[len(held_out) :]
     report = JudgeReport(
         contest=compare(held_out, on_held_out, confidence=confidence),
+        grades=grade(held_out, on_held_out, confidence=confidence),
         bias=bias_of(verdicts, confidence=confidence),
         calibration=calibrate(votes, on_votes, confidence=confidence),
         combined=combine(votes, on_votes, on_held_out, models, confidence=confidence),
@@ -128,6 +143,10 @@ def said_of(report: JudgeReport, one: str, other: str) -> list[str]:
     """The report in sentences."""
     rate, found = report.contest.rate, report.calibration
     said = [f"The judge gives {one} a win rate of {_interval(rate)} over {other}, on {rate.n} prompts."]
+    if report.grades is not None:
+        of_one, of_other = graded(report.grades.one), graded(report.grades.other)
+        more = graded(report.grades.difference, sign="+")
+        said.append(f"Of 10 it grades {one} {of_one} and {other} {of_other}: a difference of {more}.")
     if found is None:
         said.append(
             "Fewer than two votes are decided, so nothing tells whether this judge judges as you do: an opinion, not a "
@@ -169,6 +188,34 @@ def compare(pairs: Sequence[Pair], verdicts: Sequence[Verdict | None], *, confid
         ordered=ordered.astype(int).tolist(),
         elo=_told(lambda: elo_estimate(ordered, confidence=confidence)),
         would_say={LONGEST: longest, FIRST: 0.5, COIN: 0.5},
+    )
+
+
+def grade(pairs: Sequence[Pair], verdicts: Sequence[Verdict | None], *, confidence: float) -> Grades | None:
+    """The grades of the models that wrote `one` and `other`, with Student's t intervals clustered by prompt; where all
+    are alike, Wilson's, for a grade is bounded as a rate is. None where answers were not graded."""
+    kept = [
+        (pair.prompt, found.grades)
+        for pair, found in zip(pairs, verdicts, strict=True)
+        if found is not None and found.grades is not None
+    ]
+    if not kept:
+        return None
+    prompts = [prompt for prompt, _ in kept]
+    one, other = ([grades[side] for _, grades in kept] for side in (0, 1))
+
+    def mean(values: Sequence[int], low: int, high: int) -> Estimate:
+        found = win_rate([(v - low) / (high - low) for v in values], prompts, confidence=confidence)
+        value, least, most = (low + (high - low) * v for v in (found.value, found.low, found.high))
+        return Estimate(value, least, most, found.n)
+
+    widest = MOST_GRADE - 1
+    return Grades(
+        one=mean(one, 1, MOST_GRADE),
+        other=mean(other, 1, MOST_GRADE),
+        difference=mean([a - b for a, b in zip(one, other, strict=True)], -widest, widest),
+        counts_one=[one.count(n) for n in range(1, MOST_GRADE + 1)],
+        counts_other=[other.count(n) for n in range(1, MOST_GRADE + 1)],
     )
 
 
@@ -275,6 +322,12 @@ def held_out_pairs(
 def longer(one: str, other: str) -> float:
     """1 where the first text is the longer one, 0 where the other is, 1/2 where they are alike."""
     return 0.5 + 0.5 * ((len(one) > len(other)) - (len(one) < len(other)))
+
+
+def graded(found: Estimate, sign: str = "") -> str:
+    """A mean grade with its interval; with `sign` +, a difference of two."""
+    value, low, high = (f"{number:{sign}.1f}" for number in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
 def _interval(found: Estimate) -> str:

@@ -115,16 +115,17 @@ class Judge:
         self, pairs: Sequence[Pair], progress: Progress = lambda done, total: None
     ) -> list[Verdict | None]:
         """A verdict on every pair, in order; None where a reply failed. Answers that are the same are a tie, and nobody
-        is asked.
+        is asked; where each is graded alone they are graded, once.
 
         Raises EngineError where most replies fail.
         """
-        different = [pair for pair in pairs if pair.one != pair.other]
-        sides = [side for pair in different for side in self._sides(pair)]
+        known = [self.mode == "pair" and pair.one == pair.other for pair in pairs]
+        asked = [pair for pair, is_known in zip(pairs, known, strict=True) if not is_known]
+        sides = [side for pair in asked for side in self._sides(pair)]
         replies = iter(self.interview.replies(sides, progress))
         return [
-            Verdict(0.5, 0.5) if pair.one == pair.other else self._verdict(next(replies), next(replies))
-            for pair in pairs
+            Verdict(0.5, 0.5) if is_known else self._verdict(next(replies), next(replies))
+            for is_known in known
         ]
 
     def _sides(self, pair: Pair) -> tuple[Conversation, Conversation]:
