@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from helpers import tiny_models
 from helpers.workspaces import two_generations
 from nomoat.cli import evaluate
+from nomoat.cli.chat import ChatEngine
 from nomoat.cli.main import app
 from nomoat.data.overlap import Overlap
+from nomoat.engine.torchserver import TorchEngine
+from nomoat.errors import ArtifactError, DataError
 from nomoat.evaluate.comparison import Estimate
 from nomoat.evaluate.contamination import Contamination
 from nomoat.serve.models import ServedModel
@@ -31,6 +36,9 @@ class Score:
     higher_is_better: bool
     score: Estimate
     by_item: dict[int, float]
+
+
+MODELS = SimpleNamespace(EngineModel=lambda engine, **keys: SimpleNamespace(engine=engine, **keys))
 
 
 def ask(*words: str) -> Result:
@@ -57,9 +65,9 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
             task="mine", metric=metric, filter="none", higher_is_better=True, score=found, by_item={}
         )
 
-    def run_tasks(engine: Any, tasks: list[str], **keys: Any) -> Any:
-        asked.append({"tasks": tasks, **keys})
-        value = {"gen-0002": 0.5, "base": 0.25}[engine.name]
+    def run_tasks(model: Any, tasks: list[str], **keys: Any) -> Any:
+        asked.append({"tasks": tasks, "chat": model.chat, **keys})
+        value = {"gen-0002": 0.5, "base": 0.25}[model.engine.name]
         scores = [score("acc", value, value - 0.1), score("word_perplexity", 9.5, float("nan"))]
         return SimpleNamespace(scores=scores, cut=1, asked=20, questions=[])
 
@@ -67,10 +75,11 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
         run_tasks=run_tasks, paired_difference=lambda one, other, confidence: Estimate(0.25, 0.05, 0.45, 20)
     )
     monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
+    monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness_models", MODELS)
     monkeypatch.setattr(evaluate, "find_spec", lambda name: object())
     monkeypatch.setattr(evaluate, "find_model", lambda _, which: ServedModel(which, tmp_path, tmp_path, 64))
     monkeypatch.setattr(
-        evaluate, "_engine", lambda model, context: SimpleNamespace(name=model.name, close=lambda: None)
+        evaluate, "_file", lambda model, context: SimpleNamespace(name=model.name, close=lambda: None)
     )
     words = ("gen-0002", "--tasks", "mine, arc_easy", "--against", "base", "--limit", "20", "--chat")
     found = json.loads(ask(*words, "--json").stdout)
@@ -107,9 +116,10 @@ def test_what_a_generation_was_trained_on_is_held_against_the_documents(
         paired_difference=lambda *_: None,
     )
     monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
+    monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness_models", MODELS)
     monkeypatch.setattr(evaluate, "find_spec", lambda name: object())
     monkeypatch.setattr(evaluate, "find_model", lambda _, which: ServedModel(which, tmp_path, tmp_path, 64))
-    monkeypatch.setattr(evaluate, "_engine", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(evaluate, "_file", lambda *_: SimpleNamespace(close=lambda: None))
     words = ("gen-0002", "--tasks", "mine", "--workspace", str(tmp_path), "--against")
     found = json.loads(ask(*words, "gen-0001", "--json").stdout)["contamination"]
     assert found["gen-0002"] == {"rows": 1, "of_rows": 40, "documents": 1, "of": 20, "found": [asdict(hit)]}
@@ -121,3 +131,25 @@ def test_what_a_generation_was_trained_on_is_held_against_the_documents(
         "data-aa: row 3 holds mine 7: asks the same" in text
     )
     assert "gen-0001: the rows it was trained on are not here any more, so they were not checked" in text
+
+
+def test_a_folder_of_weights_needs_no_file_and_torch_computes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_models.build(tmp_path / "model", "llama")
+    found = evaluate.find_subject(tmp_path, str(folder), None)
+    assert (found.name, found.tokenizer_dir) == ("model", folder)
+    with closing(found.open(100)) as engine:
+        assert isinstance(engine, TorchEngine)
+        assert engine.n_ctx == 100
+    with pytest.raises(DataError, match="model is a folder of weights, and llama.cpp reads GGUF files"):
+        evaluate.find_subject(tmp_path, str(folder), ChatEngine.LLAMACPP)
+    served = ServedModel("gen-0001", tmp_path / "none.gguf", folder, 64)
+    monkeypatch.setattr(evaluate, "find_model", lambda *_: served)
+    with closing(evaluate.find_subject(tmp_path, "gen-0001", ChatEngine.TORCH).open(4096)) as engine:
+        assert isinstance(engine, TorchEngine)
+    monkeypatch.setattr(evaluate, "find_model", lambda *_: replace(served, name="base", is_base=True))
+    with pytest.raises(
+        ArtifactError, match="base: its weights in transformers' form are not in this workspace"
+    ):
+        evaluate.find_subject(tmp_path, "base", ChatEngine.TORCH)

@@ -1,4 +1,4 @@
-"""lm-eval's tasks from local files against a GGUF file, beside lm-eval's own transformers model on the same weights."""
+"""lm-eval's tasks from local files against our engines, beside lm-eval's own transformers model on the same weights."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from helpers import tiny_models
 from nomoat.engine.llamaserver import LlamaServerEngine
+from nomoat.engine.torchserver import TorchEngine
 from nomoat.errors import DataError
+from nomoat.model.load import Machine
 from nomoat.quantize.convert import to_gguf
+
+if TYPE_CHECKING:
+    from nomoat.evaluate.harness_models import EngineModel, Weighing
 
 lm_eval = pytest.importorskip("lm_eval", reason="the extra eval is not installed")
 pytestmark = pytest.mark.slow
@@ -88,23 +95,33 @@ def engine(folder: Path) -> Iterator[LlamaServerEngine]:
         yield engine
 
 
-def run(engine: LlamaServerEngine, tasks: Path, names: list[str], **keys: Any) -> Any:
+@pytest.fixture(scope="module")
+def weights(folder: Path) -> Iterator[TorchEngine]:
+    with TorchEngine(folder, n_parallel=2, machine=Machine("cpu", torch.float32)) as engine:
+        yield engine
+
+
+def run(
+    engine: Weighing, tasks: Path, names: list[str], *, chat: bool = False, limit: int | None = None
+) -> Any:
     from nomoat.evaluate.harness import run_tasks
 
-    settings = {
-        "limit": None,
-        "num_fewshot": None,
-        "chat": False,
-        "confidence": 0.95,
-        "progress": lambda n: None,
-    }
-    return run_tasks(engine, names, task_files=tasks, **(settings | keys))
+    return run_tasks(
+        model_of(engine, chat=chat), names, task_files=tasks, limit=limit, num_fewshot=None, confidence=0.95
+    )
 
 
+def model_of(engine: Weighing, *, chat: bool = False) -> EngineModel:
+    from nomoat.evaluate.harness_models import EngineModel
+
+    return EngineModel(engine, chat=chat, progress=lambda n: None)
+
+
+@pytest.mark.parametrize("name", ["llama.cpp", "torch"])
 def test_every_kind_of_task_gives_what_lm_evals_own_model_gives(
-    engine: LlamaServerEngine, folder: Path, tasks: Path
+    name: str, engine: LlamaServerEngine, weights: TorchEngine, folder: Path, tasks: Path
 ) -> None:
-    found = run(engine, tasks, NAMES)
+    found = run(engine if name == "llama.cpp" else weights, tasks, NAMES)
     peer = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": str(folder), "dtype": "float32", "max_length": engine.n_ctx},
@@ -135,23 +152,51 @@ def test_every_kind_of_task_gives_what_lm_evals_own_model_gives(
     assert len(found.questions) == 3 * (24 + 3 * 4), "half of the words have three with their number"
 
 
+def test_weights_their_f16_file_and_lm_evals_own_model_give_the_same(
+    folder: Path, weights: TorchEngine
+) -> None:
+    """Greedy answers are equal to the letter; log p in float32, and within what llama.cpp loses in float16."""
+    from lm_eval.models.huggingface import HFLM
+
+    to_gguf(folder, folder / "half.gguf", type="F16")
+    texts = [(f"The {word} saw", f" {n} birds and the") for n in range(4) for word in WORDS]
+    asked = [SimpleNamespace(args=(text, {"until": ["e"], "max_gen_toks": 12})) for text, _ in texts]
+    scored = [SimpleNamespace(args=pair) for pair in texts]
+    with LlamaServerEngine(folder / "half.gguf", tokenizer_dir=folder, exact=True, n_parallel=1) as file:
+        models = [model_of(weights), model_of(file), HFLM(str(folder), dtype="float32", device="cpu")]
+        answers = [model.generate_until(asked) for model in models]
+        found = [model.loglikelihood(scored) for model in models]
+    # of a character that is not finished where the answer is cut llama.cpp tells nothing
+    mine, in_file, peers = ([text.rstrip("\ufffd") for text in each] for each in answers)
+    assert mine == peers
+    assert in_file == peers
+    assert sum(map(bool, mine)) == len(texts)
+    for each, within in ((found[0], 1e-5), (found[1], 5e-4)):
+        assert [logp for logp, _ in each] == pytest.approx([logp for logp, _ in found[2]], rel=within)
+        assert [is_greedy for _, is_greedy in each] == [is_greedy for _, is_greedy in found[2]]
+
+
+def test_several_answers_to_one_prompt_are_drawn_apart(weights: TorchEngine) -> None:
+    wanted = {"do_sample": True, "temperature": 1.0, "max_gen_toks": 12}
+    asked = [SimpleNamespace(args=("The moon", wanted))] * 3
+    found = model_of(weights).generate_until(asked)
+    assert len(set(found)) == 3
+    assert model_of(weights).generate_until(asked) == found
+
+
 def test_answers_are_cut_at_until_and_the_chat_template_is_the_served_one(
     engine: LlamaServerEngine, tasks: Path
 ) -> None:
-    from nomoat.evaluate.harness import EngineModel
-
-    model = EngineModel(engine, chat=True, progress=lambda n: None)
+    model = model_of(engine, chat=True)
     text = model.apply_chat_template([{"role": "user", "content": "Hello"}])
     assert model.tok_encode(text) == engine.tokenize(text)
-    plain = EngineModel(engine, chat=False, progress=lambda n: None)
+    plain = model_of(engine)
     assert plain.tok_encode("Hello") == engine.tokenize("Hello", begins=True)
     assert run(engine, tasks, ["tiny_answer"], chat=True, limit=3).asked == 3
 
 
 def test_long_contexts_are_counted(engine: LlamaServerEngine) -> None:
-    from nomoat.evaluate.harness import EngineModel
-
-    model = EngineModel(engine, chat=False, progress=lambda n: None)
+    model = model_of(engine)
     long = engine.tokenize("birds " * 2 * engine.n_ctx)
     model._loglikelihood_tokens([(None, long, [5, 6]), (None, long[:3], [5, 6])])
     assert (model.cut, model.asked) == (1, 2)

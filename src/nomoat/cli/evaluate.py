@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat.cli.chat import ChatEngine
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, table
 from nomoat.cli.quiet import quiet_libraries
 from nomoat.cli.served import CHAMPION, find_model
-from nomoat.errors import ModelError
+from nomoat.cli.talkers import cores
+from nomoat.errors import DataError, ModelError
+from nomoat.serve.models import ServedModel, weights_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nomoat.data.overlap import Question
     from nomoat.evaluate.harness import TaskRun
-    from nomoat.serve.models import ServedModel
+    from nomoat.evaluate.harness_models import Weighing
 
 EPILOG = """
 \b
 Examples:
   nomoat evaluate --tasks arc_easy,hellaswag --limit 200
   nomoat evaluate gen-0003 --against base --tasks mine --task-files ./tasks
+  nomoat evaluate ./Qwen3-0.6B --tasks arc_easy     # a folder of weights, which needs no GGUF file
 
 \b
 Tasks are lm-eval's (lm-eval ls tasks), or YAML files in its form in --task-files, which work without a network when
@@ -60,6 +65,15 @@ N_PARALLEL = 4
 _QUOTED = 5
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model that can be evaluated; `open` loads it with a context of so many tokens at most."""
+
+    name: str
+    tokenizer_dir: Path
+    open: Callable[[int], Weighing]
+
+
 def evaluate(
     tasks: Annotated[
         str, typer.Option("--tasks", metavar="NAMES", help="Names of tasks, with commas between.")
@@ -67,14 +81,14 @@ def evaluate(
     one: Annotated[
         str,
         typer.Argument(
-            metavar="GEN", help="A generation, or base.", show_default="the champion, or the newest"
+            metavar="GEN",
+            help="A generation, base, or a folder of weights.",
+            show_default="the champion, or the newest",
         ),
     ] = CHAMPION,
     against: Annotated[
         str | None,
-        typer.Option(
-            "--against", metavar="GEN", help="Compare with a generation, or base.", show_default=False
-        ),
+        typer.Option("--against", metavar="GEN", help="Compare with another of these.", show_default=False),
     ] = None,
     task_files: Annotated[
         Path | None,
@@ -88,6 +102,15 @@ def evaluate(
         int | None,
         typer.Option(
             "--num-fewshot", metavar="N", min=0, help="Examples in a prompt.", show_default="as the task says"
+        ),
+    ] = None,
+    engine: Annotated[
+        ChatEngine | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="llama.cpp (the GGUF file) or torch (the weights it was made from).",
+            show_default="llama.cpp, and torch for a folder of weights",
         ),
     ] = None,
     chat: Annotated[
@@ -105,42 +128,43 @@ def evaluate(
             "nomoat evaluate --tasks needs lm-eval, which is not installed",
             hint='Install it: pip install "nomoat[eval]"',
         )
-    served = [find_model(workspace, which) for which in (one, against) if which is not None]
+    subjects = [find_subject(workspace, which, engine) for which in (one, against) if which is not None]
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     quiet_libraries()
-    from nomoat.evaluate.harness import run_tasks
-
-    runs = []
-    for model in served:
-        with (
-            console(stderr=True).status(f"{model.name}: loading …") as status,
-            closing(_engine(model, context)) as engine,
-        ):
-            runs.append(
-                run_tasks(
-                    engine,
-                    names,
-                    task_files=task_files,
-                    limit=limit,
-                    num_fewshot=num_fewshot,
-                    chat=chat,
-                    confidence=CONFIDENCE,
-                    progress=lambda done, model=model, status=status: status.update(  # type: ignore[misc]
-                        f"{model.name}: {done:,} requests answered …"
-                    ),
-                )
-            )
+    runs = [
+        _run(subject, names, context, chat, task_files=task_files, limit=limit, num_fewshot=num_fewshot)
+        for subject in subjects
+    ]
     with console(stderr=True).status("Holding what was trained on against the documents …"):
-        contamination = _contamination(workspace, served, runs[0].questions)
-    result = _result(served, runs) | {"contamination": contamination}
+        contamination = _contamination(workspace, subjects, runs[0].questions)
+    result = _result(subjects, runs) | {"contamination": contamination}
     if as_json:
         print_json(result)
     else:
         _print(result, console())
 
 
-def _engine(model: ServedModel, most_context: int) -> Any:
-    from nomoat.cli.talkers import cores
+def find_subject(workspace: Path, which: str, engine: ChatEngine | None) -> Subject:
+    """A folder of weights in transformers' form, which needs no GGUF file, or a model of the workspace.
+
+    Raises DataError where llama.cpp is asked for a folder, ArtifactError where torch is for a model whose weights are
+    not kept, and as `find_model` does.
+    """
+    if (Path(which) / "config.json").is_file():
+        if engine is ChatEngine.LLAMACPP:
+            raise DataError(
+                f"{which} is a folder of weights, and llama.cpp reads GGUF files",
+                hint="Take --engine torch, or leave it out.",
+            )
+        return Subject(Path(which).resolve().name, Path(which), lambda most: _weights(Path(which), most))
+    served = find_model(workspace, which)
+    if engine is ChatEngine.TORCH:
+        folder = weights_of(served)
+        return Subject(served.name, folder, lambda most: _weights(folder, most))
+    return Subject(served.name, served.tokenizer_dir, lambda most: _file(served, most))
+
+
+def _file(model: ServedModel, most_context: int) -> Weighing:
     from nomoat.engine.llamaserver import LlamaServerEngine
 
     return LlamaServerEngine(
@@ -152,7 +176,33 @@ def _engine(model: ServedModel, most_context: int) -> Any:
     )
 
 
-def _result(served: list[ServedModel], runs: list[TaskRun]) -> dict[str, Any]:
+def _weights(folder: Path, most_context: int) -> Weighing:
+    from nomoat.engine.torchserver import TorchEngine
+    from nomoat.model.load import read_shape, set_threads
+
+    set_threads(cores())
+    n_ctx = min(most_context, read_shape(folder).context)
+    return TorchEngine(folder, n_ctx=n_ctx, n_parallel=N_PARALLEL)
+
+
+def _run(subject: Subject, tasks: list[str], context: int, chat: bool, **keys: Any) -> TaskRun:
+    """One model on the tasks."""
+    from nomoat.evaluate.harness import run_tasks
+    from nomoat.evaluate.harness_models import EngineModel
+
+    with (
+        console(stderr=True).status(f"{subject.name}: loading …") as status,
+        closing(subject.open(context)) as engine,
+    ):
+        model = EngineModel(
+            engine,
+            chat=chat,
+            progress=lambda done: status.update(f"{subject.name}: {done:,} requests answered …"),
+        )
+        return run_tasks(model, tasks, confidence=CONFIDENCE, **keys)
+
+
+def _result(subjects: list[Subject], runs: list[TaskRun]) -> dict[str, Any]:
     """What was found, under `KEYS`."""
     from nomoat.evaluate.harness import paired_difference
 
@@ -166,8 +216,8 @@ def _result(served: list[ServedModel], runs: list[TaskRun]) -> dict[str, Any]:
         del row["by_item"]
         scores.append(row)
     return {
-        "model": served[0].name,
-        "against": served[1].name if len(served) > 1 else None,
+        "model": subjects[0].name,
+        "against": subjects[1].name if len(subjects) > 1 else None,
         "confidence": CONFIDENCE,
         "scores": scores,
         "asked": sum(run.asked for run in runs),
@@ -175,7 +225,7 @@ def _result(served: list[ServedModel], runs: list[TaskRun]) -> dict[str, Any]:
     }
 
 
-def _contamination(workspace: Path, served: list[ServedModel], questions: list[Question]) -> dict[str, Any]:
+def _contamination(workspace: Path, subjects: list[Subject], questions: list[Question]) -> dict[str, Any]:
     """Of each generation among the models by its name, as in `KEYS`."""
     from nomoat.evaluate.contamination import contamination_of
     from nomoat.ledger.artifacts import ArtifactStore
@@ -183,16 +233,16 @@ def _contamination(workspace: Path, served: list[ServedModel], questions: list[Q
     found: dict[str, Any] = {}
     with open_ledger(workspace) as ledger:
         generations = {one.name: one for one in ledger.generations()} if ledger else {}
-        for model in served:
-            if ledger is not None and model.name in generations:
+        for subject in subjects:
+            if ledger is not None and subject.name in generations:
                 told = contamination_of(
                     ledger,
                     ArtifactStore(workspace),
-                    generations[model.name],
-                    model.tokenizer_dir,
+                    generations[subject.name],
+                    subject.tokenizer_dir,
                     questions,
                 )
-                found[model.name] = None if told is None else asdict(told)
+                found[subject.name] = None if told is None else asdict(told)
     return found
 
 

@@ -88,7 +88,6 @@ class LlamaServerEngine(ByPrompts):
         if n_ctx is not None and not 0 < n_ctx <= largest:
             raise EngineError(f"{gguf}: n_ctx: got {n_ctx}; this model's context has 1 to {largest} tokens")
         self._prompts = Prompts(tokenizer_dir)
-        self.template = self._prompts.template
         self._gguf = gguf
         self._n_ctx = n_ctx or min(largest, DEFAULT_CONTEXT)
         self._n_parallel = n_parallel

@@ -62,6 +62,10 @@ class ByPrompts:
 
     _prompts: Prompts
 
+    @property
+    def template(self) -> ChatTemplate:
+        return self._prompts.template
+
     def render(self, conversation: Conversation) -> str:
         return self._prompts.render(conversation)
 

@@ -1,32 +1,22 @@
-"""lm-eval's tasks against a GGUF file: its own tasks, or those of local files, with an interval beside every number.
+"""lm-eval's tasks against a model: its own tasks, or those of local files, with an interval beside every number.
 
-Importing it needs the extra `eval`. Contexts that do not fit are cut at their beginning, as lm-eval's own models do it,
-but counted.
+Importing it needs the extra `eval`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
-from lm_eval.api.model import TemplateLM
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
-from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.data.overlap import SHINGLE, Question
-from nomoat.engine.base import Sampling
-from nomoat.engine.llamaserver import LlamaServerEngine
-from nomoat.engine.request import Request, whole_answer
 from nomoat.errors import DataError, EngineError
 from nomoat.evaluate.comparison import Estimate
+from nomoat.evaluate.harness_models import EngineModel
 from nomoat.evaluate.stats.intervals import normal_quantile, paired_bootstrap_mean, wilson
 from nomoat.evaluate.stats.winrate import standard_error
 
-LONGEST_ANSWER = 256
-"""Tokens of an answer where its task does not say, as lm-eval's own models have it."""
 BOOTSTRAP = {"samples": 10_000, "seed": 0}
 
 
@@ -55,18 +45,15 @@ class TaskRun:
 
 
 def run_tasks(
-    engine: LlamaServerEngine,
+    model: EngineModel,
     tasks: Sequence[str],
     *,
     task_files: Path | None,
     limit: int | None,
     num_fewshot: int | None,
-    chat: bool,
     confidence: float,
-    progress: Callable[[int], None],
 ) -> TaskRun:
-    """Evaluate on `tasks`, names of lm-eval's or of YAML files in the folder `task_files`. `chat` renders every prompt
-    with the served chat template. `progress` is told how many requests were answered.
+    """Evaluate on `tasks`, names of lm-eval's or of YAML files in the folder `task_files`.
 
     Raises DataError where a task is not known, cannot be loaded, or has fewer than two documents.
     """
@@ -83,7 +70,6 @@ def run_tasks(
                 f"--tasks: lm-eval knows no task {name}",
                 hint="Its own are listed by: lm-eval ls tasks. Local YAML files are looked for in --task-files DIR.",
             )
-    model = EngineModel(engine, chat=chat, progress=progress)
     try:
         found = simple_evaluate(
             model=model,
@@ -91,7 +77,7 @@ def run_tasks(
             num_fewshot=num_fewshot,
             limit=limit,
             bootstrap_iters=1000,
-            apply_chat_template=chat,
+            apply_chat_template=model.chat,
             task_manager=manager,
         )
     except (OSError, ValueError) as error:
@@ -117,109 +103,6 @@ def paired_difference(one: TaskScore, other: TaskScore, confidence: float) -> Es
         )
     except ValueError:
         return None
-
-
-@final
-class EngineModel(TemplateLM):
-    """A loaded GGUF file as lm-eval asks for a model. `cut` and `asked` count contexts."""
-
-    def __init__(self, engine: LlamaServerEngine, *, chat: bool, progress: Callable[[int], None]) -> None:
-        super().__init__()
-        self._engine, self._chat, self._progress = engine, chat, progress
-        self.tokenizer = engine.template.tokenizer
-        self.cut = self.asked = 0
-
-    @property
-    def eot_token_id(self) -> int:
-        return int(self.tokenizer.eos_token_id)
-
-    @property
-    def prefix_token_id(self) -> int:
-        """What stands before a text that has nothing before it."""
-        first = self.tokenizer.bos_token_id
-        return self.eot_token_id if first is None else int(first)
-
-    @property
-    def max_length(self) -> int:
-        return self._engine.n_ctx
-
-    @property
-    def tokenizer_name(self) -> str:
-        return self._engine.template.fingerprint
-
-    def chat_template(self, chat_template: bool | str = False) -> str:
-        return self._engine.template.source
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        talk = Conversation(parse_messages(chat_history, "lm-eval"))
-        return self._engine.template.render(talk, add_generation_prompt=add_generation_prompt)
-
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        # a rendered chat begins as its template says, and is served without anything added
-        begins = not self._chat if add_special_tokens is None else add_special_tokens
-        return self._engine.tokenize(string, begins=begins)
-
-    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """log p of whole texts, in windows that each know one token before them."""
-        return [
-            sum(logp for logp, _ in self._weighed(self._windows(request.args[0]))) for request in requests
-        ]
-
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        with ThreadPoolExecutor(self._engine.n_parallel) as pool:
-            return [
-                self._count(text) for text in pool.map(lambda request: self._answer(*request.args), requests)
-            ]
-
-    def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
-    ) -> list[tuple[float, bool]]:
-        return list(self._weighed((context, continuation) for _, context, continuation in requests))
-
-    def _weighed(self, parts: Iterable[tuple[list[int], list[int]]]) -> Iterator[tuple[float, bool]]:
-        """log p of each continuation after its context, and whether it is what greedy decoding writes."""
-        for context, continuation in parts:
-            tokens = self._fitted(context, self.max_length - len(continuation)) + continuation
-            weighed = self._engine.weigh(tokens, 1)[-len(continuation) :] if continuation else []
-            logp = sum(written.chosen.logprob or 0.0 for written in weighed)
-            yield self._count((logp, all(w.top[0].token == w.chosen.token for w in weighed)))
-
-    def _windows(self, text: str) -> Iterator[tuple[list[int], list[int]]]:
-        tokens = self.tok_encode(text, add_special_tokens=False)
-        windows = get_rolling_token_windows(
-            tokens, prefix_token=self.prefix_token_id, max_seq_len=self.max_length - 1, context_len=1
-        )
-        return map(make_disjoint_window, windows)
-
-    def _answer(self, context: str, wanted: Mapping[str, Any]) -> str:
-        most = min(int(wanted.get("max_gen_toks", LONGEST_ANSWER)), self.max_length - 1)
-        until = wanted.get("until") or []
-        sampling = Sampling(
-            max_new_tokens=most,
-            temperature=float(wanted.get("temperature", 1.0)) if wanted.get("do_sample") else 0.0,
-            top_p=float(wanted.get("top_p", 1.0)),
-            top_k=int(wanted.get("top_k", 0)),
-            stop=(until,) if isinstance(until, str) else tuple(until),
-        )
-        prompt = self._fitted(self.tok_encode(context), self.max_length - most)
-        pieces, _ = whole_answer(self._engine, Request(tuple(prompt), sampling))
-        return "".join(piece.text for piece in pieces)
-
-    def _fitted(self, context: list[int], room: int) -> list[int]:
-        if room < 1:
-            raise EngineError(
-                f"a task's continuation leaves no room for its context in {self.max_length} tokens",
-                hint="Give more: --context N, up to what the model was made for.",
-            )
-        self.cut += len(context) > room
-        return context[-room:]
-
-    def _count(self, found: Any) -> Any:
-        self.asked += 1
-        self._progress(self.asked)
-        return found
 
 
 def _scores(found: Mapping[str, Any], confidence: float) -> Iterator[TaskScore]:
