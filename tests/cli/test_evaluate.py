@@ -19,6 +19,7 @@ from nomoat.cli import evaluate
 from nomoat.cli.chat import ChatEngine
 from nomoat.cli.main import app
 from nomoat.data.overlap import Overlap
+from nomoat.engine.openai import Spent
 from nomoat.engine.torchserver import TorchEngine
 from nomoat.errors import ArtifactError, DataError
 from nomoat.evaluate.comparison import Estimate
@@ -38,7 +39,10 @@ class Score:
     by_item: dict[int, float]
 
 
-MODELS = SimpleNamespace(EngineModel=lambda engine, **keys: SimpleNamespace(engine=engine, **keys))
+MODELS = SimpleNamespace(
+    EngineModel=lambda engine, **keys: SimpleNamespace(engine=engine, **keys),
+    EndpointModel=lambda engine, **keys: SimpleNamespace(engine=engine, **keys),
+)
 
 
 def ask(*words: str) -> Result:
@@ -69,7 +73,7 @@ def test_two_models_on_the_same_documents(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append({"tasks": tasks, "chat": model.chat, **keys})
         value = {"gen-0002": 0.5, "base": 0.25}[model.engine.name]
         scores = [score("acc", value, value - 0.1), score("word_perplexity", 9.5, float("nan"))]
-        return SimpleNamespace(scores=scores, cut=1, asked=20, questions=[])
+        return SimpleNamespace(scores=scores, cut=1, asked=20, questions=[], spent=None)
 
     harness = SimpleNamespace(
         run_tasks=run_tasks, paired_difference=lambda one, other, confidence: Estimate(0.25, 0.05, 0.45, 20)
@@ -112,7 +116,9 @@ def test_what_a_generation_was_trained_on_is_held_against_the_documents(
     estimate = Estimate(0.5, 0.4, 0.6, 20)
     scores = [Score("mine", "acc", "none", True, estimate, {})]
     harness = SimpleNamespace(
-        run_tasks=lambda *_, **keys: SimpleNamespace(scores=scores, cut=0, asked=20, questions=[]),
+        run_tasks=lambda *_, **keys: SimpleNamespace(
+            scores=scores, cut=0, asked=20, questions=[], spent=None
+        ),
         paired_difference=lambda *_: None,
     )
     monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
@@ -153,3 +159,32 @@ def test_a_folder_of_weights_needs_no_file_and_torch_computes_with_it(
         ArtifactError, match="base: its weights in transformers' form are not in this workspace"
     ):
         evaluate.find_subject(tmp_path, "base", ChatEngine.TORCH)
+
+
+def test_an_endpoint_is_asked_as_it_is_served_and_its_cost_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def run_tasks(model: Any, tasks: list[str], **keys: Any) -> Any:
+        asked.append(model)
+        spent = Spent(1000, 20, 0.5)
+        return SimpleNamespace(scores=[], cut=0, asked=20, questions=[], spent=spent)
+
+    harness = SimpleNamespace(run_tasks=run_tasks, paired_difference=lambda *_: None)
+    monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness", harness)
+    monkeypatch.setitem(sys.modules, "nomoat.evaluate.harness_models", MODELS)
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: object())
+    words = ("http://127.0.0.1:1/v1/", "--tasks", "mine", "--workspace", str(tmp_path))
+    assert "an endpoint answers chats only" in ask(*words, "--model", "m").stderr
+    assert (
+        "which of its models is to do the tasks? Give its name: --model NAME" in ask(*words, "--chat").stderr
+    )
+    result = ask(*words, "--model", "m", "--chat", "--json")
+    found = json.loads(result.stdout)
+    assert (found["model"], found["spent"]) == (
+        "m",
+        {"prompt_tokens": 1000, "completion_tokens": 20, "dollars": 0.5},
+    )
+    assert asked[0].identity == "http://127.0.0.1:1/v1 m"
+    assert "1,000 tokens read, 20 written, $0.5000" in ask(*words, "--model", "m", "--chat").stdout

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from helpers import tiny_models
+from helpers.endpoints import Reply, listening, said
 from nomoat.engine.llamaserver import LlamaServerEngine
+from nomoat.engine.openai import OpenAIEngine
 from nomoat.engine.torchserver import TorchEngine
-from nomoat.errors import DataError
+from nomoat.errors import DataError, EngineError
 from nomoat.model.load import Machine
 from nomoat.quantize.convert import to_gguf
 
@@ -223,3 +225,46 @@ def test_what_cannot_be_evaluated_is_refused(engine: LlamaServerEngine, tasks: P
     )
     with pytest.raises(DataError, match="--tasks gone: lm-eval cannot load or score them"):
         run(engine, tasks, ["gone"])
+
+
+def test_an_endpoint_writes_answers_once_and_is_not_asked_how_likely_a_text_is(
+    tasks: Path, tmp_path: Path
+) -> None:
+    from nomoat.evaluate.harness import run_tasks
+    from nomoat.evaluate.harness_models import EndpointModel
+
+    def reply(sent: dict[str, Any]) -> Reply:
+        asked = sent["messages"][-1]["content"]
+        is_refused = "moon 3" in asked and not is_mended
+        return (
+            (400, {}, {"error": {"message": "not that"}}) if is_refused else (200, {}, said(asked[4:] + "#x"))
+        )
+
+    def evaluated(names: list[str]) -> Any:
+        with OpenAIEngine(endpoint.url, "m") as engine:
+            model = EndpointModel(
+                engine, identity="there m", file=tmp_path / "kept.jsonl", progress=lambda n: None
+            )
+            return run_tasks(model, names, task_files=tasks, limit=None, num_fewshot=None, confidence=0.95)
+
+    text = ANSWER.format(file=tasks / "rows.jsonl").replace("tiny_answer", "tiny_written")
+    (tasks / "written.yaml").write_text(text.replace('["e"]', '["1", "2", "3", "4", "#"]'))
+    is_mended = False
+    with listening(reply) as endpoint:
+        with pytest.raises(
+            DataError,
+            match=r"tiny_choice \(multiple_choice\), tiny_text \(loglikelihood_rolling\) asks how likely",
+        ) as caught:
+            evaluated(["tiny_choice", "tiny_text", "tiny_written"])
+        assert "(generate_until): --tasks tiny_written" in str(caught.value)
+        assert not endpoint.seen, "refused before anything is paid for"
+        with pytest.raises(EngineError, match="1 of 24 replies failed: no answer"):
+            evaluated(["tiny_written"])
+        is_mended = True
+        found = evaluated(["tiny_written"])
+        assert len(endpoint.seen) == 25, "answers that had come are not asked for again"
+    (score,) = found.scores
+    # what comes behind a text that ends answers is cut here too, so 1, 2 and 3 end the words themselves
+    assert (score.score.value, score.score.n) == (0.25, 24)
+    assert (found.asked, found.cut) == (24, 0)
+    assert (found.spent.prompt_tokens, found.spent.completion_tokens) == (10, 4)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli.chat import ChatEngine
+from nomoat.cli.judges import Endpoint, KeyVariableOption, PriceInOption, PriceOutOption, open_endpoint
 from nomoat.cli.ledgers import open_ledger
 from nomoat.cli.output import HERE, JsonOption, WorkspaceOption, console, print_json, table
 from nomoat.cli.quiet import quiet_libraries
@@ -34,6 +35,11 @@ Examples:
   nomoat evaluate --tasks arc_easy,hellaswag --limit 200
   nomoat evaluate gen-0003 --against base --tasks mine --task-files ./tasks
   nomoat evaluate ./Qwen3-0.6B --tasks arc_easy     # a folder of weights, which needs no GGUF file
+  nomoat evaluate https://api.openai.com/v1 --model NAME --tasks gsm8k --chat --limit 50
+
+\b
+An endpoint does the tasks whose answers are written (generate_until), as chats; what it has answered is kept, so that
+none is paid for twice.
 
 \b
 Tasks are lm-eval's (lm-eval ls tasks), or YAML files in its form in --task-files, which work without a network when
@@ -54,6 +60,7 @@ KEYS = {
     "be told; low and high are null where lm-eval tells no error, as of a perplexity",
     "asked": "requests answered, by both",
     "cut": "requests whose context was cut at its beginning to fit",
+    "spent": "null, or {prompt_tokens, completion_tokens, dollars} of what endpoints were asked now",
     "contamination": "{generation: null or {rows, of_rows, documents, of, found}}: how many of its rows to train on "
     "hold a text of how many of the tasks' documents, word for word or nearly, and the first of them as {where, row, "
     "suite, prompt, how}; null where its night's rows are not here any more. Bases are not in it",
@@ -62,16 +69,19 @@ KEYS = {
 
 CONFIDENCE = 0.95
 N_PARALLEL = 4
+ANSWERS = "tasks.jsonl"
 _QUOTED = 5
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that can be evaluated; `open` loads it with a context of so many tokens at most."""
+    """A model that can be evaluated; `open` loads it with a context of so many tokens at most. One behind an endpoint
+    has an `identity`, and no tokenizer here."""
 
     name: str
-    tokenizer_dir: Path
-    open: Callable[[int], Weighing]
+    tokenizer_dir: Path | None
+    open: Callable[[int], Any]
+    identity: str | None = None
 
 
 def evaluate(
@@ -82,7 +92,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="GEN",
-            help="A generation, base, or a folder of weights.",
+            help="A generation, base, a folder of weights, or an endpoint's address.",
             show_default="the champion, or the newest",
         ),
     ] = CHAMPION,
@@ -116,6 +126,13 @@ def evaluate(
     chat: Annotated[
         bool, typer.Option("--chat", help="Ask as it is served, with the chat template.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="A model's name at its endpoint.", show_default=False),
+    ] = None,
+    key_variable: KeyVariableOption = "OPENAI_API_KEY",
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
     context: Annotated[
         int, typer.Option("--context", metavar="N", min=16, help="Most tokens of a prompt with its answer.")
     ] = 4096,
@@ -128,11 +145,27 @@ def evaluate(
             "nomoat evaluate --tasks needs lm-eval, which is not installed",
             hint='Install it: pip install "nomoat[eval]"',
         )
-    subjects = [find_subject(workspace, which, engine) for which in (one, against) if which is not None]
+    endpoint = Endpoint(model, key_variable, price_in, price_out)
+    subjects = [
+        _endpoint(which, endpoint, chat=chat)
+        if which.startswith(("http://", "https://"))
+        else find_subject(workspace, which, engine)
+        for which in (one, against)
+        if which is not None
+    ]
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     quiet_libraries()
     runs = [
-        _run(subject, names, context, chat, task_files=task_files, limit=limit, num_fewshot=num_fewshot)
+        _run(
+            subject,
+            names,
+            context,
+            chat,
+            workspace,
+            task_files=task_files,
+            limit=limit,
+            num_fewshot=num_fewshot,
+        )
         for subject in subjects
     ]
     with console(stderr=True).status("Holding what was trained on against the documents …"):
@@ -185,20 +218,40 @@ def _weights(folder: Path, most_context: int) -> Weighing:
     return TorchEngine(folder, n_ctx=n_ctx, n_parallel=N_PARALLEL)
 
 
-def _run(subject: Subject, tasks: list[str], context: int, chat: bool, **keys: Any) -> TaskRun:
+def _endpoint(url: str, endpoint: Endpoint, *, chat: bool) -> Subject:
+    """A model behind an endpoint. Raises DataError where it is not asked as it is served, or not said which it is."""
+    if not chat:
+        raise DataError(
+            f"{url}: an endpoint answers chats only, by its own template",
+            hint="Add --chat, which asks a model of yours as it is served too.",
+        )
+    engine = open_endpoint(url, endpoint, "do the tasks")
+    name = str(endpoint.model)
+    return Subject(name, None, lambda _: engine, identity=f"{url.rstrip('/')} {name}")
+
+
+def _run(
+    subject: Subject, tasks: list[str], context: int, chat: bool, workspace: Path, **keys: Any
+) -> TaskRun:
     """One model on the tasks."""
     from nomoat.evaluate.harness import run_tasks
-    from nomoat.evaluate.harness_models import EngineModel
+    from nomoat.evaluate.harness_models import EndpointModel, EngineModel
+    from nomoat.ledger.artifacts import HOUSE
 
     with (
         console(stderr=True).status(f"{subject.name}: loading …") as status,
         closing(subject.open(context)) as engine,
     ):
-        model = EngineModel(
-            engine,
-            chat=chat,
-            progress=lambda done: status.update(f"{subject.name}: {done:,} requests answered …"),
-        )
+
+        def progress(done: int) -> None:
+            status.update(f"{subject.name}: {done:,} requests answered …")
+
+        model: EngineModel | EndpointModel
+        if subject.identity is not None:
+            file = workspace / HOUSE / ANSWERS
+            model = EndpointModel(engine, identity=subject.identity, file=file, progress=progress)
+        else:
+            model = EngineModel(engine, chat=chat, progress=progress)
         return run_tasks(model, tasks, confidence=CONFIDENCE, **keys)
 
 
@@ -222,7 +275,13 @@ def _result(subjects: list[Subject], runs: list[TaskRun]) -> dict[str, Any]:
         "scores": scores,
         "asked": sum(run.asked for run in runs),
         "cut": sum(run.cut for run in runs),
+        "spent": _spent(runs),
     }
+
+
+def _spent(runs: list[TaskRun]) -> dict[str, Any] | None:
+    spent = [asdict(run.spent) for run in runs if run.spent is not None]
+    return {key: sum(one[key] for one in spent) for key in spent[0]} if spent else None
 
 
 def _contamination(workspace: Path, subjects: list[Subject], questions: list[Question]) -> dict[str, Any]:
@@ -234,7 +293,7 @@ def _contamination(workspace: Path, subjects: list[Subject], questions: list[Que
     with open_ledger(workspace) as ledger:
         generations = {one.name: one for one in ledger.generations()} if ledger else {}
         for subject in subjects:
-            if ledger is not None and subject.name in generations:
+            if ledger is not None and subject.tokenizer_dir is not None and subject.name in generations:
                 told = contamination_of(
                     ledger,
                     ArtifactStore(workspace),
@@ -258,6 +317,9 @@ def _print(result: dict[str, Any], to: Console) -> None:
     if result["cut"]:
         said = f"{result['cut']:,} of {result['asked']:,} requests were cut at their beginning to fit (--context)"
         to.print(said, style="yellow")
+    if result["spent"]:
+        tokens = "{prompt_tokens:,} tokens read, {completion_tokens:,} written, ${dollars:.4f}"
+        to.print(tokens.format(**result["spent"]), style="dim")
     for name, told in result["contamination"].items():
         _print_contamination(name, told, to)
 

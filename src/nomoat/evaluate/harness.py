@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.data.overlap import SHINGLE, Question
+from nomoat.engine.openai import Spent
 from nomoat.errors import DataError, EngineError
 from nomoat.evaluate.comparison import Estimate
-from nomoat.evaluate.harness_models import EngineModel
+from nomoat.evaluate.harness_models import EndpointModel, EngineModel
 from nomoat.evaluate.stats.intervals import normal_quantile, paired_bootstrap_mean, wilson
 from nomoat.evaluate.stats.winrate import standard_error
 
+WRITTEN = "generate_until"
+"""lm-eval's name of tasks whose answers are written; all others ask how likely given texts are."""
 BOOTSTRAP = {"samples": 10_000, "seed": 0}
 
 
@@ -36,16 +39,17 @@ class TaskScore:
 @dataclass(frozen=True)
 class TaskRun:
     """All scores of a run; `cut` contexts did not fit and lost their beginning, of `asked`. `questions` are all texts
-    of the documents that say something: what they ask, tell and answer."""
+    of the documents that say something: what they ask, tell and answer; `spent` is what an endpoint took."""
 
     scores: list[TaskScore]
     cut: int
     asked: int
     questions: list[Question]
+    spent: Spent | None
 
 
 def run_tasks(
-    model: EngineModel,
+    model: EngineModel | EndpointModel,
     tasks: Sequence[str],
     *,
     task_files: Path | None,
@@ -55,7 +59,8 @@ def run_tasks(
 ) -> TaskRun:
     """Evaluate on `tasks`, names of lm-eval's or of YAML files in the folder `task_files`.
 
-    Raises DataError where a task is not known, cannot be loaded, or has fewer than two documents.
+    Raises DataError where a task is not known, cannot be loaded, or has fewer than two documents, or asks an endpoint
+    how likely a text is; EngineError where the model does not answer.
     """
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -71,6 +76,8 @@ def run_tasks(
                 hint="Its own are listed by: lm-eval ls tasks. Local YAML files are looked for in --task-files DIR.",
             )
     try:
+        if isinstance(model, EndpointModel):
+            _refuse_likelihoods(manager.load(list(tasks))["tasks"])
         found = simple_evaluate(
             model=model,
             tasks=list(tasks),
@@ -90,7 +97,20 @@ def run_tasks(
         ) from error
     assert found is not None  # this process is the only one
     scores, questions = list(_scores(found, confidence)), list(_questions(found["samples"]))
-    return TaskRun(scores, model.cut, model.asked, questions)
+    return TaskRun(scores, model.cut, model.asked, questions, model.spent)
+
+
+def _refuse_likelihoods(tasks: Mapping[str, Any]) -> None:
+    """DataError where an endpoint cannot do a task, before anything is paid for."""
+    unfit = [f"{name} ({task.OUTPUT_TYPE})" for name, task in tasks.items() if task.OUTPUT_TYPE != WRITTEN]
+    if not unfit:
+        return
+    fit = [name for name, task in tasks.items() if task.OUTPUT_TYPE == WRITTEN]
+    raise DataError(
+        f"--tasks: {', '.join(unfit)} asks how likely a text is, which an endpoint does not tell",
+        hint=f"An endpoint does tasks whose answers it writes ({WRITTEN})"
+        + (f": --tasks {','.join(fit)}" if fit else ", such as gsm8k or ifeval."),
+    )
 
 
 def paired_difference(one: TaskScore, other: TaskScore, confidence: float) -> Estimate | None:

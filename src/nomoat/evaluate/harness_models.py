@@ -6,22 +6,31 @@ but counted.
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, final
 
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.model import LM, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from nomoat.chat.conversation import Conversation, parse_messages
 from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Sampling
+from nomoat.engine.openai import OpenAIEngine, Spent
 from nomoat.engine.request import Request, ServingEngine, whole_answer
 from nomoat.errors import EngineError
+from nomoat.evaluate.interview import Failed, Interview
 
 LONGEST_ANSWER = 256
 """Tokens of an answer where its task does not say, as lm-eval's own models have it."""
+MOST_STOPS = 4
+"""Texts that end an answer, of which OpenAI's API takes so many; at the others it is cut here."""
+N_PARALLEL = 4
 
 
 class Weighing(ServingEngine, Protocol):
@@ -44,6 +53,7 @@ class EngineModel(TemplateLM):
     def __init__(self, engine: Weighing, *, chat: bool, progress: Callable[[int], None]) -> None:
         super().__init__()
         self.chat = chat
+        self.spent: Spent | None = None
         self._engine, self._progress = engine, progress
         self.tokenizer = engine.template.tokenizer
         self.cut = self.asked = 0
@@ -132,6 +142,89 @@ class EngineModel(TemplateLM):
         return found
 
 
+@final
+class EndpointModel(LM):
+    """A model behind an OpenAI endpoint as lm-eval asks for one. It answers chats, as its own template has them, and
+    does not tell how likely a text is.
+
+    Args:
+        identity: names it among the answers kept in `file`, so that none is paid for twice.
+        progress: told how many requests were answered.
+    """
+
+    chat, cut = True, 0
+
+    def __init__(
+        self, engine: OpenAIEngine, *, identity: str, file: Path, progress: Callable[[int], None]
+    ) -> None:
+        super().__init__()
+        self._engine, self._identity, self._file, self._progress = engine, identity, file, progress
+        self.asked = 0
+
+    @property
+    def spent(self) -> Spent:
+        return self._engine.spent
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self._identity
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        return json.dumps(chat_history, ensure_ascii=False)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Raises EngineError where an answer failed; those that came are kept."""
+        asked = [
+            (Conversation(parse_messages(json.loads(context), "lm-eval")), _sampling(wanted, sys.maxsize, n))
+            for context, wanted, n in _numbered(requests)
+        ]
+        answers = {
+            sampling: iter(self._answers([talk for talk, other in asked if other == sampling], sampling))
+            for sampling in dict.fromkeys(sampling for _, sampling in asked)
+        }
+        return [next(answers[sampling]) for _, sampling in asked]
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[Any]:
+        """Raises EngineError always."""
+        raise EngineError(f"{self._identity}: an endpoint does not tell how likely a text is")
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[Any]:
+        """Raises EngineError always."""
+        return self.loglikelihood(requests)
+
+    def _answers(self, talks: Sequence[Conversation], sampling: Sampling) -> list[str]:
+        sent = replace(sampling, stop=sampling.stop[:MOST_STOPS])
+
+        def reply(talk: Conversation) -> str | Failed:
+            try:
+                (found,) = self._engine.generate([talk], sent)
+            except EngineError as error:
+                return Failed("no answer", error.message)
+            return found.text
+
+        before = self.asked
+        interview = Interview[str](
+            reply,
+            role="endpoint",
+            identity=f"{self._identity} {sampling}",
+            file=self._file,
+            n_parallel=N_PARALLEL,
+        )
+        found = interview.replies(talks, lambda done, total: self._progress(before + done))
+        self.asked += len(talks)
+        texts = []
+        for text in found:
+            if isinstance(text, Failed):
+                raise EngineError(
+                    f"{self._identity}: {interview.failures_said()}; {text.detail}",
+                    hint="An answer that is not there cannot be scored. Those that came are kept: ask again.",
+                )
+            texts.append(min((text.split(stop, 1)[0] for stop in sampling.stop), key=len, default=text))
+        return texts
+
+
 def _numbered(requests: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     """Context and settings of each request, and how often the same has come before: a task that draws several answers
     wants different ones."""
@@ -146,11 +239,12 @@ def _numbered(requests: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any],
 def _sampling(wanted: Mapping[str, Any], most: int, seed: int) -> Sampling:
     """What a task wants of an answer, of at most so many tokens."""
     until = wanted.get("until") or []
+    draws = bool(wanted.get("do_sample"))
     return Sampling(
         max_new_tokens=min(int(wanted.get("max_gen_toks", LONGEST_ANSWER)), most),
-        temperature=float(wanted.get("temperature", 1.0)) if wanted.get("do_sample") else 0.0,
+        temperature=float(wanted.get("temperature", 1.0)) if draws else 0.0,
         top_p=float(wanted.get("top_p", 1.0)),
         top_k=int(wanted.get("top_k", 0)),
-        seed=seed,
-        stop=(until,) if isinstance(until, str) else tuple(until),
+        seed=seed if draws else 0,
+        stop=tuple(filter(None, [until] if isinstance(until, str) else until)),
     )
