@@ -246,6 +246,21 @@ def test_a_file_that_holds_no_battles_is_told_line_by_line(workspace: Path) -> N
     ]
 
 
+def test_a_models_name_that_its_files_name_makes_too_long_is_told_so(workspace: Path) -> None:
+    as_json("votes", "export", "b.jsonl", "--format", "lmarena")
+    good = json.loads(Path("b.jsonl").read_text().splitlines()[0]) | {"model_a": "m" * 250}
+    file = Path("f" * 60 + ".jsonl")
+    file.write_text(json.dumps(good | {"model_a_file": None}))
+    assert nomoat("votes", "import", str(file), "--format", "lmarena").stderr == (
+        f"Error: {file}:1: model_a: the model is named by its file too, which makes 318 characters; expected one line "
+        "of at most 300: give the file another name\n  Nothing was imported.\n"
+    )
+    file.write_text(json.dumps(good))
+    assert nomoat("votes", "import", str(file), "--format", "lmarena").exit_code == 0, (
+        "it has a name of its own"
+    )
+
+
 def test_what_the_ledger_could_not_hold_or_read_again_is_refused_line_by_line(workspace: Path) -> None:
     as_json("votes", "export", "all.jsonl", "--all")
     vote = json.loads(Path("all.jsonl").read_text().splitlines()[0])["vote"]

@@ -21,7 +21,7 @@ from typing import Any
 
 from nomoat.chat.conversation import Conversation, Message, parse_messages, shown
 from nomoat.errors import DataError
-from nomoat.evaluate.vote_file import is_name, read_lines
+from nomoat.evaluate.vote_file import LONGEST_NAME, is_name, read_lines
 from nomoat.ledger.canonical import canonical_key
 from nomoat.ledger.rows import Vote, VoteRow, VoteVerdict
 
@@ -117,10 +117,15 @@ def _vote(file: str, row: Any, where: str) -> tuple[str, Vote]:
 def _model(row: dict[str, Any], key: str, file: str, where: str) -> tuple[str, str]:
     """How votes name a model, and how it is called."""
     name, made = row.get(key), row.get(f"{key}_file")
-    outside = f"{file}: {name}"
-    if not is_name(name) or not is_name(outside):
+    if not is_name(name):
         raise DataError(f"{where}: {key}: got {shown(name)}; expected a model's name")
     if made is None:
+        outside = f"{file}: {name}"
+        if not is_name(outside):
+            raise DataError(
+                f"{where}: {key}: the model is named by its file too, which makes {len(outside)} characters; expected "
+                f"one line of at most {LONGEST_NAME}: give the file another name"
+            )
         return outside, outside
     if not is_name(made):
         raise DataError(

@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 MAX_PROBLEMS = 20
 _MOST_S = 1e9
 _NAMES = ("voter", "left_model", "right_model", "left_name", "right_name")
-_LONGEST_NAME = 300
+LONGEST_NAME = 300
 _MAY_BE_NULL = ("suite", "prompt_id", "note", "better")
 _FIELDS = {field.name: field for field in fields(Vote)}
 _ONE_OF = {
@@ -99,7 +99,7 @@ def read_lines(path: Path, parse: Callable[[Any, str], Found]) -> list[Found]:
 
 def is_name(value: object) -> bool:
     """A voter's or a model's name: one line that a terminal and a page can show."""
-    return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= _LONGEST_NAME
+    return isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= LONGEST_NAME
 
 
 def _tools(said: VoteRow | RatingRow) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _expected(name: str) -> str:
     if name == "reasons":
         return "null or a list of reasons"
     if name in _NAMES:
-        return f"a name: one line of at most {_LONGEST_NAME} characters"
+        return f"a name: one line of at most {LONGEST_NAME} characters"
     return "text, or null" if name in _MAY_BE_NULL else "text"
 
 
