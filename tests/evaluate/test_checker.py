@@ -47,7 +47,7 @@ def test_a_function_judges_beside_other_checks(tmp_path: Path) -> None:
         ]
         assert [check["kind"] for check in answers[0].checks] == ["words", "rules.py:share"]
         assert answers[0].checks[1]["tuned_detail"] == "gives 0.49"
-        assert checker.said() == ""
+        assert checker.warnings() == []
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,9 @@ def test_what_a_function_cannot_tell_is_not_passed_and_named(
         assert (result.passed, result.detail) == (False, f"could not tell: {kind}, {detail}")
         assert checker.passes(prompt, "yes")
         assert checker.failures == {f"rules.py:share: {kind}": 1}
-        assert (
-            checker.said()
-            == f"rules.py:share could not tell of 1 of 2 answers: {kind} (1×, such as mine:1: {detail})"
-        )
+        assert checker.warnings() == [
+            f"rules.py:share could not tell of 1 of 2 answers: {kind} (1×, such as mine:1: {detail})"
+        ]
 
 
 def test_one_that_mostly_fails_is_what_is_broken(tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def three_lines(messages, answer, row):
     return len(answer.splitlines()) == 3  # or a number from 0 to 1, which passes from 0.5 on
 ```
 
-It runs in a process of its own. Where it raises, takes too long or gives anything else, the check is not passed, and
-report and log name the prompt and say why; where that is so for most answers, the function is what is broken, and the
-night stops until it is mended. Change the file, and only what it judges is done again; of modules that it imports
-nomoat does not know.
+It runs in a process of its own. Where it raises, takes too long or gives anything else, the check is not passed, and a
+warning of the night counts that, with a prompt and the reason; where it is so for most answers, the function is what is
+broken, and the night stops until it is mended. Change the file, and only what it judges is done again; of modules that
+it imports nomoat does not know.
 """
 
 FOREIGN_INTRO = """\

@@ -67,10 +67,10 @@ class Checker:
         """Whether an answer passes all checks of its prompt."""
         return all(result.passed for result in self.results(prompt.question, prompt.checks, text))
 
-    def said(self) -> str:
-        """'rules.py:polite could not tell of 3 of 80 answers: raised (3×, such as heldout:7: KeyError)' of each that
-        failed; '' where none did."""
-        return "; ".join(self._said_of(name) for name in self._failed)
+    def warnings(self) -> list[str]:
+        """'rules.py:polite could not tell of 3 of 80 answers: raised (3×, such as heldout:7: KeyError)' of each
+        function that failed."""
+        return [self._said_of(name) for name in self._failed]
 
     def _call(self, check: Check, question: Question, text: str) -> CheckResult:
         name = check.function

@@ -112,10 +112,7 @@ def run_evaluate(
     _write_comparison(folders.out, comparison)
     losses = {"base": _listed(of_base), "tuned": _listed(of_tuned)}
     (folders.out / "losses.json").write_text(json.dumps(losses) + "\n")
-    return Outcome(
-        {"verdict": comparison.verdict, "failures": dict(checker.failures)},
-        "; ".join(filter(None, (comparison.said, checker.said()))),
-    )
+    return Outcome({"verdict": comparison.verdict, "warnings": checker.warnings()}, comparison.said)
 
 
 def run_evaluate_new_base(

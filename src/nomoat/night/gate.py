@@ -97,7 +97,7 @@ def run_gate(
     checked = [answer for answer in comparison["answers"] if answer["tuned_passed"] is not None]
     name = BASE if rival is None else rival.name
     answers: list[dict[str, str]] = []
-    failures = ""
+    warnings: list[str] = []
     if checked and rival is None:
         rows = [_checked(answer, answer["tuned_passed"], answer["base_passed"]) for answer in checked]
     elif checked and rival is not None:
@@ -109,7 +109,7 @@ def run_gate(
         ]
         with Checker() as checker:
             passed = [checker.passes(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-            failures = checker.said()
+            warnings = checker.warnings()
         rows = [_checked(a, a["tuned_passed"], theirs) for a, theirs in zip(checked, passed, strict=True)]
     else:
         held_out = JudgingRows.of(data, min(max_held_out_rows, MOST_ROWS))
@@ -121,7 +121,7 @@ def run_gate(
     (folders.out / EVIDENCE).write_text(
         json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
-    return Outcome({"rival": name}, "; ".join(filter(None, (_said(rows, name), failures))))
+    return Outcome({"rival": name, "warnings": warnings}, _said(rows, name))
 
 
 def read_evidence(gate: Artifact) -> list[Evidence]:

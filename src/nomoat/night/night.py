@@ -247,6 +247,8 @@ class _Night:
         served = self.stages.do(self.orders.quantize(merged.path / MODEL, merged.id, self.recipe.name, types))
         evaluate = self.stages.do(self.orders.evaluate(base, evaluated, merged, base_files, served))
         gate, rival_id = self._gate(evaluated, merged, base_files, served, evaluate)
+        for made_at_last in (evaluate, gate):
+            self.warnings += made_at_last.meta["warnings"] if made_at_last else []
         return Results(
             served=served,
             plan=plan.sentences,

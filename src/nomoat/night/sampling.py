@@ -80,8 +80,7 @@ def run_sample(
     said = (
         f"{answers_in_all:,} answers to {len(prompts):,} prompts, of which {passed / answers_in_all:.0%} pass"
     )
-    if failed := checker.said():
-        said += f"; {failed}"
+    said = "; ".join((said, *checker.warnings()))
     if not rows:
         raise DataError(
             f"{said}: no prompt has answers that pass beside answers that do not, so there is nothing to learn",
