@@ -95,6 +95,26 @@ def sample(folder: Path, prompts: Path, stop_at: int = -1, leave_out: Sequence[s
     )
 
 
+def test_of_what_an_owners_function_cannot_tell_nothing_is_learned(tmp_path: Path) -> None:
+    """Of prompt 2 the first answer passes, the second fails, and the third is neither: one pair."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    check = {"kind": "function", "function": "rules.py:early"}
+    prompts.write_text("".join(json.dumps(row | {"checks": [check]}) + "\n" for row in rows))
+    (tmp_path / "rules.py").write_text(
+        "def early(messages, answer, row):\n"
+        "    number = int(answer.split()[1])\n"
+        "    return {6: True, 7: False}[number] if number > 5 else False\n"
+    )
+    outcome = sample(tmp_path, prompts)
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / PAIRS).read_text().splitlines()]
+    assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("no 6", "yes 7")
+    assert outcome.meta["passed"] == 1
+    assert outcome.said == (
+        "9 answers to 3 prompts, of which 11% pass, and 1 of which a check could not tell; 1 pairs"
+    )
+
+
 def test_an_answer_that_passes_stands_beside_one_that_does_not(tmp_path: Path) -> None:
     outcome = sample(tmp_path, write_prompts(tmp_path / "prompts.jsonl", 4))
     (row,) = [json.loads(line) for line in (tmp_path / "out" / PAIRS).read_text().splitlines()]

@@ -80,7 +80,8 @@ def run_sample(
     said = (
         f"{answers_in_all:,} answers to {len(prompts):,} prompts, of which {passed / answers_in_all:.0%} pass"
     )
-    said = "; ".join((said, *checker.warnings()))
+    if untold := sum(good is None for each in done for _, good in each):
+        said += f", and {untold:,} of which a check could not tell"
     if not rows:
         raise DataError(
             f"{said}: no prompt has answers that pass beside answers that do not, so there is nothing to learn",
