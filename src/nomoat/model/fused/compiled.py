@@ -14,7 +14,7 @@ from pathlib import Path
 
 _LOG = logging.getLogger("nomoat.model")
 _SOURCE = Path(__file__).with_name("decode.c")
-# nothing is linked: OpenMP is found in this process, where torch has brought its own, so that both share threads
+# nothing is linked: OpenMP and libm are found in this process, where torch has brought them, so that threads are shared
 _FLAGS = "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared -nostdlib"
 _MOST_S = 120
 
@@ -24,6 +24,7 @@ _ARGUMENTS = {
     "rms_norm": (_P, _P, _F, _P, _I, _I),
     "swiglu": (_P, _P, _I, _I),
     "attend": (_P, _P, _P, _P, _P, _F, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F),
+    "draw": (_P, _P, _P, _P, _I, _I),
 }
 
 
@@ -39,10 +40,10 @@ def library() -> ctypes.CDLL | None:
             raise FileNotFoundError("no C compiler is there")
         found = _made(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        own_words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
         _LOG.warning(
             "answers are sampled by PyTorch alone, about half as fast: %s (install gcc, or set CC to one)",
-            said.strip().splitlines()[0],
+            (own_words or str(error)).splitlines()[0],
         )
         return None
     for name, arguments in _ARGUMENTS.items():

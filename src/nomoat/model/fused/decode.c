@@ -3,12 +3,13 @@
    Every row is computed as if it were alone, in one order of additions: neither the rows beside it nor the number
    of threads changes a bit of it. Loops over slots are written plainly, for the compiler to make vectors of. */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 typedef float lanes __attribute__((vector_size(32), aligned(4)));
 
-enum { LANES = 8, PANEL = 2 * LANES, TOGETHER = 6 };
+enum { LANES = 8, PANEL = 2 * LANES, TOGETHER = 6, PIECE = 128 };
 
 /* e^x by Cody and Waite: x = n·ln 2 + r with |r| <= ln 2 / 2, and Cephes' polynomial of r; 0 below -87, and never
    more than e^88, so that nothing overflows. */
@@ -87,7 +88,7 @@ static inline float dot(const float *a, const float *b, int n) {
 }
 
 static inline void normalize(const float *x, const float *weight, float eps, float *y, int n) {
-    float scale = 1 / __builtin_sqrtf(dot(x, x, n) / n + eps);
+    float scale = 1 / sqrtf(dot(x, x, n) / n + eps);
 #pragma omp simd
     for (int i = 0; i < n; i++)
         y[i] = x[i] * scale * weight[i];
@@ -141,7 +142,7 @@ void attend(float *qkv, const float *cos, const float *sin, const float *query_n
             memcpy(values + at + (int64_t)last * width, value, width * sizeof(float));
             for (int n = k * shared; n < (k + 1) * shared; n++) {
                 float *query = own + n * width, *out = mixed + ((int64_t)row * heads + n) * width;
-                float *weights = scores + ((int64_t)row * heads + n) * seen, highest = -__builtin_inff(), total = 0;
+                float *weights = scores + ((int64_t)row * heads + n) * seen, highest = -INFINITY, total = 0;
                 place(query, query_norm, eps, c, s, width);
                 for (int t = first; t <= last; t++) {
                     weights[t] = dot(query, keys + at + (int64_t)t * width, width) * scaling;
@@ -160,4 +161,41 @@ void attend(float *qkv, const float *cos, const float *sin, const float *query_n
                 }
             }
         }
+}
+
+/* Where the running sum of e^(logits - highest) first exceeds uniform [R] times its total, and the logarithm of that
+   one's share. Sums of pieces are run over first, and then one piece; what has no share is never chosen. */
+void draw(const float *logits, const float *uniform, int64_t *chosen, float *logp, int rows, int vocabulary) {
+#pragma omp parallel for schedule(static)
+    for (int row = 0; row < rows; row++) {
+        const float *x = logits + (int64_t)row * vocabulary;
+        int pieces = (vocabulary + PIECE - 1) / PIECE, last = 0;
+        float sums[pieces], highest = -INFINITY;
+        double total = 0;
+#pragma omp simd reduction(max : highest)
+        for (int v = 0; v < vocabulary; v++)
+            highest = x[v] > highest ? x[v] : highest;
+        for (int piece = 0; piece < pieces; piece++) {
+            int end = vocabulary < (piece + 1) * PIECE ? vocabulary : (piece + 1) * PIECE;
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int v = piece * PIECE; v < end; v++)
+                sum += exponential(x[v] - highest);
+            sums[piece] = sum;
+            total += sum;
+            last = sum > 0 ? piece : last;
+        }
+        double wanted = uniform[row] * total, before = 0;
+        int piece = 0;
+        while (piece < last && before + sums[piece] <= wanted)
+            before += sums[piece++];
+        int end = vocabulary < (piece + 1) * PIECE ? vocabulary : (piece + 1) * PIECE, found = piece * PIECE;
+        for (int v = found; v < end && before <= wanted; v++) {
+            float share = exponential(x[v] - highest);
+            before += share;
+            found = share > 0 ? v : found;
+        }
+        chosen[row] = found;
+        logp[row] = x[found] - highest - (float)log(total);
+    }
 }

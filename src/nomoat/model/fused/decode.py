@@ -52,9 +52,8 @@ def read_step(model: Any) -> Step | None:
 
 
 def _library(weight_VH: torch.Tensor) -> Any:
-    """The same in C, for what it is written for: float32 on a processor, a copy of every layer."""
-    fits = weight_VH.device.type == "cpu" and weight_VH.dtype == torch.float32
-    return compiled.library() if fits and weight_VH.nbytes <= FOLDED_BYTES else None
+    """The functions in C, where the model is what they are for and its layers may be copied."""
+    return compiled.library() if native.suits(weight_VH) and weight_VH.nbytes <= FOLDED_BYTES else None
 
 
 def _step(decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: Layer) -> Step:

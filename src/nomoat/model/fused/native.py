@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nomoat.model.cache import Writing
+from nomoat.model.fused import compiled
 from nomoat.model.fused.blocks import AttentionHalf, MlpHalf, Norm
 from nomoat.model.fused.linear import Linear
 
@@ -138,6 +139,23 @@ def output_layer(library: Any, norm: Norm, weight_VH: torch.Tensor) -> Callable[
         return panels(normed(library, x_RH, norm), out_RO=room_RV[: len(x_RH)])
 
     return logits
+
+
+def drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Tokens [R] drawn with numbers in [0, 1), and the logarithms of their shares, both float32; None where C does
+    not do it."""
+    if not suits(logits_RV) or (library := compiled.library()) is None:
+        return None
+    logits_RV, uniform_R = logits_RV.contiguous(), uniform_R.contiguous()
+    tokens_R, logp_R = uniform_R.new_empty(len(uniform_R), dtype=torch.int64), torch.empty_like(uniform_R)
+    pointers = (tensor.data_ptr() for tensor in (logits_RV, uniform_R, tokens_R, logp_R))
+    library.draw(*pointers, *logits_RV.shape)
+    return tokens_R, logp_R
+
+
+def suits(tensor: torch.Tensor) -> bool:
+    """What the C functions are written for."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def _at(tensor: torch.Tensor | None) -> int | None:
