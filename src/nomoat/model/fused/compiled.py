@@ -20,6 +20,7 @@ _MOST_S = 120
 
 _P, _I, _F = c_void_p, c_int, c_float
 _ARGUMENTS = {
+    "pack": (_P, _P, _I, _I),
     "linear": (_P, _P, _P, _P, _P, _I, _I, _I),
     "rms_norm": (_P, _P, _F, _P, _I, _I),
     "swiglu": (_P, _P, _I, _I),

@@ -33,6 +33,17 @@ static inline float exponential(float x) {
     return x < -87.0f ? 0.0f : p * two_to_n;
 }
 
+/* W [O, I] as [O / 16, I, 16], the last outputs filled up with zeros. */
+void pack(const float *weight, float *panels, int inputs, int outputs) {
+#pragma omp parallel for schedule(static)
+    for (int first = 0; first < outputs; first += PANEL) {
+        float *panel = panels + (int64_t)first * inputs;
+        for (int o = first; o < first + PANEL; o++)
+            for (int i = 0; i < inputs; i++)
+                panel[i * PANEL + o - first] = o < outputs ? weight[(int64_t)o * inputs + i] : 0;
+    }
+}
+
 /* Sums of `rows` rows of x with 16 outputs' weights, which lie [I, 16]. Both loops over rows are unrolled. */
 static inline __attribute__((always_inline)) void
 tile(const int rows, const float *x, const float *panel, int inputs, float y[][PANEL]) {

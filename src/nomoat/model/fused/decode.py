@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +45,10 @@ def read_step(model: Any) -> Step | None:
     blocks = [_Block.of(block) for block in output.decoder.layers]
     if sum(block.bytes for block in blocks) > FOLDED_BYTES:
         return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
-    blocks = [block.folded() for block in blocks]
     if (library := _library(weight_VH)) is None:
+        blocks = [block.folded(transposed=True) for block in blocks]
         return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
+    blocks = [block.folded(transposed=False) for block in blocks]
     halves = [NativeBlock.of(library, block.attention, block.mlp, block.window) for block in blocks]
     return _step(output.decoder, halves, native.output_layer(library, norm, weight_VH))
 
@@ -86,20 +88,21 @@ class _Block:
         layers = *self.attention.qkv, self.attention.out, *self.mlp.gate_up, self.mlp.down
         return sum(layer.weight.nbytes for layer in layers)
 
-    def folded(self) -> _Block:
-        """The same block with one layer where several share an input, and without adapters."""
-        a, m = self.attention, self.mlp
+    def folded(self, *, transposed: bool) -> _Block:
+        """The same block with one layer where several share an input, and without adapters. `transposed` weights lie
+        as [I, O], where torch multiplies few rows fastest."""
+        a, m, fold = self.attention, self.mlp, partial(_fold, transposed=transposed)
         attention = AttentionHalf(
             a.norm,
-            (_fold(a.qkv),),
+            (fold(a.qkv),),
             a.widths,
-            _fold((a.out,)),
+            fold((a.out,)),
             a.head_width,
             a.scaling,
             a.head_norms,
             a.rotates,
         )
-        return _Block(attention, MlpHalf(m.norm, (_fold(m.gate_up),), _fold((m.down,))), self.window)
+        return _Block(attention, MlpHalf(m.norm, (fold(m.gate_up),), fold((m.down,))), self.window)
 
     def __call__(
         self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
@@ -151,10 +154,11 @@ def _output_layer(norm: Norm, weight_VH: torch.Tensor) -> Layer:
     return lambda x_RH: torch.ops.mkldnn._linear_pointwise(_normed(x_RH, norm), ordered, None, "none", [], "")
 
 
-def _fold(layers: Sequence[Linear]) -> Linear:
+def _fold(layers: Sequence[Linear], *, transposed: bool) -> Linear:
     """Layers with one input as one, their outputs side by side and their adapters added to their weights."""
     weight = torch.cat([_with_adapter(layer) for layer in layers])
-    weight = weight.T.contiguous().T  # few rows times a matrix is fastest where the matrix lies so
+    if transposed:
+        weight = weight.T.contiguous().T
     biases = [layer.bias for layer in layers]
     if all(bias is None for bias in biases):
         return Linear(weight, None)

@@ -32,10 +32,10 @@ class Panels:
     @staticmethod
     def of(library: Any, layer: Linear) -> Panels:
         assert layer.lora_a is None
-        weight_OI = layer.weight.detach()
+        weight_OI = layer.weight.contiguous()
         outputs, inputs = weight_OI.shape
-        full_OI = torch.nn.functional.pad(weight_OI, (0, 0, 0, -outputs % PANEL))
-        weights = full_OI.view(-1, PANEL, inputs).transpose(1, 2).contiguous()
+        weights = weight_OI.new_empty(-(-outputs // PANEL), inputs, PANEL)
+        library.pack(weight_OI.data_ptr(), weights.data_ptr(), inputs, outputs)
         return Panels(library, weights, layer.bias, outputs)
 
     def __call__(
