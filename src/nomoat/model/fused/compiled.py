@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -35,9 +36,9 @@ def library() -> ctypes.CDLL | None:
 
     They are made anew in every process: a copy that is kept might meet another processor.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC") or "cc")
     try:
-        if compiler is None:
+        if shutil.which(compiler[0]) is None:
             raise FileNotFoundError("no C compiler is there")
         found = _made(compiler)
     except (OSError, subprocess.SubprocessError) as error:
@@ -53,11 +54,11 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def _made(compiler: str) -> ctypes.CDLL:
+def _made(compiler: list[str]) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "decode.so"
         subprocess.run(
-            [compiler, *_FLAGS.split(), str(_SOURCE), "-o", str(made)],
+            [*compiler, *_FLAGS.split(), str(_SOURCE), "-o", str(made)],
             check=True,
             capture_output=True,
             text=True,
