@@ -25,6 +25,7 @@ from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import Rollout, roll_out
 from nomoat.model.adapters import add_lora
 from nomoat.model.attention import PACKED
+from nomoat.model.fused import compiled
 from nomoat.model.fused.families import fuse
 from training.cases import TINY, M, S, Shape
 
@@ -114,6 +115,9 @@ def main() -> None:
     caches: dict[str, str | None] = {"transformers": None}
     if args.static:
         caches["transformers, static cache"] = "static"
+    started = time.perf_counter()
+    if compiled.library() is not None:
+        print(f"C functions compiled in {time.perf_counter() - started:.1f} s, once a process; not counted")
     speeds: dict[str, list[float]] = {name: [] for name in ("nomoat", *caches)}
     written = args.batch * args.new
     for index in range(args.rounds + 1):

@@ -15,7 +15,7 @@ from nomoat.data.pack import pack_groups
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import draw, roll_out
 from nomoat.model.attention import PACKED
-from nomoat.model.fused import decode
+from nomoat.model.fused import compiled, decode
 from nomoat.model.fused.families import fuse
 from nomoat.model.logprobs import token_logprobs
 from parity.test_fused import FUSED, with_adapter
@@ -43,6 +43,17 @@ def ours(family: str = "llama", **special: Any) -> Any:
     return model
 
 
+@pytest.fixture(params=["C", "PyTorch"])
+def written_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to take a step on a processor."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(compiled, "library", lambda: None)
+    elif compiled.library() is None:
+        pytest.skip("no C compiler")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("written_in")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_answers_are_those_of_transformers_generate(family: str) -> None:
     """Prompts shorter and longer than the sliding windows, answers that end early, fewer rows than prompts."""
@@ -63,6 +74,7 @@ def test_greedy_answers_are_those_of_transformers_generate(family: str) -> None:
     assert answers[0].finish_reason == "stop"
 
 
+@pytest.mark.usefixtures("written_in")
 @pytest.mark.parametrize("limit", [0, 1 << 30], ids=["as they stand", "side by side"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
 def test_log_probabilities_are_those_that_training_computes(
@@ -85,6 +97,7 @@ def test_angles_that_depend_on_the_length_take_the_models_own_step() -> None:
     assert decode.read_step(ours("llama", rope_parameters=scaled)) is None
 
 
+@pytest.mark.usefixtures("written_in")
 @pytest.mark.parametrize("limit", [0, 1 << 30], ids=["as they stand", "side by side"])
 def test_biases_are_added(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "FOLDED_BYTES", limit)
@@ -139,6 +152,7 @@ def cut(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return scores[0].double().softmax(-1)
 
 
+@pytest.mark.usefixtures("written_in")
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=lambda s: f"t{s.temperature} k{s.top_k} p{s.top_p}")
 def test_samples_follow_the_distribution(sampling: Sampling) -> None:
     """The joint distribution of two tokens against the model's own, by chi-square, 6,000 answers. What was drawn has
@@ -171,6 +185,7 @@ def test_samples_follow_the_distribution(sampling: Sampling) -> None:
     assert chisquare(observed, np.array(expected) * sum(observed) / sum(expected)).pvalue > 1e-3
 
 
+@pytest.mark.usefixtures("written_in")
 def test_a_token_of_probability_zero_is_never_drawn() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 1.0, float("-inf")]] * 3)
     below_one = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -194,6 +209,7 @@ def test_an_answer_ends_with_the_context() -> None:
     assert (len(answer.tokens), answer.finish_reason) == (2, "length")
 
 
+@pytest.mark.usefixtures("written_in")
 @pytest.mark.parametrize("vocabulary", [127, 128, 129, 1000])
 def test_drawing_inverts_the_running_sum(vocabulary: int) -> None:
     """Against numpy in double precision, over several pieces of a vocabulary, half of it impossible."""

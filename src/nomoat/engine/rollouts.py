@@ -21,6 +21,7 @@ from nomoat.data.pack import Tokens, pack
 from nomoat.engine.base import FinishReason, Sampling
 from nomoat.model.cache import Cache, Reading, Writing
 from nomoat.model.fused.decode import Step, read_step
+from nomoat.model.fused.native import drawn
 from nomoat.model.modes import evaluating
 
 MAX_ROWS = 64
@@ -203,16 +204,16 @@ def draw(
         shares = kept_RV.softmax(-1)
         before = shares.cumsum(-1) - shares
         kept_RV = kept_RV.masked_fill(before >= sampling.top_p, float("-inf"))
-    chosen_R1, logp_R1 = _chosen(kept_RV, uniform_R[:, None])
-    tokens_R1 = chosen_R1 if ids_RV is None else ids_RV.gather(1, chosen_R1)
-    return tokens_R1[:, 0], logp_R1[:, 0]
+    chosen_R, logp_R = drawn(kept_RV, uniform_R) or _drawn(kept_RV, uniform_R)
+    return (chosen_R if ids_RV is None else ids_RV.gather(1, chosen_R[:, None])[:, 0]), logp_R
 
 
-def _chosen(logits_RV: torch.Tensor, uniform_R1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the running sum of softmax(logits) first exceeds the uniform numbers, and the logarithms of the
-    probabilities there, both [R, 1]. The sum runs over pieces first and then within one: adding up numbers one by
+    probabilities there, both [R]. The sum runs over pieces first and then within one: adding up numbers one by
     one takes longer than all else."""
     rows, vocabulary = logits_RV.shape
+    uniform_R1 = uniform_R[:, None]
     highest_R1 = logits_RV.amax(-1, keepdim=True)
     weights = logits_RV.new_zeros(rows, -(-vocabulary // _PIECE), _PIECE)
     torch.exp(logits_RV - highest_R1, out=weights.view(rows, -1)[:, :vocabulary])
@@ -225,7 +226,7 @@ def _chosen(logits_RV: torch.Tensor, uniform_R1: torch.Tensor) -> tuple[torch.Te
     within = weights[torch.arange(rows, device=weights.device), piece_R1[:, 0]].cumsum(-1)
     wanted_R1 = _below((wanted_R1 - before_R1).clamp_(min=0), within[:, -1:])
     chosen_R1 = piece_R1 * _PIECE + torch.searchsorted(within, wanted_R1, right=True)
-    return chosen_R1, logits_RV.gather(1, chosen_R1) - highest_R1 - total_R1.log()
+    return chosen_R1[:, 0], (logits_RV.gather(1, chosen_R1) - highest_R1 - total_R1.log())[:, 0]
 
 
 def _below(wanted_R1: torch.Tensor, total_R1: torch.Tensor) -> torch.Tensor:

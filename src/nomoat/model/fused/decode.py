@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from nomoat.model.cache import Writing
-from nomoat.model.fused import kernels, linear
+from nomoat.model.fused import compiled, kernels, linear, native
 from nomoat.model.fused.blocks import AttentionHalf, MlpHalf, Norm
 from nomoat.model.fused.families import is_read, read_attention, read_mlp, read_output
 from nomoat.model.fused.linear import Linear
+from nomoat.model.fused.native import NativeBlock
 
 FOLDED_BYTES = 1 << 30
 """Layers are copied, to stand side by side, in a decoder of at most this size; in a larger one they stay."""
@@ -26,7 +28,9 @@ FOLDED_BYTES = 1 << 30
 _ROWS_IN_MIND = 16
 
 Step = Callable[[torch.Tensor, Writing], torch.Tensor]
-"""Token ids [R] and where they go -> logits [R, V] of the tokens after them, float32."""
+"""Token ids [R] and where they go -> logits [R, V] of the tokens after them, float32, until the next step."""
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 def read_step(model: Any) -> Step | None:
@@ -37,19 +41,32 @@ def read_step(model: Any) -> Step | None:
         return None
     if (output.decoder.config.rope_parameters or {}).get("rope_type", "default") in ("dynamic", "longrope"):
         return None  # their angles depend on the longest position
+    norm, weight_VH = _norm(output.decoder.norm), output.weight
     blocks = [_Block.of(block) for block in output.decoder.layers]
-    copied_bytes = sum(block.bytes for block in blocks)
-    if copied_bytes <= FOLDED_BYTES:
-        blocks = [block.folded() for block in blocks]
-    decoder, head = output.decoder, _head(output.weight)
-    embed, norm, turn = decoder.get_input_embeddings(), _norm(decoder.norm), decoder.rotary_emb
+    if sum(block.bytes for block in blocks) > FOLDED_BYTES:
+        return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
+    if (library := _library(weight_VH)) is None:
+        blocks = [block.folded(transposed=True) for block in blocks]
+        return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
+    blocks = [block.folded(transposed=False) for block in blocks]
+    halves = [NativeBlock.of(library, block.attention, block.mlp, block.window) for block in blocks]
+    return _step(output.decoder, halves, native.output_layer(library, norm, weight_VH))
+
+
+def _library(weight_VH: torch.Tensor) -> Any:
+    """The functions in C, where the model is what they are for and its layers may be copied."""
+    return compiled.library() if native.suits(weight_VH) and weight_VH.nbytes <= FOLDED_BYTES else None
+
+
+def _step(decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: Layer) -> Step:
+    embed, turn = decoder.get_input_embeddings(), decoder.rotary_emb
 
     def step(tokens_R: torch.Tensor, writing: Writing) -> torch.Tensor:
         x_RH = embed(tokens_R)
         turns = [t[0] for t in turn(x_RH, position_ids=writing.positions_R[None])]
         for index, block in enumerate(blocks):
             x_RH = block(x_RH, turns, writing, index)
-        return head(_normed(x_RH, norm)).float()
+        return output_layer(x_RH)
 
     return step
 
@@ -71,20 +88,21 @@ class _Block:
         layers = *self.attention.qkv, self.attention.out, *self.mlp.gate_up, self.mlp.down
         return sum(layer.weight.nbytes for layer in layers)
 
-    def folded(self) -> _Block:
-        """The same block with one layer where several share an input, and without adapters."""
-        a, m = self.attention, self.mlp
+    def folded(self, *, transposed: bool) -> _Block:
+        """The same block with one layer where several share an input, and without adapters. `transposed` weights lie
+        as [I, O], where torch multiplies few rows fastest."""
+        a, m, fold = self.attention, self.mlp, partial(_fold, transposed=transposed)
         attention = AttentionHalf(
             a.norm,
-            (_fold(a.qkv),),
+            (fold(a.qkv),),
             a.widths,
-            _fold((a.out,)),
+            fold((a.out,)),
             a.head_width,
             a.scaling,
             a.head_norms,
             a.rotates,
         )
-        return _Block(attention, MlpHalf(m.norm, (_fold(m.gate_up),), _fold((m.down,))), self.window)
+        return _Block(attention, MlpHalf(m.norm, (fold(m.gate_up),), fold((m.down,))), self.window)
 
     def __call__(
         self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
@@ -126,20 +144,21 @@ def _norm(module: Any) -> Norm:
     return Norm(module.weight, module.variance_epsilon)
 
 
-def _head(weight_VH: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The output layer: most of a step of a small model. oneDNN's own order of a copy is read faster than the
-    weight as it stands."""
+def _output_layer(norm: Norm, weight_VH: torch.Tensor) -> Layer:
+    """The last norm and the output layer: most of a step of a small model. oneDNN's own order of a copy is read
+    faster than the weight as it stands."""
     plain = weight_VH.device.type != "cpu" or weight_VH.dtype != torch.float32
     if plain or weight_VH.nbytes > FOLDED_BYTES or not torch.backends.mkldnn.is_available():
-        return lambda x_RH: x_RH @ weight_VH.T
+        return lambda x_RH: (_normed(x_RH, norm) @ weight_VH.T).float()
     ordered = torch.ops.mkldnn._reorder_linear_weight(weight_VH.detach(), _ROWS_IN_MIND)
-    return lambda x_RH: torch.ops.mkldnn._linear_pointwise(x_RH, ordered, None, "none", [], "")
+    return lambda x_RH: torch.ops.mkldnn._linear_pointwise(_normed(x_RH, norm), ordered, None, "none", [], "")
 
 
-def _fold(layers: Sequence[Linear]) -> Linear:
+def _fold(layers: Sequence[Linear], *, transposed: bool) -> Linear:
     """Layers with one input as one, their outputs side by side and their adapters added to their weights."""
     weight = torch.cat([_with_adapter(layer) for layer in layers])
-    weight = weight.T.contiguous().T  # few rows times a matrix is fastest where the matrix lies so
+    if transposed:
+        weight = weight.T.contiguous().T
     biases = [layer.bias for layer in layers]
     if all(bias is None for bias in biases):
         return Linear(weight, None)

@@ -1,0 +1,162 @@
+"""A decoder's step on a processor in float32, in C: `decode.c` says what each piece does, this file where it lies.
+
+R rows · H width · N query heads · K key/value heads · D head width · I inputs · O outputs · V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nomoat.model.cache import Writing
+from nomoat.model.fused import compiled
+from nomoat.model.fused.blocks import AttentionHalf, MlpHalf, Norm
+from nomoat.model.fused.linear import Linear
+
+PANEL = 16
+"""Outputs whose weights lie together; `decode.c` has the same number."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A linear layer without adapters, its weights as [O / 16, I, 16], the last outputs filled up with zeros."""
+
+    library: Any
+    weights: torch.Tensor
+    bias: torch.Tensor | None
+    outputs: int
+
+    @staticmethod
+    def of(library: Any, layer: Linear) -> Panels:
+        assert layer.lora_a is None
+        weight_OI = layer.weight.contiguous()
+        outputs, inputs = weight_OI.shape
+        weights = weight_OI.new_empty(-(-outputs // PANEL), inputs, PANEL)
+        library.pack(weight_OI.data_ptr(), weights.data_ptr(), inputs, outputs)
+        return Panels(library, weights, layer.bias, outputs)
+
+    def __call__(
+        self,
+        x_RI: torch.Tensor,
+        *,
+        residual_RO: torch.Tensor | None = None,
+        out_RO: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        y_RO = x_RI.new_empty(len(x_RI), self.outputs) if out_RO is None else out_RO
+        self.library.linear(
+            x_RI.data_ptr(),
+            self.weights.data_ptr(),
+            _at(self.bias),
+            _at(residual_RO),
+            y_RO.data_ptr(),
+            *x_RI.shape,
+            self.outputs,
+        )
+        return y_RO
+
+
+@dataclass(frozen=True)
+class NativeBlock:
+    """A block whose layers lie in panels; `attention` and `mlp` say the rest."""
+
+    library: Any
+    attention: AttentionHalf
+    mlp: MlpHalf
+    window: int | None
+    qkv: Panels
+    out: Panels
+    gate_up: Panels
+    down: Panels
+
+    @staticmethod
+    def of(library: Any, attention: AttentionHalf, mlp: MlpHalf, window: int | None) -> NativeBlock:
+        """Of halves with one layer where several share an input."""
+        (qkv,), (gate_up,) = attention.qkv, mlp.gate_up
+        layers = (Panels.of(library, layer) for layer in (qkv, attention.out, gate_up, mlp.down))
+        return NativeBlock(library, attention, mlp, window, *layers)
+
+    def __call__(
+        self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
+    ) -> torch.Tensor:
+        qkv = self.qkv(normed(self.library, x_RH, self.attention.norm))
+        x_RH = self.out(self._attend(qkv, turns, writing, index), residual_RO=x_RH)
+        both = self.gate_up(normed(self.library, x_RH, self.mlp.norm))
+        fed_RI = both.new_empty(len(both), both.shape[1] // 2)
+        self.library.swiglu(both.data_ptr(), fed_RI.data_ptr(), *fed_RI.shape)
+        return self.down(fed_RI, residual_RO=x_RH)
+
+    def _attend(
+        self, qkv: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
+    ) -> torch.Tensor:
+        half, width, rows = self.attention, self.attention.head_width, len(qkv)
+        heads, key_heads, _ = (part // width for part in half.widths)
+        keys, values = writing.cache.layer(index, qkv.new_empty(key_heads, width))
+        scores, mixed_RO = qkv.new_empty(rows, heads, writing.seen), qkv.new_empty(rows, half.widths[0])
+        cos, sin = turns if half.rotates else (None, None)
+        query_norm, key_norm = half.head_norms or (None, None)
+        self.library.attend(
+            qkv.data_ptr(),
+            _at(cos),
+            _at(sin),
+            _at(query_norm and query_norm.weight),
+            _at(key_norm and key_norm.weight),
+            query_norm.eps if query_norm else 0.0,
+            keys.data_ptr(),
+            values.data_ptr(),
+            writing.positions_R.data_ptr(),
+            scores.data_ptr(),
+            mixed_RO.data_ptr(),
+            rows,
+            heads,
+            key_heads,
+            width,
+            writing.cache.length,
+            writing.seen,
+            self.window or 0,
+            half.scaling,
+        )
+        return mixed_RO
+
+
+def normed(library: Any, x_RH: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """RMSNorm of every row."""
+    y_RH = torch.empty_like(x_RH)
+    library.rms_norm(x_RH.data_ptr(), norm.weight.data_ptr(), norm.eps, y_RH.data_ptr(), *x_RH.shape)
+    return y_RH
+
+
+def output_layer(library: Any, norm: Norm, weight_VH: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The last norm and the output layer. Its logits [R, V] lie in one place, until the next call."""
+    panels, room_RV = Panels.of(library, Linear(weight_VH, None)), weight_VH.new_empty(0, len(weight_VH))
+
+    def logits(x_RH: torch.Tensor) -> torch.Tensor:
+        nonlocal room_RV
+        if len(room_RV) < len(x_RH):  # memory that is new in every step costs more than the step writes to it
+            room_RV = x_RH.new_empty(len(x_RH), len(weight_VH))
+        return panels(normed(library, x_RH, norm), out_RO=room_RV[: len(x_RH)])
+
+    return logits
+
+
+def drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Tokens [R] drawn with numbers in [0, 1), and the logarithms of their shares, both float32; None where C does
+    not do it."""
+    if not suits(logits_RV) or (library := compiled.library()) is None:
+        return None
+    logits_RV, uniform_R = logits_RV.contiguous(), uniform_R.contiguous()
+    tokens_R, logp_R = uniform_R.new_empty(len(uniform_R), dtype=torch.int64), torch.empty_like(uniform_R)
+    pointers = (tensor.data_ptr() for tensor in (logits_RV, uniform_R, tokens_R, logp_R))
+    library.draw(*pointers, *logits_RV.shape)
+    return tokens_R, logp_R
+
+
+def suits(tensor: torch.Tensor) -> bool:
+    """What the C functions are written for."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+def _at(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
