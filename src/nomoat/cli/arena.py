@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,6 +127,7 @@ def arena(
         keep_draw,
         pool_of_files,
     )
+    from nomoat.evaluate.gatebook import champion_name, taught_prompts, verdict_on
     from nomoat.ledger.artifacts import ArtifactStore
 
     to = console(stderr=as_json)
@@ -142,6 +143,8 @@ def arena(
 
             longest = min(context, *(found.context_length for found in served))  # the same for both
             talkers = [GgufTalker.open(found, longest) for found in served]
+        if not prompts:
+            pool = _counting(pool, taught_prompts(ledger, pool, store), served)
         pair = [(Contestant(s.name, s.model), talker) for s, talker in zip(served, talkers, strict=True)]
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95)
         self_share = SELF_SHARE if temperature else 0.0  # likeliest words are the same each time
@@ -160,14 +163,22 @@ def arena(
         finally:
             for talker in talkers:
                 talker.close()
-        from nomoat.evaluate.gatebook import champion_name, verdict_on
-
         verdict = None if one == BASE else verdict_on(ledger, newest, store)
         if as_json:
             gate = None if verdict is None else gate_json(verdict, champion_name(ledger))
             print_json({"cast": table.cast, "gate": gate})
         elif verdict is not None:
             to.print(f"Gate: {verdict.said}", style="dim")
+
+
+def _counting(
+    pool: list[Question], taught: Mapping[str, frozenset[str]], pair: Sequence[ServedModel]
+) -> list[Question]:
+    """The prompts on which a vote between the two counts, if any do. From a part of a pool nothing is drawn as from it
+    all (`Question.night_id`)."""
+    never = frozenset().union(*(taught.get(one.model, ()) for one in pair))
+    counting = [replace(one, night_id=None) for one in pool if one.prompt_hash not in never]
+    return counting if 0 < len(counting) < len(pool) else pool
 
 
 def _served(workspace: Path, one: str, other: str) -> tuple[ServedModel, ServedModel]:
@@ -338,7 +349,9 @@ class Table:
         from nomoat.ledger.rows import REASONS
 
         going_on = found.question.is_typed
-        known = "1 or 2: the better answer; t: a tie; b: both bad; s: skip; words after it: why"
+        known = (
+            "1 or 2: the better answer; t: a tie; b: both bad; s: skip; words after it: why, such as +style"
+        )
         while True:
             self._say(known + ("; g and words: say more to both" if going_on else ""))
             key, _, words = self._read("vote> ").strip().partition(" ")

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nomoat.chat.conversation import Conversation, Message, parse_messages
 from nomoat.engine.base import Sampling
+from nomoat.errors import DataError
 from nomoat.evaluate.prompts import UNANSWERED, read_prompts
 from nomoat.ledger.artifacts import ArtifactStore
 from nomoat.ledger.canonical import canonical_key
@@ -234,13 +236,15 @@ def held_out_pool(ledger: Ledger, night_id: int) -> list[Question]:
 
 
 def arena_pool(ledger: Ledger, store: ArtifactStore, night_id: int) -> list[Question]:
-    """The held-out prompts that a night has answered, and the held-out rows that it would have answered next."""
+    """The held-out prompts that a night has answered, and, where they can be read, the held-out rows that it would have
+    answered next."""
     pool = held_out_pool(ledger, night_id)
     for stage in ledger.stages(night_id):
         if stage.name == "evaluate" and stage.artifact_id:
             row = ledger.artifact(stage.artifact_id)
             file = store.file(row.kind, row.key, UNANSWERED)
-            pool += pool_of_files([file] if file else [], is_held_out=True)
+            with suppress(DataError):
+                pool += pool_of_files([file] if file else [], is_held_out=True)
     return pool
 
 

@@ -44,14 +44,14 @@ class Settings:
 
 
 def rival_of(ledger: Ledger, generation: GenerationRow | None) -> int | None:
-    """Whom a generation has to beat: the champion (None: the base). Of the champion itself, whom it had beaten."""
-    champion = ledger.judgements.champion()
-    if champion is None:
-        return None
-    if generation is None or champion.generation_id != generation.id:
-        return champion.generation_id
-    measured = ledger.judgements.evidence(generation.id)
-    return measured[-1].rival_id if measured else None
+    """Whom a generation has to beat: the champion (None: the base). Of the champion itself, whom it had followed."""
+    history = ledger.judgements.champions()
+    now = history[-1].generation_id if history else None
+    if generation is None or now != generation.id:
+        return now
+    chosen = [n for n, row in enumerate(history) if row.generation_id == now and row.chosen_by != "rollback"]
+    before = chosen[-1] - 1
+    return history[before].generation_id if before >= 0 else None
 
 
 def champion_name(ledger: Ledger) -> str:
@@ -109,8 +109,9 @@ def held_out_asked(ledger: Ledger) -> set[str]:
 
 
 def held_out_row_keys(ledger: Ledger) -> set[str]:
-    """Keys of the held-out rows that earlier nights had answered, or people have voted on."""
-    drawn = (vote for vote in ledger.judgements.votes() if vote.source == "pool")
+    """Keys of the held-out rows that earlier nights had answered, or people have voted on here."""
+    votes = ledger.judgements.votes()
+    drawn = (vote for vote in votes if vote.source == "pool" and vote.imported_at is None)
     return sampled_keys(ledger, of_rows=True).union(*(asked_keys(conversation_of(v))[-1:] for v in drawn))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,23 +87,27 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
 def held_out_questions(
     held_out: Path, most: int, *, template: ChatTemplate, most_tokens: int
 ) -> list[Prompt]:
-    """The first `most` held-out conversations (as `data` writes them), each up to its last assistant turn that
-    has at most `most_tokens` tokens before it. Those without such a turn are left out."""
+    """Some `most` held-out conversations (as `data` writes them), in an order of hashes, so that each part of the files
+    has its share, each up to its last assistant turn that has at most `most_tokens` tokens before it. Those without
+    such a turn are left out."""
+    lines = enumerate(held_out.read_text(encoding="utf-8").split("\n"), 1)
+    shuffled = sorted(
+        (hashlib.sha256(line.encode()).digest(), number, line) for number, line in lines if line
+    )
     prompts: list[Prompt] = []
-    with held_out.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if len(prompts) == most:
+    for _, number, line in shuffled:
+        if len(prompts) == most:
+            break
+        row = json.loads(line)
+        messages = parse_messages(row["messages"], f"held_out.jsonl:{number}")
+        tools = parse_tools(row.get("tools"), f"held_out.jsonl:{number}")
+        for turn in range(len(messages) - 1, 0, -1):
+            question = Conversation(messages[:turn], tools)
+            if messages[turn].role != "assistant" or messages[turn - 1].role == "assistant":
+                continue  # a second answer in a row is asked by nobody
+            if len(template.encode(question, add_generation_prompt=True)) <= most_tokens:
+                prompts.append(Prompt(HELD_OUT_ROWS, str(number), question, ()))
                 break
-            row = json.loads(line)
-            messages = parse_messages(row["messages"], f"held_out.jsonl:{number}")
-            tools = parse_tools(row.get("tools"), f"held_out.jsonl:{number}")
-            for turn in range(len(messages) - 1, 0, -1):
-                question = Conversation(messages[:turn], tools)
-                if messages[turn].role != "assistant":
-                    continue
-                if len(template.encode(question, add_generation_prompt=True)) <= most_tokens:
-                    prompts.append(Prompt(HELD_OUT_ROWS, str(number), question, ()))
-                    break
     return prompts
 
 

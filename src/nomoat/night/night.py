@@ -108,7 +108,7 @@ def run_night(
         night = _Night(recipe, sources, stages, orders, profile, started, *feedback)
         books = Books(ledger, opened.night, loaded, workspace, stages)
         with books.closed_on_failure():
-            crown_by_votes(ledger, store, opened.night.id, watcher.note)
+            night.warnings += crown_by_votes(ledger, store, opened.night.id)
             if base_folder is None:
                 base = night.pretrain()
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 from nomoat.errors import ArtifactError
@@ -14,29 +13,32 @@ from nomoat.ledger.store import Ledger
 from nomoat.night.gate import find_rival
 
 
-def crown_by_votes(ledger: Ledger, store: ArtifactStore, night_id: int, note: Callable[[str], None]) -> None:
+def crown_by_votes(ledger: Ledger, store: ArtifactStore, night_id: int) -> list[str]:
     """Make the newest generation champion that is shown, by what was said since its own night, to be better than the
-    present one. It must be newer than that; one whose files are gone is told and left out."""
+    present one, and say so. It must be newer than that. One whose files are gone is left out, and so is one for which
+    votes count that are in doubt: a person must look at those first."""
     champion = ledger.judgements.champion()
     since = (champion.generation_id if champion else None) or 0
     newest_first = sorted(ledger.generations(), key=lambda one: one.id, reverse=True)
+    said: list[str] = []
     for generation in newest_first:
         if generation.id <= since or not generation.served_file or has_stood(ledger, generation):
             continue
         verdict = verdict_on(ledger, generation, store)
         if verdict.verdict != "promote":
             continue
-        try:
-            find_rival(store, ledger, generation.id)
-        except ArtifactError:
-            note(
-                f"{generation.name} is shown to be better than {verdict.rival}, but its files are gone or damaged: "
-                "run its night again to make it anew"
+        better = f"{generation.name} is shown to be better than {verdict.rival}"
+        if verdict.doubts:
+            doubts = "; ".join(verdict.doubts)
+            said.append(
+                f"{better} if you trust these votes: {doubts}. If so: nomoat promote {generation.name}"
             )
-            continue
-        crown(ledger, generation, verdict, night_id)
-        note(f"{verdict.said} It is the champion from now on.")
-        return
+        elif not _is_whole(generation, ledger, store):
+            said.append(f"{better}, but its files are gone or damaged: run its night again to make it anew")
+        else:
+            crown(ledger, generation, verdict, night_id)
+            return [*said, f"{verdict.said} It is the champion since this night began."]
+    return said
 
 
 def has_stood(ledger: Ledger, generation: GenerationRow) -> bool:
@@ -50,3 +52,11 @@ def crown(ledger: Ledger, generation: GenerationRow, verdict: GateVerdict, night
     ledger.judgements.crown(
         generation.id, by="gate", said=verdict.said, night_id=night_id, verdict=asdict(verdict)
     )
+
+
+def _is_whole(generation: GenerationRow, ledger: Ledger, store: ArtifactStore) -> bool:
+    try:
+        find_rival(store, ledger, generation.id)
+    except ArtifactError:
+        return False
+    return True
