@@ -9,7 +9,7 @@ CSS = """
 #answers > * { flex: 1 1 0; min-width: 0 !important; height: 46dvh; overflow-y: auto !important; padding: .75rem 1rem;
   border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
   background: var(--block-background-fill); }
-#ballot { gap: .5rem; }
+#ballot { gap: .5rem; align-items: stretch; }
 #ballot button { flex: 1 1 0; min-width: 0 !important; }
 #why { align-items: center; flex-wrap: wrap; gap: .5rem; }
 #why > * { min-width: 0 !important; flex: 1 1 16rem; }
