@@ -150,6 +150,11 @@ def test_too_little_is_refused() -> None:
         cohens_kappa([1], [1], 0.95)
     with pytest.raises(ValueError, match="both raters always say 1: nothing is left beyond chance"):
         cohens_kappa([1, 1], [1, 1], 0.95)
+    for other in ([1, 1, 0], [0, 0, 0]):
+        with pytest.raises(ValueError, match="an error cannot be told"):
+            cohens_kappa([1, 1, 0], other, 0.95)
+    with pytest.raises(ValueError, match="an error cannot be told"):
+        krippendorffs_alpha([[1, 2, 1], [1, 2, 1]], confidence=0.95)
     with pytest.raises(ValueError, match="got 1 items with two labels; expected at least 2"):
         krippendorffs_alpha([[1, None], [1, 2]], confidence=0.95)
     with pytest.raises(ValueError, match="all labels are the same: nothing is left beyond chance"):

@@ -19,6 +19,7 @@ from nomoat.evaluate.stats.winrate import standard_error
 
 LONGEST, FIRST, COIN = "longest", "always first", "coin"
 """The baselines that stand beside every judge: a judge who does not beat them has read nothing."""
+_ROUNDING = 1e-12  # no variance, but for rounding
 
 
 def agreement(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float) -> Estimate:
@@ -33,7 +34,8 @@ def cohens_kappa(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float) -> Estim
 
     Sources: Cohen (1960), Educational and Psychological Measurement 20:37-46; the standard error is that of
     Fleiss, Cohen and Everitt (1969), Psychological Bulletin 72:323-327.
-    Raises ValueError where N < 2, or both always give one and the same label: chance alone agrees then.
+    Raises ValueError where N < 2, both always give one and the same label (chance alone agrees then), or there is no
+    spread to take an error from: one of them always gives the same, or they agree on everything.
     """
     a_N, b_N = _labels(a, b)
     labels = np.unique(np.concatenate([a_N, b_N]))
@@ -49,7 +51,11 @@ def cohens_kappa(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float) -> Estim
     variance = float((agree_L * (1 - (rows_L + columns_L) * doubt) ** 2).sum())
     variance += doubt**2 * float((table * crossed).sum() - (agree_L * np.diag(crossed)).sum())
     variance = (variance - (kappa - expected * doubt) ** 2) / (len(a_N) * (1 - expected) ** 2)
-    half = normal_quantile(confidence) * math.sqrt(max(0.0, variance))
+    if variance < _ROUNDING:
+        raise ValueError(
+            "one rater always says the same, or they agree on everything: an error cannot be told"
+        )
+    half = normal_quantile(confidence) * math.sqrt(variance)
     return Estimate(kappa, max(-1.0, kappa - half), min(1.0, kappa + half), len(a_N))
 
 
@@ -61,7 +67,8 @@ def krippendorffs_alpha(
     Sources: Krippendorff (2019), Content Analysis, 4th edition, chapter 12; the interval is the percentile
     bootstrap of items (Zapf et al. 2016, BMC Medical Research Methodology 16:93), not Krippendorff's own of
     coincidences, which takes the answers of one item for independent.
-    Raises ValueError where fewer than two items have two labels or all labels are the same.
+    Raises ValueError where fewer than two items have two labels, all labels are the same, or the raters agree on
+    everything: resampled, that has no spread.
     """
     if len({len(row) for row in ratings}) != 1:
         raise ValueError("ratings: expected as many labels of every rater, None where there is none")
@@ -76,6 +83,8 @@ def krippendorffs_alpha(
     draws = np.random.default_rng(seed).integers(0, len(counts), size=(samples, len(counts)))
     resampled = np.array([_alpha(counts[draw]) for draw in draws])
     low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    if high - low < _ROUNDING:
+        raise ValueError("the raters agree on everything: an error cannot be told")
     return Estimate(value, float(low), float(high), len(counts))
 
 
