@@ -63,7 +63,7 @@ def _step(decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: La
 
     def step(tokens_R: torch.Tensor, writing: Writing) -> torch.Tensor:
         x_RH = embed(tokens_R)
-        turns = [t[0] for t in turn(x_RH, position_ids=writing.positions_R[None])]
+        turns = [t[0].contiguous() for t in turn(x_RH, position_ids=writing.positions_R[None])]
         for index, block in enumerate(blocks):
             x_RH = block(x_RH, turns, writing, index)
         return output_layer(x_RH)

@@ -94,6 +94,7 @@ class NativeBlock:
         half, width, rows = self.attention, self.attention.head_width, len(qkv)
         heads, key_heads, _ = (part // width for part in half.widths)
         keys, values = writing.cache.layer(index, qkv.new_empty(key_heads, width))
+        assert rows <= writing.cache.rows and writing.seen <= writing.cache.length, "C would write elsewhere"
         scores, mixed_RO = qkv.new_empty(rows, heads, writing.seen), qkv.new_empty(rows, half.widths[0])
         cos, sin = turns if half.rotates else (None, None)
         query_norm, key_norm = half.head_norms or (None, None)
