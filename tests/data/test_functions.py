@@ -86,9 +86,14 @@ def test_a_function_that_misbehaves_costs_only_its_answer(rules: Path) -> None:
         ("import nothing_like_this", "f", "ModuleNotFoundError: No module named 'nothing_like_this'"),
         ("def g(m, a, r): return 0", "f", "AttributeError: it has no function f; it has: g"),
         ("raise SystemExit(1)", "f", "SystemExit: 1"),
+        (
+            "def f(a, b): return 0",
+            "f",
+            "f(a, b) is not called with messages, answer, row: too many positional arguments",
+        ),
     ],
 )
-def test_a_function_that_is_not_there_is_refused_at_once(
+def test_a_function_that_cannot_be_called_is_refused_at_once(
     text: str, function: str, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "rules.py").write_text(text)

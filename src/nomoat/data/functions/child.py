@@ -11,6 +11,8 @@ import importlib.util
 import json
 import os
 import sys
+from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,13 @@ def _load(file: Path, name: str) -> Any:
     if not callable(function):
         names = ", ".join(sorted(n for n in vars(module) if callable(vars(module)[n]) and n[0] != "_"))
         raise AttributeError(f"it has no function {name}; it has: {names or 'none'}")
+    with suppress(ValueError):  # some of C have no signature that can be told
+        try:
+            signature(function).bind("messages", "answer", "row")
+        except TypeError as error:
+            raise TypeError(
+                f"{name}{signature(function)} is not called with messages, answer, row: {error}"
+            ) from None
     return function
 
 
