@@ -50,7 +50,8 @@ def test_the_embedded_base_through_a_night(own: bool, tmp_path: Path) -> None:
         assert trained.tolist().index(True) == len(prompt)  # training begins where the served prompt ends
 
     evaluated = [Conversation(parse_messages(a.messages, "")) for a in summary.comparison.answers]
-    assert evaluated == asked[: len(evaluated)]
+    assert len(evaluated) > 1
+    assert all(talk in asked for talk in evaluated)
     for which, served in (("tuned", find_generation), ("base", find_base)):
         model = served(tmp_path, "latest")  # as `nomoat chat` opens it
         with LlamaCppEngine(model.gguf, tokenizer_dir=model.tokenizer_dir) as engine:
