@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,6 +124,7 @@ def arena(
         SELF_SHARE,
         Contestant,
         arena_pool,
+        counting,
         keep_draw,
         pool_of_files,
     )
@@ -144,7 +145,7 @@ def arena(
             longest = min(context, *(found.context_length for found in served))  # the same for both
             talkers = [GgufTalker.open(found, longest) for found in served]
         if not prompts:
-            pool = _counting(pool, taught_prompts(ledger, pool, store), served)
+            pool = counting(pool, taught_prompts(ledger, pool, store), *(one.model for one in served)) or pool
         pair = [(Contestant(s.name, s.model), talker) for s, talker in zip(served, talkers, strict=True)]
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95)
         self_share = SELF_SHARE if temperature else 0.0  # likeliest words are the same each time
@@ -169,16 +170,6 @@ def arena(
             print_json({"cast": table.cast, "gate": gate})
         elif verdict is not None:
             to.print(f"Gate: {verdict.said}", style="dim")
-
-
-def _counting(
-    pool: list[Question], taught: Mapping[str, frozenset[str]], pair: Sequence[ServedModel]
-) -> list[Question]:
-    """The prompts on which a vote between the two counts, if any do. From a part of a pool nothing is drawn as from it
-    all (`Question.night_id`)."""
-    never = frozenset().union(*(taught.get(one.model, ()) for one in pair))
-    counting = [replace(one, night_id=None) for one in pool if one.prompt_hash not in never]
-    return counting if 0 < len(counting) < len(pool) else pool
 
 
 def _served(workspace: Path, one: str, other: str) -> tuple[ServedModel, ServedModel]:

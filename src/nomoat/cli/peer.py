@@ -142,6 +142,7 @@ def _measure(
     workspace: Path,
 ) -> dict[str, Any]:
     """Ask, and keep what was passed."""
+    from nomoat.engine.base import Sampling
     from nomoat.evaluate.interview import Interview
     from nomoat.evaluate.peer import ask_suites, reply_of
     from nomoat.ledger.artifacts import HOUSE
@@ -158,7 +159,7 @@ def _measure(
     ):
         identity, name = f"{url.rstrip('/')} {endpoint.model}", name or str(endpoint.model)
         interview = Interview[str](
-            lambda question: reply_of(engine, question, keys.max_new_tokens),
+            lambda question: reply_of(engine, question, Sampling(keys.max_new_tokens)),
             role="peer",
             identity=f"{identity} {keys.max_new_tokens}",
             file=workspace / HOUSE / ANSWERS,

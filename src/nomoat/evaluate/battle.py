@@ -10,7 +10,7 @@ known, and which tells whether the voter reads. It costs what any battle does, s
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -253,6 +253,16 @@ def pool_of_files(files: Sequence[Path], *, is_held_out: bool = False) -> list[Q
     and field."""
     found = [prompt for file in files for prompt in read_prompts(file)]
     return [Question(one.conversation, one.suite, one.id, is_held_out=is_held_out) for one in found]
+
+
+def counting(
+    pool: Sequence[Question], taught: Mapping[str, frozenset[str]], one: str, other: str
+) -> list[Question]:
+    """The prompts of a pool on which a vote between two models would count; `taught` has those of each on which it
+    would not, by their hash. From a part of a pool nothing is drawn as from it all (`Question.night_id`)."""
+    never = taught.get(one, frozenset()) | taught.get(other, frozenset())
+    found = [question for question in pool if question.prompt_hash not in never]
+    return found if len(found) == len(pool) else [replace(question, night_id=None) for question in found]
 
 
 def _shared(one: Question, other: Question) -> float:

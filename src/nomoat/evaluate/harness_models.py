@@ -25,6 +25,7 @@ from nomoat.engine.openai import OpenAIEngine, Spent
 from nomoat.engine.request import Request, ServingEngine, whole_answer
 from nomoat.errors import EngineError
 from nomoat.evaluate.interview import Failed, Interview
+from nomoat.evaluate.peer import reply_of
 
 LONGEST_ANSWER = 256
 """Tokens of an answer where its task does not say, as lm-eval's own models have it."""
@@ -196,17 +197,9 @@ class EndpointModel(LM):
 
     def _answers(self, talks: Sequence[Conversation], sampling: Sampling) -> list[str]:
         sent = replace(sampling, stop=sampling.stop[:MOST_STOPS])
-
-        def reply(talk: Conversation) -> str | Failed:
-            try:
-                (found,) = self._engine.generate([talk], sent)
-            except EngineError as error:
-                return Failed("no answer", error.message)
-            return found.text
-
         before = self.asked
         interview = Interview[str](
-            reply,
+            lambda talk: reply_of(self._engine, talk, sent),
             role="endpoint",
             identity=f"{self._identity} {sampling}",
             file=self._file,

@@ -67,10 +67,10 @@ def _results(
     return found
 
 
-def reply_of(engine: OpenAIEngine, question: Conversation, max_new_tokens: int) -> str | Failed:
-    """The endpoint's likeliest answer."""
+def reply_of(engine: OpenAIEngine, question: Conversation, sampling: Sampling) -> str | Failed:
+    """The endpoint's answer."""
     try:
-        (reply,) = engine.generate([question], Sampling(max_new_tokens))
+        (reply,) = engine.generate([question], sampling)
     except EngineError as error:
         return Failed("no answer", error.message)
     return reply.text

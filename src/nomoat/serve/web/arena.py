@@ -250,8 +250,8 @@ class Arena:
             question = replace(question, night_id=None)  # some prompts make no probe: no longer as likely
         one, other = await asyncio.to_thread(self._pair, self._unvoted(), is_drawn=True)
         counting = seen.counting(one.model, other.model)
-        if 0 < len(counting) < len(pool):  # chance has chosen among some: no longer each as likely
-            question = replace(self._chance.choice(counting), night_id=None)
+        if 0 < len(counting) < len(pool):
+            question = self._chance.choice(counting)
         if self._chance.random() < self._self_share:
             other = one
         draw_id = await asyncio.to_thread(self._ledger.keep_draw, question, one, other)

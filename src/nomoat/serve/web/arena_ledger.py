@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from nomoat.data.split import asked_keys
-from nomoat.evaluate.battle import Battle, Contestant, Question, arena_pool, keep_draw
+from nomoat.evaluate.battle import Battle, Contestant, Question, arena_pool, counting, keep_draw
 from nomoat.evaluate.gatebook import (
     conversation_of,
     evidence_of,
@@ -45,9 +45,7 @@ class Seen:
 
     def counting(self, one: str, other: str) -> list[Question]:
         """The prompts of the pool on which a vote between two models would count."""
-        taught = self.nights.taught.get(one, frozenset()) | self.nights.taught.get(other, frozenset())
-        pool = self.nights.pool
-        return [question for question in pool if question.prompt_hash not in taught] if taught else [*pool]
+        return counting(self.nights.pool, self.nights.taught, one, other)
 
 
 @final
