@@ -116,7 +116,7 @@ def main() -> None:
     if args.static:
         caches["transformers, static cache"] = "static"
     started = time.perf_counter()
-    if compiled.library() is not None:
+    if compiled.decoding() is not None:
         print(f"C functions compiled in {time.perf_counter() - started:.1f} s, once a process; not counted")
     speeds: dict[str, list[float]] = {name: [] for name in ("nomoat", *caches)}
     written = args.batch * args.new

@@ -18,7 +18,7 @@ from nomoat.model.fused.native import Panels, normed
 
 @pytest.fixture
 def library() -> Any:
-    found = compiled.library()
+    found = compiled.decoding()
     return found or pytest.skip("no C compiler")
 
 
@@ -76,9 +76,9 @@ def test_gates_far_from_zero_neither_overflow_nor_vanish(library: Any) -> None:
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """A process that has not compiled yet."""
-    compiled.library.cache_clear()
+    compiled._library.cache_clear()
     yield
-    compiled.library.cache_clear()
+    compiled._library.cache_clear()
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -87,8 +87,8 @@ def test_without_a_compiler_one_line_says_so(
 ) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with caplog.at_level(logging.WARNING):
-        assert compiled.library() is None
-        assert compiled.library() is None
+        assert compiled.decoding() is None
+        assert compiled.decoding() is None
     (record,) = caplog.records
     assert record.getMessage() == (
         "answers are sampled by PyTorch alone, about half as fast: no C compiler is there "
@@ -109,5 +109,5 @@ def test_a_compiler_that_fails_is_done_without(
     broken.write_text(f"#!/bin/sh\n{script}\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
-    assert compiled.library() is None
+    assert compiled.decoding() is None
     assert said in caplog.text

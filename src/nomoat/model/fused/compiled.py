@@ -1,4 +1,4 @@
-"""The C functions of `decode.c`, made for this machine by its own compiler, once in a process."""
+"""The functions in C beside this file, made for this machine by its own compiler, once in a process."""
 
 from __future__ import annotations
 
@@ -13,26 +13,47 @@ from ctypes import c_float, c_int, c_void_p
 from functools import cache
 from pathlib import Path
 
+import torch
+
 _LOG = logging.getLogger("nomoat.model")
-_SOURCE = Path(__file__).with_name("decode.c")
+_HERE = Path(__file__).parent
 # nothing is linked: OpenMP and libm are found in this process, where torch has brought them, so that threads are shared
 _FLAGS = "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared -nostdlib"
 _MOST_S = 120
 
 _P, _I, _F = c_void_p, c_int, c_float
 _ARGUMENTS = {
-    "pack": (_P, _P, _I, _I),
-    "linear": (_P, _P, _P, _P, _P, _I, _I, _I),
-    "rms_norm": (_P, _P, _F, _P, _I, _I),
-    "swiglu": (_P, _P, _I, _I),
-    "attend": (_P, _P, _P, _P, _P, _F, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F),
-    "draw": (_P, _P, _P, _P, _I, _I),
+    "decode.c": {
+        "pack": (_P, _P, _I, _I),
+        "linear": (_P, _P, _P, _P, _P, _I, _I, _I),
+        "rms_norm": (_P, _P, _F, _P, _I, _I),
+        "swiglu": (_P, _P, _I, _I),
+        "attend": (_P, _P, _P, _P, _P, _F, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F),
+        "draw": (_P, _P, _P, _P, _I, _I),
+    },
+    "train.c": {},
+    "attention.c": {},
 }
+_BITS = {torch.float32: 32, torch.bfloat16: 16}
+
+
+def decoding() -> ctypes.CDLL | None:
+    """The functions that write answers, in float32; None where there is no compiler that makes them."""
+    return _library(("decode.c",), (), "answers are sampled")
+
+
+def training(stream: torch.dtype, number: torch.dtype) -> ctypes.CDLL | None:
+    """The functions that train, with the residual sum and the norms' weights in one dtype and products in another;
+    None where they are neither float32 nor bfloat16, or there is no compiler."""
+    if stream not in _BITS or number not in _BITS:
+        return None
+    defines = f"-DSTREAM={_BITS[stream]}", f"-DNUMBER={_BITS[number]}"
+    return _library(("train.c", "attention.c"), defines, "models are trained")
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The functions; None, which is said once, where there is no compiler that makes them. Takes about a second.
+def _library(sources: tuple[str, ...], defines: tuple[str, ...], what: str) -> ctypes.CDLL | None:
+    """None, which is said once, where they cannot be made. Takes about a second.
 
     They are made anew in every process: a copy that is kept might meet another processor.
     """
@@ -40,28 +61,26 @@ def library() -> ctypes.CDLL | None:
     try:
         if shutil.which(compiler[0]) is None:
             raise FileNotFoundError("no C compiler is there")
-        found = _made(compiler)
+        found = _made([*compiler, *_FLAGS.split(), *defines, *(str(_HERE / source) for source in sources)])
     except (OSError, subprocess.SubprocessError) as error:
         own_words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
         _LOG.warning(
-            "answers are sampled by PyTorch alone, about half as fast: %s (install gcc, or set CC to one)",
+            "%s by PyTorch alone, about half as fast: %s (install gcc, or set CC to one)",
+            what,
             (own_words or str(error)).splitlines()[0],
         )
         return None
-    for name, arguments in _ARGUMENTS.items():
-        function = getattr(found, name)
-        function.argtypes, function.restype = arguments, None
+    for source in sources:
+        for name, arguments in _ARGUMENTS[source].items():
+            function = getattr(found, name)
+            function.argtypes, function.restype = arguments, None
     return found
 
 
-def _made(compiler: list[str]) -> ctypes.CDLL:
+def _made(command: list[str]) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "decode.so"
+        made = Path(folder) / "made.so"
         subprocess.run(
-            [*compiler, *_FLAGS.split(), str(_SOURCE), "-o", str(made)],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_MOST_S,
+            [*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=_MOST_S
         )
         return ctypes.CDLL(str(made))

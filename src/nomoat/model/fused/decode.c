@@ -3,35 +3,11 @@
    Every row is computed as if it were alone, in one order of additions: neither the rows beside it nor the number
    of threads changes a bit of it. Loops over slots are written plainly, for the compiler to make vectors of. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "numbers.h"
 
 typedef float lanes __attribute__((vector_size(32), aligned(4)));
 
 enum { LANES = 8, PANEL = 2 * LANES, TOGETHER = 6, PIECE = 128 };
-
-/* e^x by Cody and Waite: x = n·ln 2 + r with |r| <= ln 2 / 2, and Cephes' polynomial of r; 0 below -87, and never
-   more than e^88, so that nothing overflows. */
-static inline float exponential(float x) {
-    x = x > 88.0f ? 88.0f : x;
-    float n = x * 1.44269504f + 12582912.0f; /* 1.5·2^23: what is added to it is rounded to a whole number */
-    int32_t power;
-    memcpy(&power, &n, 4);
-    n -= 12582912.0f;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t scale = (power + 127) << 23;
-    float two_to_n;
-    memcpy(&two_to_n, &scale, 4);
-    return x < -87.0f ? 0.0f : p * two_to_n;
-}
 
 /* W [O, I] as [O / 16, I, 16], the last outputs filled up with zeros. */
 void pack(const float *weight, float *panels, int inputs, int outputs) {

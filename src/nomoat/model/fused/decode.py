@@ -55,7 +55,7 @@ def read_step(model: Any) -> Step | None:
 
 def _library(weight_VH: torch.Tensor) -> Any:
     """The functions in C, where the model is what they are for and its layers may be copied."""
-    return compiled.library() if native.suits(weight_VH) and weight_VH.nbytes <= FOLDED_BYTES else None
+    return compiled.decoding() if native.suits(weight_VH) and weight_VH.nbytes <= FOLDED_BYTES else None
 
 
 def _step(decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: Layer) -> Step:

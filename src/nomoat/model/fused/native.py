@@ -145,7 +145,7 @@ def output_layer(library: Any, norm: Norm, weight_VH: torch.Tensor) -> Callable[
 def drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Tokens [R] drawn with numbers in [0, 1), and the logarithms of their shares, both float32; None where C does
     not do it."""
-    if not suits(logits_RV) or (library := compiled.library()) is None:
+    if not suits(logits_RV) or (library := compiled.decoding()) is None:
         return None
     logits_RV, uniform_R = logits_RV.contiguous(), uniform_R.contiguous()
     tokens_R, logp_R = uniform_R.new_empty(len(uniform_R), dtype=torch.int64), torch.empty_like(uniform_R)
