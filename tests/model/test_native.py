@@ -99,7 +99,7 @@ def test_without_a_compiler_one_line_says_so(
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(
     ("script", "said"),
-    [("echo 'decode.c: not today' >&2; exit 1", "decode.c: not today"), ("exit 0", "decode.so")],
+    [("echo 'decode.c: not today' >&2; exit 1", "decode.c: not today"), ("exit 0", "made.so")],
 )
 def test_a_compiler_that_fails_is_done_without(
     script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
