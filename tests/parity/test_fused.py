@@ -190,7 +190,7 @@ def test_the_output_layer_is_a_log_softmax(
     expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     of_hidden, of_weight = torch.autograd.grad((expected * weights).sum(), (hidden, weight))
 
-    monkeypatch.setattr(output, "PIECE_NUMBERS", 50 * (10 // pieces))
+    monkeypatch.setattr(output, "PIECE_BYTES", 4 * 50 * (10 // pieces))
     second_times, real = [0], output._of_weight
 
     def counted(*args: Any, **keys: Any) -> torch.Tensor:

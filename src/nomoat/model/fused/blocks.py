@@ -80,15 +80,15 @@ class Attend(torch.autograd.Function):
         dtype: torch.dtype,
         *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
-        normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps)
-        raw, low_TR = linear.forward(half.qkv, normed_TH.to(dtype))
+        normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps, dtype)
+        raw, low_TR = linear.forward(half.qkv, normed_TH)
         del normed_TH
         raw_q, raw_k, v_TKD = (part.view(len(x_TH), -1, half.head_width) for part in _parts(raw, half.widths))
         head_scales: list[torch.Tensor] = []
         q_TND, k_TKD = raw_q, raw_k
         if half.head_norms is not None:
             (q_TND, q_scale), (k_TKD, k_scale) = (
-                kernels.rms_norm(y, norm.weight, norm.eps)
+                kernels.rms_norm(y, norm.weight, norm.eps, dtype)
                 for y, norm in zip((raw_q, raw_k), half.head_norms, strict=True)
             )
             head_scales = [raw_q, q_scale, raw_k, k_scale]
@@ -127,7 +127,7 @@ class Attend(torch.autograd.Function):
             to_mixed.view_as(mixed_TND), q_TND, k_TKD, v_TKD, mixed_TND, sums_TN, ctx.plan, half.scaling
         )
         if half.rotates:
-            to_q, to_k = (kernels.rotate(grad, cos_TD, -sin_TD) for grad in (to_q, to_k))
+            to_q, to_k = (kernels.rotate(grad, cos_TD, sin_TD, back=True) for grad in (to_q, to_k))
         of_head_norms: list[torch.Tensor | None] = []
         if half.head_norms is not None:
             raw_q, q_scale, raw_k, k_scale = head_scales
@@ -136,12 +136,11 @@ class Attend(torch.autograd.Function):
             of_head_norms = [of_q, of_k]
         to_qkv = _joined((to_q.flatten(1), to_k.flatten(1), to_v.flatten(1)), half.qkv)
         needs_input = ctx.needs_input_grad[0] or half.norm.weight.requires_grad
-        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1).to(ctx.dtype)
+        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1, ctx.dtype)
         to_normed, of_qkv = linear.backward(half.qkv, normed_TH, low_TR, to_qkv, needs_input=needs_input)
         to_x, of_norm = None, None
         if to_normed is not None:
-            to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1)
-            to_x.add_(grad_TH)
+            to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1, grad_TH)
         return to_x, None, None, None, None, None, of_norm, *of_head_norms, *of_qkv, *of_out
 
 
@@ -152,8 +151,8 @@ class Feed(torch.autograd.Function):
     def forward(
         ctx: Any, x_TH: torch.Tensor, half: MlpHalf, dtype: torch.dtype, *tensors: torch.Tensor | None
     ) -> torch.Tensor:
-        normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps)
-        both, low_TR = linear.forward(half.gate_up, normed_TH.to(dtype))
+        normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps, dtype)
+        both, low_TR = linear.forward(half.gate_up, normed_TH)
         del normed_TH
         width = sum(y_TO.shape[1] for y_TO in both) // 2
         gate_TI, up_TI = _parts(both, (width, width))
@@ -174,14 +173,13 @@ class Feed(torch.autograd.Function):
         assert to_mixed is not None
         to_gate_up = _joined(kernels.swiglu_backward(to_mixed, gate_TI, up_TI), half.gate_up)
         needs_input = ctx.needs_input_grad[0] or half.norm.weight.requires_grad
-        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1).to(ctx.dtype)
+        normed_TH = kernels.rms_norm_again(x_TH, half.norm.weight, scale_T1, ctx.dtype)
         to_normed, of_gate_up = linear.backward(
             half.gate_up, normed_TH, low_TR, to_gate_up, needs_input=needs_input
         )
         to_x, of_norm = None, None
         if to_normed is not None:
-            to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1)
-            to_x.add_(grad_TH)
+            to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1, grad_TH)
         return to_x, None, None, of_norm, *of_gate_up, *of_down
 
 
@@ -201,13 +199,17 @@ def _joined(grads: Sequence[torch.Tensor], layers: Sequence[Linear]) -> Sequence
 
 
 def _norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, norm: Norm, scale: torch.Tensor
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    norm: Norm,
+    scale: torch.Tensor,
+    more: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Gradient to the norm's input, and to its weight where that is trained."""
+    """Gradient to the norm's input, `more` with it, and to its weight where that is trained."""
     of_weight = None
     if norm.weight.requires_grad:
         width = x.shape[-1]
         of_weight = kernels.rms_norm_weight_backward(
             grad.reshape(-1, width), x.reshape(-1, width), scale.reshape(-1, 1)
         ).to(norm.weight.dtype)
-    return kernels.rms_norm_backward(grad, x, norm.weight, scale), of_weight
+    return kernels.rms_norm_backward(grad, x, norm.weight, scale, more), of_weight

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_float, c_int, c_void_p
+from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent
 _FLAGS = "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared -nostdlib"
 _MOST_S = 120
 
-_P, _I, _F = c_void_p, c_int, c_float
+_P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
 _ARGUMENTS = {
     "decode.c": {
         "pack": (_P, _P, _I, _I),
@@ -31,7 +31,15 @@ _ARGUMENTS = {
         "attend": (_P, _P, _P, _P, _P, _F, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F),
         "draw": (_P, _P, _P, _P, _I, _I),
     },
-    "train.c": {},
+    "train.c": {
+        "rms_norm": (_P, _P, _F, _P, _P, _I, _I),
+        "rms_norm_again": (_P, _P, _P, _P, _I, _I),
+        "rms_norm_backward": (_P, _P, _P, _P, _P, _P, _I, _I),
+        "rotate": (_P, _L, _P, _P, _F, _P, _I, _I, _I),
+        "swiglu": (_P, _P, _L, _P, _I, _I),
+        "swiglu_backward": (_P, _P, _P, _L, _P, _P, _I, _I),
+        "log_share": (_P, _P, _P, _P, _I, _I),
+    },
     "attention.c": {},
 }
 _BITS = {torch.float32: 32, torch.bfloat16: 16}

@@ -137,7 +137,7 @@ def _add(layer: Linear, x_RI: torch.Tensor, residual_RO: torch.Tensor) -> torch.
 
 
 def _normed(x: torch.Tensor, norm: Norm) -> torch.Tensor:
-    return kernels.rms_norm(x, norm.weight, norm.eps)[0]
+    return kernels.rms_norm(x, norm.weight, norm.eps, x.dtype)[0]
 
 
 def _norm(module: Any) -> Norm:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-PIECE_NUMBERS = 8 << 20
-"""Numbers in the logits of one piece: 32 MiB of float32."""
+from nomoat.model.fused import kernels
+
+PIECE_BYTES = 32 << 20
+"""The logits of one piece."""
 
 
 class Logprobs(torch.autograd.Function):
@@ -40,19 +42,16 @@ class Logprobs(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden_SH) if with_gradient else None
         trains = with_gradient and weight_VH.requires_grad
         of_weight = torch.zeros_like(weight_VH) if trains else None
-        for piece in _pieces(len(targets_S), len(weight_VH)):
+        for piece in _pieces(len(targets_S), compute_VH):
             h_CH, t_C = hidden_SH[piece], targets_S[piece]
-            logp_CV, slope_CV = _log_softmax(h_CH, compute_VH, softcap)
-            logp_S[piece] = logp_CV.gather(1, t_C[:, None])[:, 0]
-            if to_hidden is None:
+            logits_CV, slope_CV = _logits(h_CH, compute_VH, softcap)
+            logp_S[piece], scale_C1 = kernels.log_share(logits_CV, t_C, with_gradient=with_gradient)
+            if to_hidden is None or scale_C1 is None:
                 continue
-            p_CV, chosen_CH = logp_CV.exp_(), compute_VH[t_C]
-            if slope_CV is not None:
-                chosen_CH = chosen_CH * slope_CV.gather(1, t_C[:, None]).to(chosen_CH.dtype)
-                p_CV.mul_(slope_CV)
-            torch.addmm(chosen_CH, p_CV.to(compute_VH.dtype), compute_VH, alpha=-1.0, out=to_hidden[piece])
+            to_logits_CV = _uncapped(logits_CV, slope_CV, compute_VH.dtype)
+            torch.mm(to_logits_CV, compute_VH, out=to_hidden[piece]).mul_(scale_C1)
             if of_weight is not None:
-                _add_of_weight(of_weight, p_CV, slope_CV, h_CH, t_C, expected_S[piece])
+                _add_of_weight(of_weight, to_logits_CV, h_CH, scale_C1 * expected_S[piece, None])
         ctx.softcap, ctx.of_weight = softcap, of_weight
         ctx.save_for_backward(to_hidden, *((hidden_SH, weight_VH, targets_S, expected_S) if trains else ()))
         return logp_S
@@ -93,42 +92,43 @@ def _of_weight(
     """Gradient to the output layer: Σ_s g_s (onehot - p)ᵀ h."""
     total_VH = torch.zeros_like(weight_VH)
     compute_VH = weight_VH.to(hidden_SH.dtype)
-    for piece in _pieces(len(targets_S), len(weight_VH)):
+    for piece in _pieces(len(targets_S), compute_VH):
         h_CH = hidden_SH[piece]
-        logp_CV, slope_CV = _log_softmax(h_CH, compute_VH, softcap)
-        p_CV = logp_CV.exp_() if slope_CV is None else logp_CV.exp_().mul_(slope_CV)
-        _add_of_weight(total_VH, p_CV, slope_CV, h_CH, targets_S[piece], grad_S[piece])
+        logits_CV, slope_CV = _logits(h_CH, compute_VH, softcap)
+        _, scale_C1 = kernels.log_share(logits_CV, targets_S[piece], with_gradient=True)
+        assert scale_C1 is not None
+        to_logits_CV = _uncapped(logits_CV, slope_CV, compute_VH.dtype)
+        _add_of_weight(total_VH, to_logits_CV, h_CH, scale_C1 * grad_S[piece, None])
     return total_VH
 
 
 def _add_of_weight(
-    total_VH: torch.Tensor,
-    p_CV: torch.Tensor,
-    slope_CV: torch.Tensor | None,
-    h_CH: torch.Tensor,
-    t_C: torch.Tensor,
-    g_C: torch.Tensor,
+    total_VH: torch.Tensor, to_logits_CV: torch.Tensor, h_CH: torch.Tensor, weight_C1: torch.Tensor
 ) -> None:
-    """Add one piece's share; `p_CV` (already times the slope) is used up."""
-    hit_C1 = g_C[:, None] if slope_CV is None else g_C[:, None] * slope_CV.gather(1, t_C[:, None])
-    to_logits = p_CV.mul_(-g_C[:, None]).scatter_add_(1, t_C[:, None], hit_C1)
+    """Add one piece's share: what a change of its logits does, its rows weighed."""
+    weighed_CH = (h_CH * weight_C1).to(h_CH.dtype)
     if total_VH.dtype == h_CH.dtype:
-        total_VH.addmm_(to_logits.to(h_CH.dtype).T, h_CH)
+        total_VH.addmm_(to_logits_CV.T, weighed_CH)
     else:  # pieces add up in the dtype of the weight
-        total_VH.add_(to_logits.to(h_CH.dtype).T @ h_CH)
+        total_VH.add_(to_logits_CV.T @ weighed_CH)
 
 
-def _log_softmax(
+def _logits(
     h_CH: torch.Tensor, weight_VH: torch.Tensor, softcap: float | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """log p [C, V] in float32, and with a cap the slope of the capped logits."""
-    logits_CV = (h_CH @ weight_VH.T).float()
+    """Logits [C, V], and with a cap the slope of the capped ones."""
+    logits_CV = h_CH @ weight_VH.T
     if softcap is None:
-        return torch.log_softmax(logits_CV, dim=-1), None
-    share_CV = logits_CV.div_(softcap).tanh_()
-    return torch.log_softmax(share_CV * softcap, dim=-1), 1.0 - share_CV.square()
+        return logits_CV, None
+    share_CV = logits_CV.float().div_(softcap).tanh_()
+    return share_CV * softcap, 1.0 - share_CV.square()
 
 
-def _pieces(rows: int, vocabulary: int) -> list[slice]:
-    step = max(1, PIECE_NUMBERS // vocabulary)
+def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """The gradient to the logits before their cap, from that to those after it."""
+    return to_logits_CV if slope_CV is None else to_logits_CV.mul_(slope_CV).to(dtype)
+
+
+def _pieces(rows: int, weight_VH: torch.Tensor) -> list[slice]:
+    step = max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
