@@ -115,6 +115,36 @@ def source_of(folder: Path, text: str, limit_s: float = 20, stem: str = "rules")
     return PythonFunction(folder / f"{stem}.py", "f", limit_s=limit_s, where="here")
 
 
+def test_a_module_is_found_by_what_looks_it_up(tmp_path: Path) -> None:
+    """Dataclasses look up their own module where annotations are text."""
+    text = """\
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Found:
+    value: float
+def f(messages, answer, row): return Found(2.0).value
+"""
+    source = source_of(tmp_path, text)
+    try:
+        assert scores(source, "") == [2.0]
+    finally:
+        source.close()
+
+
+def test_a_file_may_be_called_as_a_module_of_pythons_own(tmp_path: Path) -> None:
+    text = """\
+import helper
+def f(messages, answer, row): return helper.read("[4]")[0]
+"""
+    (tmp_path / "helper.py").write_text("def read(text):\n    import json\n    return json.loads(text)\n")
+    source = source_of(tmp_path, text, stem="json")
+    try:
+        assert scores(source, "") == [4.0]
+    finally:
+        source.close()
+
+
 def ends(pid: int, within_s: float = 10) -> bool:
     """Whether a process has ended, or does soon."""
     until = time.monotonic() + within_s

@@ -25,10 +25,13 @@ _LATER_S = 5.0  # whoever asked is the first to say that it was too long
 
 def _load(file: Path, name: str) -> Any:
     sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    # a file called json.py must not become everybody's json
+    is_taken = file.stem in sys.modules or file.stem in sys.stdlib_module_names
+    spec = importlib.util.spec_from_file_location(f"{file.stem}_of_owner" if is_taken else file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look there
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
