@@ -115,6 +115,24 @@ def source_of(folder: Path, text: str, limit_s: float = 20, stem: str = "rules")
     return PythonFunction(folder / f"{stem}.py", "f", limit_s=limit_s, where="here")
 
 
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path: Path) -> None:
+    text = """\
+import numpy, torch
+VALUES = {
+    "bool": numpy.bool_(True), "single": numpy.float32(0.5), "whole": numpy.int64(3), "array": numpy.array(0.25),
+    "tensor": torch.tensor(0.125), "nan": numpy.float32("nan"), "two": numpy.zeros(2), "pair": torch.zeros(2),
+}
+def f(messages, answer, row): return VALUES[answer]
+"""
+    source = source_of(tmp_path, text)
+    try:
+        asked = ("bool", "single", "whole", "array", "tensor", "nan", "two", "pair")
+        expected = [1.0, 0.5, 3.0, 0.25, 0.125, "not finite", "no number", "no number"]
+        assert scores(source, *asked) == expected
+    finally:
+        source.close()
+
+
 def test_a_module_is_found_by_what_looks_it_up(tmp_path: Path) -> None:
     """Dataclasses look up their own module where annotations are text."""
     text = """\

@@ -47,6 +47,13 @@ def _load(file: Path, name: str) -> Any:
     return function
 
 
+def _plain(value: Any) -> Any:
+    """A number of NumPy or torch as Python's own."""
+    with suppress(AttributeError, TypeError, ValueError, RuntimeError):  # not theirs, or more than one number
+        return value.item()
+    return value
+
+
 @contextmanager
 def _at_most(limit_s: float) -> Iterator[None]:
     """End this process where it takes longer: by a thread of C, which a pattern that backtracks cannot keep waiting."""
@@ -81,7 +88,7 @@ def main() -> None:
         asked = json.loads(line)
         try:
             with _at_most(limit_s):
-                value = function(asked["messages"], asked["answer"], asked["row"])
+                value = _plain(function(asked["messages"], asked["answer"], asked["row"]))
             is_number = isinstance(value, bool | int | float)
             reply({"value": value} if is_number else {"type": type(value).__name__})
         except BaseException as error:
