@@ -311,7 +311,7 @@ _EXPECTED = {
     "pattern": "a regular expression that compiles",
     "schema": "a JSON schema, which is an object",
     "function": "file and name of a Python function, such as rules.py:polite",
-    "time_limit_s": "a number of seconds above 0",
+    "time_limit_s": "a number of seconds above 0 and at most 3600",
     "min": "a whole number, 0 or more",
     "max": "a whole number, 0 or more",
     "inflect": "true or false",
@@ -346,7 +346,7 @@ def _is_valid(field: str, value: object) -> bool:
     if field in ("min", "max"):
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if field == "time_limit_s":
-        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 3_600
     if field == "inflect":
         return isinstance(value, bool)
     if field == "schema":
