@@ -37,7 +37,10 @@ def write_prompts(folder: Path, *checks: Any, count: int = 1) -> Path:
 
 def test_a_function_judges_beside_other_checks(tmp_path: Path) -> None:
     (prompt,) = read_prompts(write_prompts(tmp_path, {"kind": "words", "max": 2}, SHARE))
-    assert function_files([prompt]) == [tmp_path / "rules.py"]
+    assert function_files([prompt] * 2) == [tmp_path / "rules.py"]
+    (tmp_path / "rules.py").write_text(f"import helper\n{RULES}")
+    (tmp_path / "helper.py").write_text("")
+    assert function_files([prompt]) == [tmp_path / "rules.py", tmp_path / "helper.py"]
     with Checker() as checker:
         answers = judge([prompt] * 3, ["yes", "half", "no"], ["less", "yes yes yes", "yes"], checker)
         assert [(answer.base_passed, answer.tuned_passed) for answer in answers] == [

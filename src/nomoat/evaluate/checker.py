@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import final
 
 from nomoat.data.functions import ENOUGH_TO_JUDGE, MOST_FAILED, Failed, Question
+from nomoat.data.functions.modules import with_imports
 from nomoat.data.functions.runner import PythonFunction
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import Check, CheckResult, run_checks
@@ -113,6 +114,8 @@ class Checker:
 
 
 def function_files(prompts: Iterable[Prompt]) -> list[Path]:
-    """The files of all functions that check the prompts, each once."""
-    files = (check.file for prompt in prompts for check in prompt.checks if check.file is not None)
-    return list(dict.fromkeys(files))
+    """The files of all functions that check the prompts, with what they import from beside them, each once."""
+    files = dict.fromkeys(
+        check.file for prompt in prompts for check in prompt.checks if check.file is not None
+    )
+    return list(dict.fromkeys(one for file in files for one in with_imports(file)))
