@@ -202,6 +202,19 @@ def test_what_does_not_fit_is_refused_and_disturbs_nobody(engine: TorchEngine, f
     assert engine.generate([TALKS[0]], SHORT)[0].text
 
 
+def test_one_that_cannot_compute_a_step_is_refused_when_it_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody must wait for answers that cannot come."""
+
+    def fails(model: object) -> None:
+        raise RuntimeError("no memory for copies")
+
+    monkeypatch.setattr("nomoat.engine.torchserver.step_of", fails)
+    with pytest.raises(RuntimeError, match="no memory for copies"):
+        TorchEngine(folder, machine=HERE)
+
+
 def test_closing_ends_what_is_being_written(folder: Path) -> None:
     engine = TorchEngine(folder, n_parallel=1, machine=HERE)
     stream = engine.stream(TALKS[0], Sampling(max_new_tokens=200))

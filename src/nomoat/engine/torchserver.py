@@ -26,7 +26,7 @@ from nomoat.engine.rollouts import read_prompts, step_of
 from nomoat.engine.weigh import score_answers, weigh_token
 from nomoat.errors import EngineError
 from nomoat.model.cache import Cache, Writing
-from nomoat.model.fused.decode import FOLDED_BYTES
+from nomoat.model.fused.decode import FOLDED_BYTES, Step
 from nomoat.model.load import (
     Machine,
     cached_numbers,
@@ -133,7 +133,12 @@ class TorchEngine(ByPrompts):
         self._changed = threading.Condition()
         self._waiting: deque[_Row] = deque()
         self._is_closed = False
-        self._worker = threading.Thread(target=self._work, name="nomoat-torch", daemon=True)
+        with torch.no_grad():
+            step = step_of(self._model)  # here, where who opens the engine is told that it does not work
+        cache = Cache(n_parallel, self.n_ctx)
+        self._worker = threading.Thread(
+            target=self._work, args=(step, cache), name="nomoat-torch", daemon=True
+        )
         self._worker.start()
 
     def __enter__(self) -> TorchEngine:
@@ -221,8 +226,7 @@ class TorchEngine(ByPrompts):
     # ---- the thread that computes
 
     @torch.no_grad()
-    def _work(self) -> None:
-        cache, step = Cache(self.n_parallel, self.n_ctx), step_of(self._model)
+    def _work(self, step: Step, cache: Cache) -> None:
         growing: list[_Row] = []
         while (entering := self._entering(growing)) is not None:
             try:
@@ -255,7 +259,7 @@ class TorchEngine(ByPrompts):
                     return [self._waiting.popleft() for _ in range(free)]
                 self._changed.wait()
 
-    def _step(self, step: Any, cache: Cache, growing: Sequence[_Row]) -> torch.Tensor:
+    def _step(self, step: Step, cache: Cache, growing: Sequence[_Row]) -> torch.Tensor:
         device = self._model.device
         positions = [row.cached for row in growing]
         writing = Writing(cache, torch.tensor(positions, device=device), max(positions) + 1)
