@@ -97,6 +97,20 @@ def test_angles_that_depend_on_the_length_take_the_models_own_step() -> None:
     assert decode.read_step(ours("llama", rope_parameters=scaled)) is None
 
 
+def test_a_model_of_two_number_formats_takes_no_step_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C reads float32, whatever lies there."""
+    model = ours("qwen3")
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data = torch.rand_like(parameter).bfloat16()
+    prompt = prompts(7)
+    with_step = roll_out(model, prompt, sampling=Sampling(16), stop_tokens=NONE)
+    monkeypatch.setattr("nomoat.engine.rollouts.read_step", lambda _: None)
+    assert with_step[0].tokens.tolist() == (
+        roll_out(model, prompt, sampling=Sampling(16), stop_tokens=NONE)[0].tokens.tolist()
+    )
+
+
 @pytest.mark.usefixtures("written_in")
 @pytest.mark.parametrize("limit", [0, 1 << 30], ids=["as they stand", "side by side"])
 def test_biases_are_added(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ class NativeBlock:
         heads, key_heads, _ = (part // width for part in half.widths)
         keys, values = writing.cache.layer(index, qkv.new_empty(key_heads, width))
         assert rows <= writing.cache.rows and writing.seen <= writing.cache.length, "C would write elsewhere"
+        assert keys.dtype == qkv.dtype, "C would write over the end"
         scores, mixed_RO = qkv.new_empty(rows, heads, writing.seen), qkv.new_empty(rows, half.widths[0])
         cos, sin = turns if half.rotates else (None, None)
         query_norm, key_norm = half.head_norms or (None, None)
