@@ -32,6 +32,7 @@ from nomoat.model.load import (
     cached_numbers,
     choose_machine,
     count_parameters,
+    count_vocabulary,
     load_model,
     read_shape,
 )
@@ -45,10 +46,14 @@ def footprint_bytes(model_dir: Path, *, n_tokens: int) -> int:
     Raises:
         ModelError: it is no model folder.
     """
-    size = choose_machine().dtype.itemsize
-    weights = count_parameters(model_dir) * size
-    copies = weights if weights <= FOLDED_BYTES else 0  # layers side by side, in `nomoat.model.fused.decode`
-    return weights + copies + n_tokens * cached_numbers(model_dir) * size
+    machine, shape = choose_machine(), read_shape(model_dir)
+    weights, output = count_parameters(model_dir), shape.vocabulary * shape.width
+    # `nomoat.model.fused.decode` copies its blocks, and in float32 on a processor its output layer
+    copied = [weights - count_vocabulary(model_dir, shape.vocabulary)]
+    copied += [output] if machine == Machine("cpu", torch.float32) else []
+    size = machine.dtype.itemsize
+    copies = sum(numbers for numbers in copied if numbers * size <= FOLDED_BYTES)
+    return (weights + copies + n_tokens * cached_numbers(model_dir)) * size
 
 
 def card_bytes() -> int | None:

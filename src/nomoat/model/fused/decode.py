@@ -48,9 +48,8 @@ def read_step(model: Any) -> Step | None:
     if (library := _library(output)) is None:
         blocks = [block.folded(transposed=True) for block in blocks]
         return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
-    blocks = [block.folded(transposed=False) for block in blocks]
-    halves = [NativeBlock.of(library, block.attention, block.mlp, block.window) for block in blocks]
-    return _step(output.decoder, halves, native.output_layer(library, norm, weight_VH))
+    native_blocks = [block.in_c(library) for block in blocks]
+    return _step(output.decoder, native_blocks, native.output_layer(library, norm, weight_VH))
 
 
 def _library(output: Output) -> Any:
@@ -105,6 +104,11 @@ class _Block:
             a.rotates,
         )
         return _Block(attention, MlpHalf(m.norm, (fold(m.gate_up),), fold((m.down,))), self.window)
+
+    def in_c(self, library: Any) -> NativeBlock:
+        """The same block in C."""
+        block = self.folded(transposed=False)
+        return NativeBlock.of(library, block.attention, block.mlp, block.window)
 
     def __call__(
         self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
