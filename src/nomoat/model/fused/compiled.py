@@ -36,15 +36,16 @@ def library() -> ctypes.CDLL | None:
 
     They are made anew in every process: a copy that is kept might meet another processor.
     """
-    compiler = shlex.split(os.environ.get("CC") or "cc")
     try:
+        compiler = shlex.split(os.environ.get("CC", "").strip() or "cc")
         if shutil.which(compiler[0]) is None:
             raise FileNotFoundError("no C compiler is there")
         found = _made(compiler)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         own_words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
         _LOG.warning(
-            "answers are sampled by PyTorch alone, about half as fast: %s (install gcc, or set CC to one)",
+            "answers are sampled by PyTorch alone, about half as fast: %s (install gcc, or set CC to one; TMPDIR must be "
+            "where programs may run)",
             (own_words or str(error)).splitlines()[0],
         )
         return None
