@@ -92,7 +92,7 @@ def test_without_a_compiler_one_line_says_so(
     (record,) = caplog.records
     assert record.getMessage() == (
         "answers are sampled by PyTorch alone, about half as fast: no C compiler is there "
-        "(install gcc, or set CC to one; TMPDIR must be where programs may run)"
+        "(install gcc, or set CC to one, and TMPDIR to where programs may run)"
     )
 
 
