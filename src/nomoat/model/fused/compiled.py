@@ -44,8 +44,8 @@ def library() -> ctypes.CDLL | None:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         own_words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
         _LOG.warning(
-            "answers are sampled by PyTorch alone, about half as fast: %s (install gcc, or set CC to one, and TMPDIR to "
-            "where programs may run)",
+            "answers are sampled by PyTorch alone, about half as fast: %s "
+            "(install gcc, or set CC to one, and TMPDIR to where programs may run)",
             (own_words or str(error)).splitlines()[0],
         )
         return None
