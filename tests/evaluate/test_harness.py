@@ -197,6 +197,41 @@ def test_answers_are_cut_at_until_and_the_chat_template_is_the_served_one(
     assert run(engine, tasks, ["tiny_answer"], chat=True, limit=3).asked == 3
 
 
+BEGUN = [
+    {"role": "user", "content": "Write f."},
+    {"role": "assistant", "content": "```python\ndef f():\n"},
+]
+
+
+def test_an_answer_that_its_task_has_begun_goes_on(engine: LlamaServerEngine, tasks: Path) -> None:
+    template = engine.template
+    assert model_of(engine, chat=True).apply_chat_template(BEGUN, add_generation_prompt=False) == (
+        template.tokenizer.apply_chat_template(
+            BEGUN, chat_template=template.source, tokenize=False, continue_final_message=True
+        )
+    )
+    text = ANSWER.format(file=tasks / "rows.jsonl").replace("tiny_answer", "tiny_begun")
+    (tasks / "begun.yaml").write_text(text + 'gen_prefix: "The best answer is"\n')
+    assert run(engine, tasks, ["tiny_begun"], chat=True, limit=3).asked == 3
+
+
+def test_an_endpoint_is_not_asked_to_go_on_with_an_answer(tasks: Path, tmp_path: Path) -> None:
+    from nomoat.evaluate.harness import run_tasks
+    from nomoat.evaluate.harness_models import EndpointModel
+
+    text = ANSWER.format(file=tasks / "rows.jsonl").replace("tiny_answer", "tiny_started")
+    (tasks / "started.yaml").write_text(text + 'gen_prefix: "The best answer is"\n')
+    with listening(lambda sent: (200, {}, said("no"))) as endpoint, OpenAIEngine(endpoint.url, "m") as there:
+        model = EndpointModel(there, identity="m", file=tmp_path / "kept.jsonl", progress=lambda n: None)
+        with pytest.raises(
+            DataError, match=r'begun by its task \("The best answer is", gen_prefix\), which an'
+        ):
+            run_tasks(
+                model, ["tiny_started"], task_files=tasks, limit=None, num_fewshot=None, confidence=0.95
+            )
+    assert not endpoint.seen
+
+
 def test_long_contexts_are_counted(engine: LlamaServerEngine) -> None:
     model = model_of(engine)
     long = engine.tokenize("birds " * 2 * engine.n_ctx)

@@ -18,12 +18,12 @@ from typing import Any, Protocol, final
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.chat.conversation import Conversation, parse_messages, shown
 from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Sampling
 from nomoat.engine.openai import OpenAIEngine, Spent
 from nomoat.engine.request import Request, ServingEngine, whole_answer
-from nomoat.errors import EngineError
+from nomoat.errors import DataError, EngineError
 from nomoat.evaluate.interview import Failed, Interview
 from nomoat.evaluate.peer import reply_of
 
@@ -83,8 +83,12 @@ class EngineModel(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        talk = Conversation(parse_messages(chat_history, "lm-eval"))
-        return self._engine.template.render(talk, add_generation_prompt=add_generation_prompt)
+        """Without a generation prompt the task has begun the answer (`gen_prefix`), which goes on from there."""
+        messages, template = parse_messages(chat_history, "lm-eval"), self._engine.template
+        if add_generation_prompt:
+            return template.render(Conversation(messages), add_generation_prompt=True)
+        begun = replace(messages[-1], content=chat_history[-1]["content"])  # with the line breaks at its end
+        return template.render_begun(Conversation((*messages[:-1], begun)))
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         # a rendered chat begins as its template says, and is served without anything added
@@ -173,6 +177,12 @@ class EndpointModel(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
+        """Raises DataError where the task has begun the answer."""
+        if not add_generation_prompt:
+            raise DataError(
+                f"--tasks: an answer is begun by its task ({shown(chat_history[-1]['content'])}, gen_prefix), which an "
+                "endpoint does not go on with"
+            )
         return json.dumps(chat_history, ensure_ascii=False)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
