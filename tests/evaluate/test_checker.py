@@ -112,7 +112,7 @@ def test_a_function_that_cannot_be_loaded_is_refused_with_its_prompt(tmp_path: P
     prompts: list[Prompt] = read_prompts(
         write_prompts(tmp_path, {"kind": "json"}, SHARE | {"function": "rules.py:none"})
     )
-    said = r"mine:1: checks\[1\].function: rules.py:none cannot be loaded: .* it has no function none; it has: share"
+    said = r"^mine.jsonl:1: checks\[1\].function: rules.py:none cannot be loaded: .* it has no function none; it has: share"
     with Checker() as checker, pytest.raises(DataError, match=said):
         checker.load(prompts)
 
@@ -127,12 +127,16 @@ def test_a_function_that_cannot_be_loaded_is_refused_with_its_prompt(tmp_path: P
         ("other.py:f", "other.py is not there; expected it beside the prompts, in "),
         ("../rules.py:f", "../rules.py is outside of the folder of the prompts; expected a file in it"),
         ("/rules.py:f", "/rules.py is outside of the folder of the prompts; expected a file in it"),
+        ("link.py:f", "link.py is outside of the folder of the prompts; expected a file in it"),
     ],
 )
 def test_a_function_that_is_not_there_is_refused_with_file_line_and_field(
     function: str, said: str, tmp_path: Path
 ) -> None:
-    file = write_prompts(tmp_path, {"kind": "function", "function": function})
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "elsewhere.py").write_text(RULES)
+    file = write_prompts(tmp_path / "suites", {"kind": "function", "function": function})
+    (file.parent / "link.py").symlink_to(tmp_path / "elsewhere.py")
     with pytest.raises(DataError) as caught:
         read_prompts(file)
     assert str(caught.value).startswith(f"mine.jsonl:1: checks[0].function: {said}")

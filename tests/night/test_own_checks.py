@@ -68,7 +68,7 @@ def test_a_suite_is_checked_by_a_function_and_anew_when_that_changes(
     (suite.parent / "rules.py").write_text("def long(messages, answer, row): return True")
     with pytest.raises(
         DataError,
-        match=r"mine:ask-0: checks\[0\].function: rules.py:short cannot be loaded: .*; it has: long",
+        match=r"mine.jsonl:1: checks\[0\].function: rules.py:short cannot be loaded: .*; it has: long",
     ):
         run(tmp_path / "work", *words)
     assert not last_night(tmp_path / "work")[1], "it is loaded before anything is done"

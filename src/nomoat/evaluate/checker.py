@@ -52,7 +52,7 @@ class Checker:
         for prompt in prompts:
             for index, check in enumerate(prompt.checks):
                 if check.function:
-                    self._function(check, f"{prompt.question.id}: checks[{index}].function")
+                    self._function(check, f"{prompt.where}: checks[{index}].function")
 
     def results(self, question: Question, checks: Sequence[Check], text: str) -> tuple[CheckResult, ...]:
         """What every check says of an answer, in order."""

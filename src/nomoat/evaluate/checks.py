@@ -294,14 +294,13 @@ def _parse_check(entry: object, where: str, folder: Path) -> Check:
 def _file(function: str, where: str, folder: Path) -> Path:
     """The file of a function. What a row of data names to be run lies beside that data: rows from elsewhere cannot run
     what is somewhere on this machine."""
-    name = function.rpartition(":")[0]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    name, folder = function.rpartition(":")[0], folder.resolve()
+    file = (folder / name).resolve()  # a link may lead elsewhere too
+    if not file.is_relative_to(folder):
         raise ValueError(f"{where}: {name} is outside of the folder of the prompts; expected a file in it")
-    if not (folder / name).is_file():
-        raise ValueError(
-            f"{where}: {name} is not there; expected it beside the prompts, in {folder.resolve()}"
-        )
-    return (folder / name).resolve()
+    if not file.is_file():
+        raise ValueError(f"{where}: {name} is not there; expected it beside the prompts, in {folder}")
+    return file
 
 
 _EXPECTED = {
