@@ -112,7 +112,7 @@ def test_a_function_that_cannot_be_loaded_is_refused_with_its_prompt(tmp_path: P
     prompts: list[Prompt] = read_prompts(
         write_prompts(tmp_path, {"kind": "json"}, SHARE | {"function": "rules.py:none"})
     )
-    said = r"^mine.jsonl:1: checks\[1\].function: rules.py:none cannot be loaded: .* it has no function none; it has: share"
+    said = r"^mine.jsonl:1: checks\[1\].function: rules.py:none cannot be loaded: .* no function none; it has: share"
     with Checker() as checker, pytest.raises(DataError, match=said):
         checker.load(prompts)
 
