@@ -95,6 +95,8 @@ def test_the_type_of_a_key_decides_what_a_word_means(text: str, changed: dict[st
          'nomoat.yaml:2: sft.learning_rate: got ".nan"; expected a number above 0, or null'),
         ("pretrain:\n  train: [t]\n  learning_rate:",
          "nomoat.yaml:3: pretrain.learning_rate: got nothing; expected a number above 0"),
+        ("reinforce:\n  rewards:\n    - kind: answer\n      time_limit_s: 1e10",
+         "nomoat.yaml:4: reinforce.rewards[0].time_limit_s: got 1e10; expected a number above 0 and at most 3600"),
         ("sft:\n  lora_r: true", "nomoat.yaml:2: sft.lora_r: got true; expected a whole number, 1 or more"),
         ("sft:\n  lora_r: 1.5", "nomoat.yaml:2: sft.lora_r: got 1.5; expected a whole number, 1 or more"),
         ("sft:\n  lora_r: [8]", "nomoat.yaml:2: sft.lora_r: got a list; expected a whole number, 1 or more"),

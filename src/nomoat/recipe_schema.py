@@ -189,6 +189,7 @@ def _bounds(schema: dict[str, Any]) -> str:
         return f" from {low} to {high}"
     parts = [f" above {above}" if above is not None else "", f", {low} or more" if low is not None else ""]
     parts.append(f" and below {below}" if below is not None else "")
+    parts.append(f" and at most {high}" if high is not None else "")
     return "".join(parts)
 
 

@@ -230,7 +230,7 @@ class Reward(Part):
     """Of `judge`: the environment variable that holds the key."""
     instructions: str | None = None
     """Of `judge`: what it is told to grade. It must reply with one number from 0 to 10."""
-    time_limit_s: Positive = 10.0
+    time_limit_s: Annotated[float, Field(gt=0, le=3_600)] = 10.0
     """Of `function` and `judge`: seconds that one answer may take."""
 
     @model_validator(mode="after")

@@ -29,6 +29,16 @@ def test_bytes_are_those_of_transformers(family: Family, prompt: bool) -> None:
     assert template.fingerprint == hashlib.sha256(family.template.encode()).hexdigest()
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+@pytest.mark.parametrize("begun", ["The best answer is", "```python\ndef f():\n"])
+def test_an_answer_that_is_begun_breaks_off_where_transformers_has_it(family: Family, begun: str) -> None:
+    tokenizer = family.tokenizer()
+    talk = Conversation((Message("user", "Who are you?"), Message("assistant", begun)))
+    messages = [message.to_dict() for message in talk.messages]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+    assert ChatTemplate.of(tokenizer).render_begun(talk) == text
+
+
 @pytest.mark.parametrize(
     ("name", "stops"),
     [

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import chisquare
 
 from helpers.families import FAMILIES, tiny_model
+from helpers.live import LiveBytes
 from nomoat.data.pack import pack_groups
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import draw, roll_out
@@ -95,6 +96,34 @@ def test_angles_that_depend_on_the_length_take_the_models_own_step() -> None:
     assert decode.read_step(ours("llama", attention_bias=True, mlp_bias=True)) is not None
     scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     assert decode.read_step(ours("llama", rope_parameters=scaled)) is None
+
+
+def test_a_step_in_c_keeps_one_copy_of_the_layers() -> None:
+    if compiled.decoding() is None:
+        pytest.skip("no C compiler")
+    model = ours(hidden_size=256, intermediate_size=512)
+    copied = [*model.model.layers.parameters(), model.lm_head.weight]
+    nbytes = sum(parameter.nbytes for parameter in copied if parameter.ndim == 2)
+    with LiveBytes() as live, torch.no_grad():
+        step = decode.read_step(model)
+    assert step is not None
+    assert live.now == nbytes, "outputs are whole panels of 16"
+    block = sum(parameter.nbytes for parameter in model.model.layers[0].parameters())
+    assert live.peak <= nbytes + block, "laid side by side one block at a time"
+
+
+def test_a_model_of_two_number_formats_takes_no_step_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C reads float32, whatever lies there."""
+    model = ours("qwen3")
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data = torch.rand_like(parameter).bfloat16()
+    prompt = prompts(7)
+    with_step = roll_out(model, prompt, sampling=Sampling(16), stop_tokens=NONE)
+    monkeypatch.setattr("nomoat.engine.rollouts.read_step", lambda _: None)
+    assert with_step[0].tokens.tolist() == (
+        roll_out(model, prompt, sampling=Sampling(16), stop_tokens=NONE)[0].tokens.tolist()
+    )
 
 
 @pytest.mark.usefixtures("written_in")

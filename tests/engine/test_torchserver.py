@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import tiny_models
+from helpers.live import LiveBytes
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.engine.base import Engine, Sampling
 from nomoat.engine.llamacpp import LlamaCppEngine
@@ -20,7 +21,9 @@ from nomoat.engine.llamaserver import LlamaServerEngine
 from nomoat.engine.request import Piece, Request, ServingEngine, whole_answer
 from nomoat.engine.torchserver import TorchEngine, footprint_bytes
 from nomoat.errors import EngineError
-from nomoat.model.load import Machine
+from nomoat.model.fused import compiled
+from nomoat.model.fused.decode import read_step
+from nomoat.model.load import Machine, load_model
 from nomoat.quantize.convert import to_gguf
 
 HERE = Machine("cpu", torch.float32)
@@ -202,6 +205,19 @@ def test_what_does_not_fit_is_refused_and_disturbs_nobody(engine: TorchEngine, f
     assert engine.generate([TALKS[0]], SHORT)[0].text
 
 
+def test_one_that_cannot_compute_a_step_is_refused_when_it_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody must wait for answers that cannot come."""
+
+    def fails(model: object) -> None:
+        raise RuntimeError("no memory for copies")
+
+    monkeypatch.setattr("nomoat.engine.torchserver.step_of", fails)
+    with pytest.raises(RuntimeError, match="no memory for copies"):
+        TorchEngine(folder, machine=HERE)
+
+
 def test_closing_ends_what_is_being_written(folder: Path) -> None:
     engine = TorchEngine(folder, n_parallel=1, machine=HERE)
     stream = engine.stream(TALKS[0], Sampling(max_new_tokens=200))
@@ -213,12 +229,25 @@ def test_closing_ends_what_is_being_written(folder: Path) -> None:
             stream = engine.stream(TALKS[0], Sampling(max_new_tokens=200))
 
 
-def test_what_it_takes_is_the_weights_twice_and_the_cache(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("family", ["llama", "smollm"])
+@pytest.mark.parametrize("copied", ["blocks and output layer", "blocks", "nothing"])
+def test_what_it_takes_is_the_weights_their_copies_and_the_cache(
+    family: str, copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if compiled.decoding() is None:
+        pytest.skip("no C compiler, and oneDNN does not tell the size of its copy")
+    folder = tiny_models.build(tmp_path, family, vocab_size=2_048)
     monkeypatch.setattr("nomoat.engine.torchserver.choose_machine", lambda: HERE)
-    parameters = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder).parameters())
-    assert footprint_bytes(folder, n_tokens=0) == 2 * 4 * parameters
+    limit = {"blocks and output layer": 1 << 30, "blocks": 4 * 2_000 * 64, "nothing": 0}[copied]
+    for module in ("engine.torchserver", "model.fused.decode"):
+        monkeypatch.setattr(f"nomoat.{module}.FOLDED_BYTES", limit)
+    model = load_model(folder, HERE)
+    with LiveBytes() as live, torch.no_grad():
+        step = read_step(model)
+    assert step is not None
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    # norms are not copied
+    assert footprint_bytes(folder, n_tokens=0) - weights == pytest.approx(live.now, rel=0.01)
     assert (
         footprint_bytes(folder, n_tokens=10) - footprint_bytes(folder, n_tokens=0) == 10 * 4 * 2 * 2 * 2 * 16
     )

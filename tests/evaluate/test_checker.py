@@ -37,7 +37,10 @@ def write_prompts(folder: Path, *checks: Any, count: int = 1) -> Path:
 
 def test_a_function_judges_beside_other_checks(tmp_path: Path) -> None:
     (prompt,) = read_prompts(write_prompts(tmp_path, {"kind": "words", "max": 2}, SHARE))
-    assert function_files([prompt]) == [tmp_path / "rules.py"]
+    assert function_files([prompt] * 2) == [tmp_path / "rules.py"]
+    (tmp_path / "rules.py").write_text(f"import helper\n{RULES}")
+    (tmp_path / "helper.py").write_text("")
+    assert function_files([prompt]) == [tmp_path / "rules.py", tmp_path / "helper.py"]
     with Checker() as checker:
         answers = judge([prompt] * 3, ["yes", "half", "no"], ["less", "yes yes yes", "yes"], checker)
         assert [(answer.base_passed, answer.tuned_passed) for answer in answers] == [
@@ -69,10 +72,28 @@ def test_what_a_function_cannot_tell_is_not_passed_and_named(
         (result,) = checker.results(prompt.question, prompt.checks, answer)
         assert (result.passed, result.detail) == (False, f"could not tell: {kind}, {detail}")
         assert checker.passes(prompt, "yes")
-        assert checker.failures == {f"rules.py:share: {kind}": 1}
         assert checker.warnings() == [
             f"rules.py:share could not tell of 1 of 2 answers: {kind} (1×, such as mine:1: {detail})"
         ]
+
+
+def test_files_of_one_name_are_counted_apart(tmp_path: Path) -> None:
+    prompts = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        prompts += read_prompts(
+            write_prompts(tmp_path / name, SHARE).rename(tmp_path / name / f"{name}.jsonl")
+        )
+    with Checker() as checker:
+        for _ in range(ENOUGH_TO_JUDGE):
+            checker.passes(prompts[0], "yes")
+        for _ in range(ENOUGH_TO_JUDGE - 1):
+            checker.passes(prompts[1], "raise")
+        assert checker.warnings() == [
+            "rules.py:share could not tell of 19 of 19 answers: raised (19×, such as other:1: KeyError: 'words')"
+        ]
+        with pytest.raises(DataError, match="could not tell of 20 of 20 answers"):
+            checker.passes(prompts[1], "raise")
 
 
 def test_one_that_mostly_fails_is_what_is_broken(tmp_path: Path) -> None:
@@ -91,7 +112,7 @@ def test_a_function_that_cannot_be_loaded_is_refused_with_its_prompt(tmp_path: P
     prompts: list[Prompt] = read_prompts(
         write_prompts(tmp_path, {"kind": "json"}, SHARE | {"function": "rules.py:none"})
     )
-    said = r"mine:1: checks\[1\].function: rules.py:none cannot be loaded: .* it has no function none; it has: share"
+    said = r"^mine.jsonl:1: checks\[1\].function: rules.py:none cannot be loaded: .* no function none; it has: share"
     with Checker() as checker, pytest.raises(DataError, match=said):
         checker.load(prompts)
 
@@ -106,12 +127,16 @@ def test_a_function_that_cannot_be_loaded_is_refused_with_its_prompt(tmp_path: P
         ("other.py:f", "other.py is not there; expected it beside the prompts, in "),
         ("../rules.py:f", "../rules.py is outside of the folder of the prompts; expected a file in it"),
         ("/rules.py:f", "/rules.py is outside of the folder of the prompts; expected a file in it"),
+        ("link.py:f", "link.py is outside of the folder of the prompts; expected a file in it"),
     ],
 )
 def test_a_function_that_is_not_there_is_refused_with_file_line_and_field(
     function: str, said: str, tmp_path: Path
 ) -> None:
-    file = write_prompts(tmp_path, {"kind": "function", "function": function})
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "elsewhere.py").write_text(RULES)
+    file = write_prompts(tmp_path / "suites", {"kind": "function", "function": function})
+    (file.parent / "link.py").symlink_to(tmp_path / "elsewhere.py")
     with pytest.raises(DataError) as caught:
         read_prompts(file)
     assert str(caught.value).startswith(f"mine.jsonl:1: checks[0].function: {said}")

@@ -188,6 +188,10 @@ KIND_LIST = (
             "retrieving it failed: Retrieval is disabled, ca...",
         ),
         (
+            [{"kind": "function", "function": "rules.py:f", "time_limit_s": 1e10}],
+            "checks[0].time_limit_s: got 10000000000.0; expected a number of seconds above 0 and at most 3600",
+        ),
+        (
             [{"kind": "regex", "pattern": "(a"}],
             'checks[0].pattern: got "(a"; expected a regular expression that compiles '
             "(missing ), unterminated subpattern at position 0)",

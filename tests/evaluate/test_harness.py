@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from helpers import tiny_models
 from helpers.endpoints import Reply, listening, said
 from nomoat.engine.llamaserver import LlamaServerEngine
 from nomoat.engine.openai import OpenAIEngine
+from nomoat.engine.request import Request
 from nomoat.engine.torchserver import TorchEngine
 from nomoat.errors import DataError, EngineError
 from nomoat.model.load import Machine
@@ -197,11 +198,78 @@ def test_answers_are_cut_at_until_and_the_chat_template_is_the_served_one(
     assert run(engine, tasks, ["tiny_answer"], chat=True, limit=3).asked == 3
 
 
+BEGUN = [
+    {"role": "user", "content": "Write f."},
+    {"role": "assistant", "content": "```python\ndef f():\n"},
+]
+
+
+def test_an_answer_that_its_task_has_begun_goes_on(engine: LlamaServerEngine, tasks: Path) -> None:
+    template = engine.template
+    assert model_of(engine, chat=True).apply_chat_template(BEGUN, add_generation_prompt=False) == (
+        template.tokenizer.apply_chat_template(
+            BEGUN, chat_template=template.source, tokenize=False, continue_final_message=True
+        )
+    )
+    text = ANSWER.format(file=tasks / "rows.jsonl").replace("tiny_answer", "tiny_begun")
+    (tasks / "begun.yaml").write_text(text + 'gen_prefix: "The best answer is"\n')
+    assert run(engine, tasks, ["tiny_begun"], chat=True, limit=3).asked == 3
+
+
+def test_an_endpoint_is_not_asked_to_go_on_with_an_answer(tasks: Path, tmp_path: Path) -> None:
+    from nomoat.evaluate.harness import run_tasks
+    from nomoat.evaluate.harness_models import EndpointModel
+
+    text = ANSWER.format(file=tasks / "rows.jsonl").replace("tiny_answer", "tiny_started")
+    (tasks / "started.yaml").write_text(text + 'gen_prefix: "The best answer is"\n')
+    with listening(lambda sent: (200, {}, said("no"))) as endpoint, OpenAIEngine(endpoint.url, "m") as there:
+        model = EndpointModel(there, identity="m", file=tmp_path / "kept.jsonl", progress=lambda n: None)
+        with pytest.raises(
+            DataError, match=r'begun by its task \("The best answer is", gen_prefix\), which an'
+        ):
+            run_tasks(
+                model, ["tiny_started"], task_files=tasks, limit=None, num_fewshot=None, confidence=0.95
+            )
+    assert not endpoint.seen
+
+
 def test_long_contexts_are_counted(engine: LlamaServerEngine) -> None:
     model = model_of(engine)
     long = engine.tokenize("birds " * 2 * engine.n_ctx)
     model._loglikelihood_tokens([(None, long, [5, 6]), (None, long[:3], [5, 6])])
     assert (model.cut, model.asked) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("context", "wanted", "read", "written", "cut"),
+    [
+        (20, 12, 20, 12, 0),
+        (20, 32_768, 20, 236, 0),  # whose task allows more than there is
+        (100, 200, 100, 156, 0),
+        (250, 200, 128, 128, 1),
+        (250, 12, 244, 12, 1),  # as lm-eval's own models do it
+    ],
+)
+def test_an_answer_gives_way_to_its_context(
+    context: int, wanted: int, read: int, written: int, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nomoat.evaluate import harness_models
+
+    asked: list[Request] = []
+    monkeypatch.setattr(harness_models, "whole_answer", lambda _, request: ([], asked.append(request)))
+    tokenizer = SimpleNamespace(bos_token_id=1, eos_token_id=2)
+    engine = SimpleNamespace(
+        n_ctx=256,
+        n_parallel=1,
+        template=SimpleNamespace(tokenizer=tokenizer),
+        tokenize=lambda text, begins: [*map(int, text.split())],
+    )
+    model = model_of(cast("Weighing", engine))
+    text = " ".join(map(str, range(context)))
+    model.generate_until([SimpleNamespace(args=(text, {"max_gen_toks": wanted}))])
+    (request,) = asked
+    assert request.prompt == tuple(range(context - read, context))
+    assert (request.sampling.max_new_tokens, model.cut, model.asked) == (written, cut, 1)
 
 
 def test_differences_are_paired(engine: LlamaServerEngine, tasks: Path) -> None:

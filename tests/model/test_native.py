@@ -92,8 +92,23 @@ def test_without_a_compiler_one_line_says_so(
     (record,) = caplog.records
     assert record.getMessage() == (
         "answers are sampled by PyTorch alone, about half as fast: no C compiler is there "
-        "(install gcc, or set CC to one)"
+        "(install gcc, or set CC to one, and TMPDIR to where programs may run)"
     )
+
+
+@pytest.mark.usefixtures("library", "forgotten")
+def test_a_blank_cc_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", " ")
+    assert compiled.decoding() is not None
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_cc_that_cannot_be_read_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", "'gcc")
+    assert compiled.decoding() is None
+    assert "half as fast: No closing quotation (" in caplog.text
 
 
 @pytest.mark.usefixtures("forgotten")

@@ -14,9 +14,15 @@ from nomoat.errors import DataError
 pytestmark = pytest.mark.slow
 
 RULES = """\
+import beside
+
 def short(messages, answer, row):
     if row["id"] == "ask-1":
         raise KeyError("words")
+    return beside.is_short(answer, row)
+"""
+BESIDE = """\
+def is_short(answer, row):
     return len(answer) < row["most"]
 """
 KEYS = ("sft.max_steps=2", "evaluate.max_new_tokens=8")
@@ -25,6 +31,7 @@ KEYS = ("sft.max_steps=2", "evaluate.max_new_tokens=8")
 def write_prompts(folder: Path, *asked: str) -> Path:
     folder.mkdir()
     (folder / "rules.py").write_text(RULES)
+    (folder / "beside.py").write_text(BESIDE)
     check = {"kind": "function", "function": "rules.py:short"}
     rows = [
         {"id": f"ask-{n}", "messages": [{"role": "user", "content": text}], "checks": [check], "most": 10_000}
@@ -52,7 +59,7 @@ def test_a_suite_is_checked_by_a_function_and_anew_when_that_changes(
         "rules.py:short could not tell of 2 of 8 answers: raised (2×, such as mine:ask-1: KeyError: 'words')"
     ]
 
-    (suite.parent / "rules.py").write_text(RULES.replace("len(answer) < ", "len(answer) > "))
+    (suite.parent / "beside.py").write_text(BESIDE.replace("len(answer) < ", "len(answer) > "))
     watcher = Watched()
     again = run(tmp_path / "work", *words, watcher=watcher)
     assert again.comparison.metrics[0].tuned.value == 0
@@ -61,7 +68,7 @@ def test_a_suite_is_checked_by_a_function_and_anew_when_that_changes(
     (suite.parent / "rules.py").write_text("def long(messages, answer, row): return True")
     with pytest.raises(
         DataError,
-        match=r"mine:ask-0: checks\[0\].function: rules.py:short cannot be loaded: .*; it has: long",
+        match=r"mine.jsonl:1: checks\[0\].function: rules.py:short cannot be loaded: .*; it has: long",
     ):
         run(tmp_path / "work", *words)
     assert not last_night(tmp_path / "work")[1], "it is loaded before anything is done"

@@ -102,6 +102,11 @@ class ChatTemplate:
         """The conversation as text, special tokens written out. DataError where the template refuses it."""
         return self._render(conversation, add_generation_prompt)[0]
 
+    def render_begun(self, conversation: Conversation) -> str:
+        """The conversation as text that breaks off in its last turn, the assistant's, which is to be gone on with.
+        DataError where the template refuses it."""
+        return self._render(conversation, False, breaks_off=True)[0]
+
     def marked_spans(self, conversation: Conversation) -> list[tuple[int, int]]:
         """Character spans [start, end) of the rendered text inside {% generation %} marks."""
         return self._render(conversation, False, marks=True)[1]
@@ -155,7 +160,11 @@ class ChatTemplate:
         return next((i for i in self.encode_texts([text])[0] if i in special), None)
 
     def _render(
-        self, conversation: Conversation, add_generation_prompt: bool, marks: bool = False
+        self,
+        conversation: Conversation,
+        add_generation_prompt: bool,
+        marks: bool = False,
+        breaks_off: bool = False,
     ) -> tuple[str, list[tuple[int, int]]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -165,6 +174,7 @@ class ChatTemplate:
                 tools=list(conversation.tools) or None,
                 chat_template=_ONE_DAY + self.source if "strftime_now" in self.source else self.source,
                 return_assistant_tokens_mask=marks,
+                continue_final_message=breaks_off,
                 add_generation_prompt=add_generation_prompt,
                 **self.tokenizer.special_tokens_map,
             )

@@ -69,8 +69,8 @@ def three_lines(messages, answer, row):
 
 It runs in a process of its own. Where it raises, takes too long or gives anything else, the check is not passed, and a
 warning of the night counts that, with a prompt and the reason; where it is so for most answers, the function is what is
-broken, and the night stops until it is mended. Change the file, and only what it judges is done again; of modules that
-it imports nomoat does not know.
+broken, and the night stops until it is mended. Change the file, or a module that it imports from its own folder, and
+only what it judges is done again; of what else it reads nomoat does not know.
 """
 
 FOREIGN_INTRO = """\

@@ -26,12 +26,13 @@ from nomoat.engine.rollouts import read_prompts, step_of
 from nomoat.engine.weigh import score_answers, weigh_token
 from nomoat.errors import EngineError
 from nomoat.model.cache import Cache, Writing
-from nomoat.model.fused.decode import FOLDED_BYTES
+from nomoat.model.fused.decode import FOLDED_BYTES, Step
 from nomoat.model.load import (
     Machine,
     cached_numbers,
     choose_machine,
     count_parameters,
+    count_vocabulary,
     load_model,
     read_shape,
 )
@@ -45,10 +46,14 @@ def footprint_bytes(model_dir: Path, *, n_tokens: int) -> int:
     Raises:
         ModelError: it is no model folder.
     """
-    size = choose_machine().dtype.itemsize
-    weights = count_parameters(model_dir) * size
-    copies = weights if weights <= FOLDED_BYTES else 0  # layers side by side, in `nomoat.model.fused.decode`
-    return weights + copies + n_tokens * cached_numbers(model_dir) * size
+    machine, shape = choose_machine(), read_shape(model_dir)
+    weights, output = count_parameters(model_dir), shape.vocabulary * shape.width
+    # `nomoat.model.fused.decode` copies its blocks, and in float32 on a processor its output layer
+    copied = [weights - count_vocabulary(model_dir, shape.vocabulary)]
+    copied += [output] if machine == Machine("cpu", torch.float32) else []
+    size = machine.dtype.itemsize
+    copies = sum(numbers for numbers in copied if numbers * size <= FOLDED_BYTES)
+    return (weights + copies + n_tokens * cached_numbers(model_dir)) * size
 
 
 def card_bytes() -> int | None:
@@ -133,7 +138,12 @@ class TorchEngine(ByPrompts):
         self._changed = threading.Condition()
         self._waiting: deque[_Row] = deque()
         self._is_closed = False
-        self._worker = threading.Thread(target=self._work, name="nomoat-torch", daemon=True)
+        with torch.no_grad():
+            step = step_of(self._model)  # here, where who opens the engine is told that it does not work
+        cache = Cache(n_parallel, self.n_ctx)
+        self._worker = threading.Thread(
+            target=self._work, args=(step, cache), name="nomoat-torch", daemon=True
+        )
         self._worker.start()
 
     def __enter__(self) -> TorchEngine:
@@ -221,8 +231,7 @@ class TorchEngine(ByPrompts):
     # ---- the thread that computes
 
     @torch.no_grad()
-    def _work(self) -> None:
-        cache, step = Cache(self.n_parallel, self.n_ctx), step_of(self._model)
+    def _work(self, step: Step, cache: Cache) -> None:
         growing: list[_Row] = []
         while (entering := self._entering(growing)) is not None:
             try:
@@ -255,7 +264,7 @@ class TorchEngine(ByPrompts):
                     return [self._waiting.popleft() for _ in range(free)]
                 self._changed.wait()
 
-    def _step(self, step: Any, cache: Cache, growing: Sequence[_Row]) -> torch.Tensor:
+    def _step(self, step: Step, cache: Cache, growing: Sequence[_Row]) -> torch.Tensor:
         device = self._model.device
         positions = [row.cached for row in growing]
         writing = Writing(cache, torch.tensor(positions, device=device), max(positions) + 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import final
 
-from nomoat.data.functions import ENOUGH_TO_JUDGE, MOST_FAILED, Failed, Question
+from nomoat.data.functions import ENOUGH_TO_JUDGE, MOST_FAILED, Failed, Question, counted
+from nomoat.data.functions.modules import with_imports
 from nomoat.data.functions.runner import PythonFunction
 from nomoat.errors import DataError
 from nomoat.evaluate.checks import Check, CheckResult, run_checks
@@ -23,17 +25,13 @@ class Checker:
     """Runs checks until its `with` ends, and with it the processes of the owner's functions.
 
     Where a function cannot tell (it raises, hangs, or gives neither true, false nor a number from 0 to 1) the check is
-    not passed, and that is counted by name. Raises DataError where a function cannot be loaded, and where it cannot
+    not passed, and that is counted by function. Raises DataError where a function cannot be loaded, and where it cannot
     tell of most answers: then it is what is broken.
     """
 
     def __init__(self) -> None:
-        self.failures: Counter[str] = Counter()
-        """"rules.py:polite: raised" -> how often"""
         self._functions: dict[tuple[Path, str, float], PythonFunction] = {}
-        self._asked: Counter[str] = Counter()
-        self._failed: Counter[str] = Counter()
-        self._examples: dict[str, str] = {}
+        self._tallies: dict[tuple[Path, str], _Tally] = {}
 
     def __enter__(self) -> Checker:
         return self
@@ -54,7 +52,7 @@ class Checker:
         for prompt in prompts:
             for index, check in enumerate(prompt.checks):
                 if check.function:
-                    self._function(check, f"{prompt.question.id}: checks[{index}].function")
+                    self._function(check, f"{prompt.where}: checks[{index}].function")
 
     def results(self, question: Question, checks: Sequence[Check], text: str) -> tuple[CheckResult, ...]:
         """What every check says of an answer, in order."""
@@ -70,18 +68,19 @@ class Checker:
     def warnings(self) -> list[str]:
         """'rules.py:polite could not tell of 3 of 80 answers: raised (3×, such as heldout:7: KeyError)' of each
         function that failed."""
-        return [self._said_of(name) for name in self._failed]
+        return [tally.said() for tally in self._tallies.values() if tally.failures]
 
     def _call(self, check: Check, question: Question, text: str) -> CheckResult:
-        name = check.function
+        assert check.file is not None
         (found,) = self._function(check, f"{question.id}: checks.function").score([(question, text)])
         if not isinstance(found, Failed) and not 0 <= found <= 1:
             found = Failed("out of range", f"got {found:g}; expected true, false or a number from 0 to 1")
-        self._asked[name] += 1
+        tally = self._tallies.setdefault((check.file, check.function), _Tally(check.function))
+        tally.asked += 1
         if isinstance(found, Failed):
-            self._count(name, question, found)
-            return CheckResult(name, False, f"could not tell: {found.kind}, {found.detail}", found)
-        return CheckResult(name, found >= PASSES_FROM, f"gives {found:g}")
+            tally.add(found, question)
+            return CheckResult(check.function, False, f"could not tell: {found.kind}, {found.detail}", found)
+        return CheckResult(check.function, found >= PASSES_FROM, f"gives {found:g}")
 
     def _function(self, check: Check, where: str) -> PythonFunction:
         assert check.file is not None
@@ -91,28 +90,35 @@ class Checker:
             self._functions[key] = PythonFunction(check.file, name, limit_s=check.time_limit_s, where=where)
         return self._functions[key]
 
-    def _count(self, name: str, question: Question, failed: Failed) -> None:
-        self._failed[name] += 1
-        self.failures[f"{name}: {failed.kind}"] += 1
-        self._examples.setdefault(f"{name}: {failed.kind}", f"{question.id}: {failed.detail}")
-        asked = self._asked[name]
-        if asked >= ENOUGH_TO_JUDGE and self._failed[name] > MOST_FAILED * asked:
+
+@dataclass
+class _Tally:
+    """Of how many answers a function could not tell, and why."""
+
+    name: str
+    asked: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, failed: Failed, question: Question) -> None:
+        """Raises DataError where it could not tell of most."""
+        self.failures[failed.kind] += 1
+        self.examples.setdefault(failed.kind, f"{question.id}: {failed.detail}")
+        if self.asked >= ENOUGH_TO_JUDGE and self.failures.total() > MOST_FAILED * self.asked:
             raise DataError(
-                self._said_of(name),
+                self.said(),
                 hint="It must return true, false or a number from 0 to 1, and false for a bad answer. Mend it and run "
                 "again: what was made before goes on from where it is.",
             )
 
-    def _said_of(self, name: str) -> str:
-        kinds = ", ".join(
-            f"{named.removeprefix(f'{name}: ')} ({count}×, such as {self._examples[named]})"
-            for named, count in self.failures.most_common()
-            if named.startswith(f"{name}: ")
-        )
-        return f"{name} could not tell of {self._failed[name]:,} of {self._asked[name]:,} answers: {kinds}"
+    def said(self) -> str:
+        failed, kinds = self.failures.total(), ", ".join(counted(self.failures, self.examples))
+        return f"{self.name} could not tell of {failed:,} of {self.asked:,} answers: {kinds}"
 
 
 def function_files(prompts: Iterable[Prompt]) -> list[Path]:
-    """The files of all functions that check the prompts, each once."""
-    files = (check.file for prompt in prompts for check in prompt.checks if check.file is not None)
-    return list(dict.fromkeys(files))
+    """The files of all functions that check the prompts, with what they import from beside them, each once."""
+    files = dict.fromkeys(
+        check.file for prompt in prompts for check in prompt.checks if check.file is not None
+    )
+    return list(dict.fromkeys(one for file in files for one in with_imports(file)))

@@ -294,14 +294,13 @@ def _parse_check(entry: object, where: str, folder: Path) -> Check:
 def _file(function: str, where: str, folder: Path) -> Path:
     """The file of a function. What a row of data names to be run lies beside that data: rows from elsewhere cannot run
     what is somewhere on this machine."""
-    name = function.rpartition(":")[0]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    name, folder = function.rpartition(":")[0], folder.resolve()
+    file = (folder / name).resolve()  # a link may lead elsewhere too
+    if not file.is_relative_to(folder):
         raise ValueError(f"{where}: {name} is outside of the folder of the prompts; expected a file in it")
-    if not (folder / name).is_file():
-        raise ValueError(
-            f"{where}: {name} is not there; expected it beside the prompts, in {folder.resolve()}"
-        )
-    return (folder / name).resolve()
+    if not file.is_file():
+        raise ValueError(f"{where}: {name} is not there; expected it beside the prompts, in {folder}")
+    return file
 
 
 _EXPECTED = {
@@ -311,7 +310,7 @@ _EXPECTED = {
     "pattern": "a regular expression that compiles",
     "schema": "a JSON schema, which is an object",
     "function": "file and name of a Python function, such as rules.py:polite",
-    "time_limit_s": "a number of seconds above 0",
+    "time_limit_s": "a number of seconds above 0 and at most 3600",
     "min": "a whole number, 0 or more",
     "max": "a whole number, 0 or more",
     "inflect": "true or false",
@@ -346,7 +345,7 @@ def _is_valid(field: str, value: object) -> bool:
     if field in ("min", "max"):
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if field == "time_limit_s":
-        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 3_600
     if field == "inflect":
         return isinstance(value, bool)
     if field == "schema":

@@ -1,13 +1,12 @@
 """Models as lm-eval asks for them.
 
 Importing it needs the extra `eval`. Contexts that do not fit are cut at their beginning, as lm-eval's own models do it,
-but counted.
+but counted. Before that the answer gives way: some tasks allow it as many tokens as a large model takes.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +17,18 @@ from typing import Any, Protocol, final
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from nomoat.chat.conversation import Conversation, parse_messages
+from nomoat.chat.conversation import Conversation, parse_messages, shown
 from nomoat.chat.template import ChatTemplate
 from nomoat.engine.base import Sampling
 from nomoat.engine.openai import OpenAIEngine, Spent
 from nomoat.engine.request import Request, ServingEngine, whole_answer
-from nomoat.errors import EngineError
+from nomoat.errors import DataError, EngineError
 from nomoat.evaluate.interview import Failed, Interview
 from nomoat.evaluate.peer import reply_of
 
 LONGEST_ANSWER = 256
-"""Tokens of an answer where its task does not say, as lm-eval's own models have it."""
+"""Tokens of an answer where its task does not say, as lm-eval's own models have it. So many, or half of what the
+model takes, are also what a long prompt leaves to an answer that may be longer."""
 MOST_STOPS = 4
 """Texts that end an answer, of which OpenAI's API takes so many; at the others it is cut here."""
 N_PARALLEL = 4
@@ -83,8 +83,12 @@ class EngineModel(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        talk = Conversation(parse_messages(chat_history, "lm-eval"))
-        return self._engine.template.render(talk, add_generation_prompt=add_generation_prompt)
+        """Without a generation prompt the task has begun the answer (`gen_prefix`), which goes on from there."""
+        messages, template = parse_messages(chat_history, "lm-eval"), self._engine.template
+        if add_generation_prompt:
+            return template.render(Conversation(messages), add_generation_prompt=True)
+        begun = replace(messages[-1], content=chat_history[-1]["content"])  # with the line breaks at its end
+        return template.render_begun(Conversation((*messages[:-1], begun)))
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         # a rendered chat begins as its template says, and is served without anything added
@@ -123,9 +127,11 @@ class EngineModel(TemplateLM):
         return map(make_disjoint_window, windows)
 
     def _answer(self, context: str, wanted: Mapping[str, Any], seed: int) -> str:
-        sampling = _sampling(wanted, self.max_length - 1, seed)
-        prompt = self._fitted(self.tok_encode(context), self.max_length - sampling.max_new_tokens)
-        pieces, _ = whole_answer(self._engine, Request(tuple(prompt), sampling))
+        sampling = _sampling(wanted, seed)
+        kept = min(sampling.max_new_tokens, LONGEST_ANSWER, self.max_length // 2)
+        prompt = self._fitted(self.tok_encode(context), self.max_length - kept)
+        most = min(sampling.max_new_tokens, self.max_length - len(prompt))
+        pieces, _ = whole_answer(self._engine, Request(tuple(prompt), replace(sampling, max_new_tokens=most)))
         return "".join(piece.text for piece in pieces)
 
     def _fitted(self, context: list[int], room: int) -> list[int]:
@@ -173,12 +179,18 @@ class EndpointModel(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
+        """Raises DataError where the task has begun the answer."""
+        if not add_generation_prompt:
+            raise DataError(
+                f"--tasks: an answer is begun by its task ({shown(chat_history[-1]['content'])}, gen_prefix), which an "
+                "endpoint does not go on with"
+            )
         return json.dumps(chat_history, ensure_ascii=False)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Raises EngineError where an answer failed; those that came are kept."""
         asked = [
-            (Conversation(parse_messages(json.loads(context), "lm-eval")), _sampling(wanted, sys.maxsize, n))
+            (Conversation(parse_messages(json.loads(context), "lm-eval")), _sampling(wanted, n))
             for context, wanted, n in _numbered(requests)
         ]
         answers = {
@@ -229,12 +241,12 @@ def _numbered(requests: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any],
         seen[key] += 1
 
 
-def _sampling(wanted: Mapping[str, Any], most: int, seed: int) -> Sampling:
-    """What a task wants of an answer, of at most so many tokens."""
+def _sampling(wanted: Mapping[str, Any], seed: int) -> Sampling:
+    """What a task wants of an answer."""
     until = wanted.get("until") or []
     draws = bool(wanted.get("do_sample"))
     return Sampling(
-        max_new_tokens=min(int(wanted.get("max_gen_toks", LONGEST_ANSWER)), most),
+        max_new_tokens=int(wanted.get("max_gen_toks", LONGEST_ANSWER)),
         temperature=float(wanted.get("temperature", 1.0)) if draws else 0.0,
         top_p=float(wanted.get("top_p", 1.0)),
         top_k=int(wanted.get("top_k", 0)),

@@ -24,7 +24,7 @@ UNANSWERED = f"{HELD_OUT_ROWS}.jsonl"
 @dataclass(frozen=True)
 class Prompt:
     """One prompt of a suite; `checks` may be empty for a prompt that is only answered. `row` is what its file says,
-    `folder` where that file is."""
+    `folder` where that file is, `where` its name and the line."""
 
     suite: str
     id: str
@@ -32,6 +32,7 @@ class Prompt:
     checks: tuple[Check, ...]
     row: Mapping[str, Any] = field(default_factory=dict, compare=False)
     folder: Path = field(default=Path(), compare=False)
+    where: str = field(default="", compare=False)
 
     @property
     def question(self) -> Question:
@@ -81,6 +82,7 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
         checks,
         row,
         path.parent,
+        where,
     )
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nomoat.data.functions.modules import with_imports
 from nomoat.evaluate.checker import function_files
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.files import hash_file
@@ -324,7 +325,12 @@ def _with_model(spec: RewardSpec, scorer: Artifact | None) -> RewardSpec:
 
 def _judges(specs: Sequence[RewardSpec]) -> dict[str, str]:
     """role -> sha256 of the owner's files and reward models that judge."""
-    files = [spec.file for spec in specs if spec.file is not None and spec.kind != "reward_model"]
+    files = [
+        file
+        for spec in specs
+        if spec.file is not None and spec.kind != "reward_model"
+        for file in (with_imports(spec.file) if spec.kind == "function" else [spec.file])
+    ]
     folders = [spec.file for spec in specs if spec.file is not None and "path" in spec.keys]
     return hashed("reward", files) | {
         f"reward model {index}": f"folder:{fingerprint(folder)}" for index, folder in enumerate(folders)

@@ -6,6 +6,7 @@ Rewards and the checks of suites both run an owner's Python function, so that it
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class Failed:
 
 Asked = Sequence[tuple[Question, str]]
 """Questions with an answer each."""
+
+
+def counted(failures: Counter[str], examples: Mapping[str, str]) -> list[str]:
+    """'raised (3×, such as heldout:7: KeyError)' of each kind of failure, the most frequent first."""
+    return [f"{kind} ({count}×, such as {examples[kind]})" for kind, count in failures.most_common()]
 
 
 def finite(value: float) -> float | Failed:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
 from nomoat.data.functions import Asked, Failed, Question, finite
+from nomoat.data.functions.child import START_LIMIT_S
 from nomoat.errors import DataError
-
-START_LIMIT_S = 60.0
-"""A module may import much before its function is there."""
 
 
 @final
@@ -28,15 +29,15 @@ class PythonFunction:
 
     def __init__(self, file: Path, function: str, *, limit_s: float, where: str) -> None:
         self.name = f"{file.name}:{function}"
-        self._command = [sys.executable, "-m", "nomoat.data.functions.child", str(file.resolve()), function]
+        child = "nomoat.data.functions.child"
+        self._command = [sys.executable, "-m", child, str(file.resolve()), function, str(limit_s)]
         self._limit_s = limit_s
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str] = queue.Queue()
-        found = self._start()
-        if isinstance(found, Failed):
-            self.close()
+        failed = self._start()
+        if failed is not None:
             raise DataError(
-                f"{where}: {self.name} cannot be loaded: {found.detail}",
+                f"{where}: {self.name} cannot be loaded: {failed.detail}",
                 hint="Expected a file with a function of messages, answer and row that gives a number.",
             )
 
@@ -45,17 +46,16 @@ class PythonFunction:
         return [self._judge(question, text) for question, text in asked]
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and what it has started."""
         if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+            _kill(self._process)
             self._process = None
 
     def _judge(self, question: Question, text: str) -> float | Failed:
         if self._process is None:
-            found = self._start()
-            if isinstance(found, Failed):
-                return found
+            failed = self._start()
+            if failed is not None:
+                return failed
         assert self._process is not None
         assert self._process.stdin is not None
         asked = {"messages": [*map(dict, question.messages)], "answer": text, "row": dict(question.row)}
@@ -83,13 +83,15 @@ class PythonFunction:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
+            start_new_session=True,  # Ctrl-C lets the night finish its step, answers that are judged included
         )
         self._replies = queue.Queue()
         threading.Thread(target=_pass_on, args=(self._process, self._replies), daemon=True).start()
         reply = self._reply(START_LIMIT_S)
-        if isinstance(reply, dict) and "raised" in reply:
-            return Failed("raised", reply["raised"])
-        return reply if isinstance(reply, Failed) else None
+        if isinstance(reply, dict) and "ready" in reply:
+            return None
+        self.close()
+        return reply if isinstance(reply, Failed) else Failed("raised", reply["raised"])
 
     def _reply(self, limit_s: float) -> dict[str, Any] | Failed:
         try:
@@ -102,13 +104,25 @@ class PythonFunction:
         return reply
 
 
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End the process and all of its session, where the system has such; not waited for is what has left it, though
+    that may hold the pipes."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of what has ended
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdin is not None
+    with suppress(OSError):  # of what was never read
+        process.stdin.close()
+
+
 def _pass_on(process: subprocess.Popen[str], replies: queue.Queue[str]) -> None:
     """Lines of the process as they come, and an empty one at their end; a thread, so that waiting has a limit on every
-    system."""
+    system. It alone closes the pipe: nobody else could while it reads."""
     assert process.stdout is not None
-    try:
+    with process.stdout:
         for line in process.stdout:
             replies.put(line)
-    except ValueError:  # closed while it was read
-        pass
     replies.put("")

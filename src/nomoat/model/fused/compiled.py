@@ -12,6 +12,7 @@ import tempfile
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ _FLAGS = "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopen
 _MOST_S = 120
 
 _P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "decode.c": {
         "pack": (_P, _P, _I, _I),
         "linear": (_P, _P, _P, _P, _P, _I, _I, _I),
@@ -65,15 +66,16 @@ def _library(sources: tuple[str, ...], defines: tuple[str, ...], what: str) -> c
 
     They are made anew in every process: a copy that is kept might meet another processor.
     """
-    compiler = shlex.split(os.environ.get("CC") or "cc")
     try:
+        compiler = shlex.split(os.environ.get("CC", "").strip() or "cc")
         if shutil.which(compiler[0]) is None:
             raise FileNotFoundError("no C compiler is there")
         found = _made([*compiler, *_FLAGS.split(), *defines, *(str(_HERE / source) for source in sources)])
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         own_words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
         _LOG.warning(
-            "%s by PyTorch alone, about half as fast: %s (install gcc, or set CC to one)",
+            "%s by PyTorch alone, about half as fast: %s "
+            "(install gcc, or set CC to one, and TMPDIR to where programs may run)",
             what,
             (own_words or str(error)).splitlines()[0],
         )

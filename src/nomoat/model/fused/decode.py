@@ -18,7 +18,7 @@ import torch
 from nomoat.model.cache import Writing
 from nomoat.model.fused import compiled, kernels, linear, native
 from nomoat.model.fused.blocks import AttentionHalf, MlpHalf, Norm
-from nomoat.model.fused.families import is_read, read_attention, read_mlp, read_output
+from nomoat.model.fused.families import Output, is_read, read_attention, read_mlp, read_output
 from nomoat.model.fused.linear import Linear
 from nomoat.model.fused.native import NativeBlock
 
@@ -45,17 +45,18 @@ def read_step(model: Any) -> Step | None:
     blocks = [_Block.of(block) for block in output.decoder.layers]
     if sum(block.bytes for block in blocks) > FOLDED_BYTES:
         return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
-    if (library := _library(weight_VH)) is None:
+    if (library := _library(output)) is None:
         blocks = [block.folded(transposed=True) for block in blocks]
         return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
-    blocks = [block.folded(transposed=False) for block in blocks]
-    halves = [NativeBlock.of(library, block.attention, block.mlp, block.window) for block in blocks]
-    return _step(output.decoder, halves, native.output_layer(library, norm, weight_VH))
+    native_blocks = [block.in_c(library) for block in blocks]
+    return _step(output.decoder, native_blocks, native.output_layer(library, norm, weight_VH))
 
 
-def _library(weight_VH: torch.Tensor) -> Any:
-    """The functions in C, where the model is what they are for and its layers may be copied."""
-    return compiled.decoding() if native.suits(weight_VH) and weight_VH.nbytes <= FOLDED_BYTES else None
+def _library(output: Output) -> Any:
+    """The functions in C, where all of the model is what they are for, and its output layer may be copied."""
+    if not all(map(native.suits, (output.weight, *output.decoder.parameters()))):
+        return None
+    return compiled.decoding() if output.weight.nbytes <= FOLDED_BYTES else None
 
 
 def _step(decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: Layer) -> Step:
@@ -103,6 +104,11 @@ class _Block:
             a.rotates,
         )
         return _Block(attention, MlpHalf(m.norm, (fold(m.gate_up),), fold((m.down,))), self.window)
+
+    def in_c(self, library: Any) -> NativeBlock:
+        """The same block in C."""
+        block = self.folded(transposed=False)
+        return NativeBlock.of(library, block.attention, block.mlp, block.window)
 
     def __call__(
         self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int

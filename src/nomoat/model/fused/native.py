@@ -60,14 +60,19 @@ class Panels:
 
 @dataclass(frozen=True)
 class NativeBlock:
-    """A block whose layers lie in panels; `attention` and `mlp` say the rest."""
+    """A block whose layers lie in panels, beside what else its halves say: their own layers are not kept."""
 
     library: Any
-    attention: AttentionHalf
-    mlp: MlpHalf
     window: int | None
+    norm: Norm
     qkv: Panels
+    widths: tuple[int, int, int]
+    head_width: int
+    scaling: float
+    head_norms: tuple[Norm, Norm] | None
+    rotates: bool
     out: Panels
+    mlp_norm: Norm
     gate_up: Panels
     down: Panels
 
@@ -75,15 +80,28 @@ class NativeBlock:
     def of(library: Any, attention: AttentionHalf, mlp: MlpHalf, window: int | None) -> NativeBlock:
         """Of halves with one layer where several share an input."""
         (qkv,), (gate_up,) = attention.qkv, mlp.gate_up
-        layers = (Panels.of(library, layer) for layer in (qkv, attention.out, gate_up, mlp.down))
-        return NativeBlock(library, attention, mlp, window, *layers)
+        return NativeBlock(
+            library,
+            window,
+            norm=attention.norm,
+            qkv=Panels.of(library, qkv),
+            widths=attention.widths,
+            head_width=attention.head_width,
+            scaling=attention.scaling,
+            head_norms=attention.head_norms,
+            rotates=attention.rotates,
+            out=Panels.of(library, attention.out),
+            mlp_norm=mlp.norm,
+            gate_up=Panels.of(library, gate_up),
+            down=Panels.of(library, mlp.down),
+        )
 
     def __call__(
         self, x_RH: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
     ) -> torch.Tensor:
-        qkv = self.qkv(normed(self.library, x_RH, self.attention.norm))
+        qkv = self.qkv(normed(self.library, x_RH, self.norm))
         x_RH = self.out(self._attend(qkv, turns, writing, index), residual_RO=x_RH)
-        both = self.gate_up(normed(self.library, x_RH, self.mlp.norm))
+        both = self.gate_up(normed(self.library, x_RH, self.mlp_norm))
         fed_RI = both.new_empty(len(both), both.shape[1] // 2)
         self.library.swiglu(both.data_ptr(), fed_RI.data_ptr(), *fed_RI.shape)
         return self.down(fed_RI, residual_RO=x_RH)
@@ -91,13 +109,14 @@ class NativeBlock:
     def _attend(
         self, qkv: torch.Tensor, turns: Sequence[torch.Tensor], writing: Writing, index: int
     ) -> torch.Tensor:
-        half, width, rows = self.attention, self.attention.head_width, len(qkv)
-        heads, key_heads, _ = (part // width for part in half.widths)
+        width, rows = self.head_width, len(qkv)
+        heads, key_heads, _ = (part // width for part in self.widths)
         keys, values = writing.cache.layer(index, qkv.new_empty(key_heads, width))
         assert rows <= writing.cache.rows and writing.seen <= writing.cache.length, "C would write elsewhere"
-        scores, mixed_RO = qkv.new_empty(rows, heads, writing.seen), qkv.new_empty(rows, half.widths[0])
-        cos, sin = turns if half.rotates else (None, None)
-        query_norm, key_norm = half.head_norms or (None, None)
+        assert keys.dtype == qkv.dtype, "C would write over the end"
+        scores, mixed_RO = qkv.new_empty(rows, heads, writing.seen), qkv.new_empty(rows, self.widths[0])
+        cos, sin = turns if self.rotates else (None, None)
+        query_norm, key_norm = self.head_norms or (None, None)
         self.library.attend(
             qkv.data_ptr(),
             _at(cos),
@@ -117,7 +136,7 @@ class NativeBlock:
             writing.cache.length,
             writing.seen,
             self.window or 0,
-            half.scaling,
+            self.scaling,
         )
         return mixed_RO
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nomoat.data.functions import ENOUGH_TO_JUDGE, MOST_FAILED, Asked, Failed
+from nomoat.data.functions import ENOUGH_TO_JUDGE, MOST_FAILED, Asked, Failed, counted
 from nomoat.errors import DataError
 
 
@@ -75,10 +75,7 @@ class Rewards:
 
     def said(self) -> str:
         """What failed, how often, with an example of each."""
-        return "; ".join(
-            f"{named} ({count}×, such as {self.examples[named]})"
-            for named, count in self.failures.most_common()
-        )
+        return "; ".join(counted(self.failures, self.examples))
 
     def close(self) -> None:
         """End what runs beside."""
