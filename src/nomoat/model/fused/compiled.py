@@ -9,9 +9,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_float, c_int, c_void_p
+from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,8 +22,8 @@ _HERE = Path(__file__).parent
 _FLAGS = "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared -nostdlib"
 _MOST_S = 120
 
-_P, _I, _F = c_void_p, c_int, c_float
-_ARGUMENTS = {
+_P, _I, _L, _F = c_void_p, c_int, c_int64, c_float
+_ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "decode.c": {
         "pack": (_P, _P, _I, _I),
         "linear": (_P, _P, _P, _P, _P, _I, _I, _I),
@@ -32,7 +33,10 @@ _ARGUMENTS = {
         "draw": (_P, _P, _P, _P, _I, _I),
     },
     "train.c": {},
-    "attention.c": {},
+    "attention.c": {
+        "attention": (*(_P,) * 7, _I, _L, _L, _L, _I, _I, _I, _F),
+        "attention_backward": (*(_P,) * 11, _I, _L, _L, _L, _I, _I, _I, _F),
+    },
 }
 _BITS = {torch.float32: 32, torch.bfloat16: 16}
 
@@ -48,7 +52,15 @@ def training(stream: torch.dtype, number: torch.dtype) -> ctypes.CDLL | None:
     if stream not in _BITS or number not in _BITS:
         return None
     defines = f"-DSTREAM={_BITS[stream]}", f"-DNUMBER={_BITS[number]}"
-    return _library(("train.c", "attention.c"), defines, "models are trained")
+    return _library(("train.c",), defines, "models are trained")
+
+
+def attention(number: torch.dtype) -> ctypes.CDLL | None:
+    """Attention of packed segments, of numbers in this dtype; None where it is neither float32 nor bfloat16, or there
+    is no compiler."""
+    if number not in _BITS:
+        return None
+    return _library(("attention.c",), (f"-DNUMBER={_BITS[number]}",), "attention is computed")
 
 
 @cache
