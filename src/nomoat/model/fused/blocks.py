@@ -66,7 +66,7 @@ class MlpHalf:
 
 
 class Attend(torch.autograd.Function):
-    """`AttentionHalf` of x [T, H], with rotary cos and sin [T, D] and the calls of its segments. Products are in
+    """`AttentionHalf` of x [T, H], with rotary cos and sin [T, D] and the plan of its segments. Products are in
     `dtype`, the residual sum in that of x."""
 
     @staticmethod
@@ -76,7 +76,7 @@ class Attend(torch.autograd.Function):
         half: AttentionHalf,
         cos_TD: torch.Tensor,
         sin_TD: torch.Tensor,
-        plan: tuple[segments.Call, ...],
+        plan: segments.Plan,
         dtype: torch.dtype,
         *tensors: torch.Tensor | None,
     ) -> torch.Tensor:

@@ -41,7 +41,10 @@ _ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "swiglu_backward": (_P, _P, _P, _L, _P, _P, _I, _I),
         "log_share": (_P, _P, _P, _P, _I, _I),
     },
-    "attention.c": {},
+    "attention.c": {
+        "attention": (*(_P,) * 7, _I, _L, _L, _L, _I, _I, _I, _F),
+        "attention_backward": (*(_P,) * 11, _I, _L, _L, _L, _I, _I, _I, _F),
+    },
 }
 _BITS = {torch.float32: 32, torch.bfloat16: 16}
 
@@ -57,7 +60,15 @@ def training(stream: torch.dtype, number: torch.dtype) -> ctypes.CDLL | None:
     if stream not in _BITS or number not in _BITS:
         return None
     defines = f"-DSTREAM={_BITS[stream]}", f"-DNUMBER={_BITS[number]}"
-    return _library(("train.c", "attention.c"), defines, "models are trained")
+    return _library(("train.c",), defines, "models are trained")
+
+
+def attention(number: torch.dtype) -> ctypes.CDLL | None:
+    """Attention of packed segments, of numbers in this dtype; None where it is neither float32 nor bfloat16, or there
+    is no compiler."""
+    if number not in _BITS:
+        return None
+    return _library(("attention.c",), (f"-DNUMBER={_BITS[number]}",), "attention is computed")
 
 
 @cache

@@ -18,7 +18,7 @@ from nomoat.data.pack import Segments
 from nomoat.model.cache import Reading, Writing
 from nomoat.model.fused.blocks import Attend, AttentionHalf, Feed, MlpHalf, Norm
 from nomoat.model.fused.linear import Linear
-from nomoat.model.fused.segments import calls
+from nomoat.model.fused.segments import planned
 
 FUSED = {
     "LlamaDecoderLayer",
@@ -75,7 +75,7 @@ def _halves(
     dtype = product_dtype(x_1TH)
     cos_sin = (t[0].to(dtype) for t in turns)
     with torch.autocast(x_1TH.device.type, enabled=False):
-        x_TH = Attend.apply(x_1TH[0], attention, *cos_sin, calls(segments), dtype, *attention.tensors())
+        x_TH = Attend.apply(x_1TH[0], attention, *cos_sin, planned(segments), dtype, *attention.tensors())
         x_TH = Feed.apply(x_TH, mlp, dtype, *mlp.tensors())
     return x_TH[None]
 
