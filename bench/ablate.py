@@ -74,7 +74,7 @@ def output_layer_in_one_go() -> Iterator[None]:
 @contextmanager
 def output_layer_at_every_token() -> Iterator[None]:
     def everywhere(model: Any, packed: Packed) -> torch.Tensor:
-        logits_TV = model(**logprobs.decoder_inputs(packed)).logits[0].float()
+        logits_TV = model(**logprobs.decoder_inputs(model, packed)).logits[0].float()
         logp_TV = torch.log_softmax(logits_TV, dim=-1)
         return logp_TV[packed.source_S, packed.targets_S]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
 from nomoat.model.fused.families import Output, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
-from nomoat.model.fused.parts import above, decoder_inputs
+from nomoat.model.fused.parts import above, decoder_inputs, longer, spare_rows
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.modes import evaluating
 
@@ -28,7 +28,7 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     """
     output = read_output(model)
     if output is None:
-        logits_SV = model(**decoder_inputs(packed), logits_to_keep=packed.source_S).logits[0]
+        logits_SV = model(**decoder_inputs(model, packed), logits_to_keep=packed.source_S).logits[0]
         return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
     return _logprobs(_last_states(output, packed), output, packed)
 
@@ -38,7 +38,9 @@ def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.T
     forward: what a value head reads beside the policy."""
     output = read_output(model)
     if output is None:
-        found = model(**decoder_inputs(packed), logits_to_keep=packed.source_S, output_hidden_states=True)
+        found = model(
+            **decoder_inputs(model, packed), logits_to_keep=packed.source_S, output_hidden_states=True
+        )
         logp_S = -F.cross_entropy(found.logits[0].float(), packed.targets_S, reduction="none")
         return found.hidden_states[-1][0, packed.source_S].detach(), logp_S
     states_TH = _last_states(output, packed)
@@ -48,18 +50,22 @@ def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.T
 def _last_states(output: Output, packed: Packed) -> torch.Tensor:
     if packed.below_TH is not None:
         return above(output.decoder, packed)
-    states_TH: torch.Tensor = output.decoder(**decoder_inputs(packed)).last_hidden_state[0]
+    states_TH: torch.Tensor = output.decoder(**decoder_inputs(output.decoder, packed)).last_hidden_state[0]
     return states_TH
 
 
 def _logprobs(states_TH: torch.Tensor, output: Output, packed: Packed) -> torch.Tensor:
-    return logprobs(
-        states_TH[packed.source_S].to(product_dtype(states_TH)),
-        output.weight,
-        packed.targets_S,
-        expected_S=-packed.weights_S,
-        softcap=output.softcap,
+    count = len(packed.source_S)
+    source_S, targets_S, weights_S = (
+        longer(t, spare_rows(count, states_TH)) for t in (packed.source_S, packed.targets_S, packed.weights_S)
     )
+    return logprobs(
+        states_TH[source_S].to(product_dtype(states_TH)),
+        output.weight,
+        targets_S,
+        expected_S=-weights_S,
+        softcap=output.softcap,
+    )[:count]
 
 
 @dataclass(frozen=True)

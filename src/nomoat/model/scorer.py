@@ -67,7 +67,7 @@ def scores(model: Any, packed: Packed) -> torch.Tensor:
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = getattr(inner, inner.base_model_prefix)
-    states_TH = decoder(**decoder_inputs(packed)).last_hidden_state[0]
+    states_TH = decoder(**decoder_inputs(decoder, packed)).last_hidden_state[0]
     end_N = _ends(packed, inner.config.get_text_config().pad_token_id)
     with torch.autocast(states_TH.device.type, enabled=False):  # differences of scores are small
         score_N: torch.Tensor = inner.score(states_TH[end_N].to(inner.score.weight.dtype))[:, 0]

@@ -1,4 +1,4 @@
-"""A decoder in two parts: the lower blocks, in which nothing is trained, and what is above them.
+"""What goes into a decoder, and one in two parts: lower blocks, in which nothing is trained, and what is above them.
 
 T packed tokens · H width
 """
@@ -10,18 +10,40 @@ from typing import Any
 
 import torch
 
-from nomoat.data.pack import Packed
-from nomoat.model.fused.families import FUSED, read_output
+from nomoat.data.pack import Packed, Segments
+from nomoat.model.fused.families import FUSED, product_dtype, read_output
+
+STEP = 64
 
 
-def decoder_inputs(packed: Packed) -> dict[str, Any]:
-    """A pack as a transformers decoder with the packed attention takes it."""
+def decoder_inputs(decoder: Any, packed: Packed) -> dict[str, Any]:
+    """A pack as a transformers decoder with the packed attention takes it; what comes out may be longer than it."""
+    spare = spare_rows(len(packed.tokens_T), decoder.get_input_embeddings().weight)
     return {
-        "input_ids": packed.tokens_T[None],
-        "position_ids": packed.positions_T[None],
-        "segments": packed.segments,
+        "input_ids": longer(packed.tokens_T, spare)[None],
+        "position_ids": longer(packed.positions_T, spare)[None],
+        "segments": _with_spare(packed.segments, spare),
         "use_cache": False,
     }
+
+
+def spare_rows(rows: int, like: torch.Tensor) -> int:
+    """How many rows products get that nobody asked for. What multiplies bfloat16 on a processor (oneDNN) makes code for
+    every number of rows that it meets and keeps it, which takes longer and more memory than the product itself: so
+    there are only a few numbers of them."""
+    return -rows % STEP if like.device.type == "cpu" and product_dtype(like) == torch.bfloat16 else 0
+
+
+def longer(tensor: torch.Tensor, spare: int) -> torch.Tensor:
+    """With so many rows of zeros more."""
+    return torch.cat((tensor, tensor.new_zeros(spare, *tensor.shape[1:]))) if spare else tensor
+
+
+def _with_spare(segments: Segments, spare: int) -> Segments:
+    """With a segment that nobody reads."""
+    if not spare:
+        return segments
+    return Segments((*segments.bounds, segments.bounds[-1] + spare), (*segments.prefix, -1))
 
 
 def frozen_blocks(model: Any) -> int:
@@ -41,16 +63,19 @@ def below(model: Any, packed: Packed) -> torch.Tensor:
     """What the frozen blocks make of the tokens, [T, H]."""
     output = read_output(model)
     assert output is not None
-    hidden = output.decoder.get_input_embeddings()(packed.tokens_T[None])
-    return _run(output.decoder, packed, hidden, slice(0, frozen_blocks(model)))[0]
+    inputs = decoder_inputs(output.decoder, packed)
+    hidden = output.decoder.get_input_embeddings()(inputs["input_ids"])
+    return _run(output.decoder, inputs, hidden, slice(0, frozen_blocks(model)))[0, : len(packed.tokens_T)]
 
 
 def above(decoder: Any, packed: Packed) -> torch.Tensor:
-    """The last hidden states [T, H] of a pack whose `below_TH` is known; the blocks above are those that train."""
+    """The last hidden states of a pack whose `below_TH` is known, filled up as `decoder_inputs` does; the blocks above
+    are those that train."""
     assert packed.below_TH is not None
-    first = _first_trained(decoder.layers)
-    hidden = packed.below_TH.to(decoder.norm.weight.dtype)[None]
-    return decoder.norm(_run(decoder, packed, hidden, slice(first, None)))[0]
+    first, inputs = _first_trained(decoder.layers), decoder_inputs(decoder, packed)
+    below_TH = longer(packed.below_TH, inputs["input_ids"].shape[1] - len(packed.below_TH))
+    hidden = below_TH.to(decoder.norm.weight.dtype)[None]
+    return decoder.norm(_run(decoder, inputs, hidden, slice(first, None)))[0]
 
 
 def _first_trained(blocks: Iterable[torch.nn.Module]) -> int:
@@ -58,8 +83,8 @@ def _first_trained(blocks: Iterable[torch.nn.Module]) -> int:
     return next((i for i, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())), 0)
 
 
-def _run(decoder: Any, packed: Packed, hidden: torch.Tensor, blocks: slice) -> torch.Tensor:
-    turns = decoder.rotary_emb(hidden, position_ids=packed.positions_T[None])
+def _run(decoder: Any, inputs: dict[str, Any], hidden: torch.Tensor, blocks: slice) -> torch.Tensor:
+    turns = decoder.rotary_emb(hidden, position_ids=inputs["position_ids"])
     for block in decoder.layers[blocks]:
-        hidden = block(hidden, position_embeddings=turns, segments=packed.segments, attention_mask=None)
+        hidden = block(hidden, position_embeddings=turns, segments=inputs["segments"], attention_mask=None)
     return hidden
