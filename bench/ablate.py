@@ -31,6 +31,7 @@ from nomoat.model.load import Machine, choose_machine, load_model
 from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.frozen import rows_below
 from nomoat.train.hooks import Hooks
+from nomoat.train.loop import autocast
 from nomoat.train.objectives.sft import sft
 from training.cases import CASES, Case
 from training.material import (
@@ -129,7 +130,7 @@ class Trainer:
             )
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-        self.variant, self.device = variant, machine.device
+        self.variant, self.machine = variant, machine
         at_once = default_micro_batch_tokens(machine.device, "lora" if case.lora else "full")
         self.micro_batch_tokens = variant.micro_batch_tokens or at_once
         self.steps = fill(range(len(self.rows)), self.rows.lengths, variant.tokens_per_step)
@@ -141,9 +142,10 @@ class Trainer:
         with self.variant.off():
             for step in self.steps:
                 for micro in fill(step, self.rows.lengths, self.micro_batch_tokens):
-                    packed = pack_rows(self.rows, micro, self.device)
-                    loss = sft(logprobs.token_logprobs(self.model, packed), packed)
-                    (loss.total / loss.weight).backward()
+                    packed = pack_rows(self.rows, micro, self.machine.device)
+                    with autocast(self.machine.device, self.machine.bf16):
+                        loss = sft(logprobs.token_logprobs(self.model, packed), packed)
+                    loss.total.backward()  # undivided, as the loop has it: the output layer foresees that
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - started
