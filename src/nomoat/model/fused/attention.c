@@ -19,7 +19,7 @@ enum { LANES = 8, VECTORS = 2 };
 enum { LANES = 4, VECTORS = 4 };
 #endif
 /* A tile of sums is ROWS x PANEL, a square that is turned SQUARE x SQUARE; BLOCK queries are computed at once. */
-enum { ROWS = 6, PANEL = LANES * VECTORS, SQUARE = 16, BLOCK = 5 * ROWS };
+enum { ROWS = 6, PANEL = LANES * VECTORS, SQUARE = 16, BLOCK = 8 * ROWS };
 
 typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4)));
 
@@ -37,7 +37,7 @@ typedef struct {
 } Room;
 
 static inline int least(int a, int b) { return a < b ? a : b; }
-static inline int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+static inline int up(int n, int unit) { return (n + unit - 1) & -unit; } /* unit is a power of two */
 
 /* c (+)= a b: ROWS rows of a, at row·i + step·k, with `depth` rows of b, `vectors` vectors of it. */
 static inline __attribute__((always_inline)) void
@@ -155,21 +155,38 @@ static inline float dot(const float *a, const float *b, int n) {
     return sum;
 }
 
-/* e^(x - above) in place; the sum of them. */
-static inline float weigh(float *x, float above, int n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++)
-        sum += x[i] = exponential(x[i] - above);
-    return sum;
+/* A row's scores from n on, which nobody asked for, as `value` until its square ends. */
+static inline void end_row(float *x, int n, float value) {
+    for (int i = 0; i < SQUARE; i++)
+        x[n + i] = value;
+}
+
+/* Zeros in the squares between n and `end`. */
+static inline void clear(float *x, int n, int end) {
+    for (int j = up(n, SQUARE); j < end; j += SQUARE)
+        memset(x + j, 0, SQUARE * sizeof(float));
 }
 
 static inline float highest(const float *x, int n) {
     float most = -INFINITY;
+    n = up(n, SQUARE);
 #pragma omp simd reduction(max : most)
     for (int i = 0; i < n; i++)
         most = x[i] > most ? x[i] : most;
     return most;
+}
+
+/* e^(x - above) in place; the sum of them. */
+static inline float weigh(float *x, float above, int n) {
+    float sums[SQUARE] = {0};
+    for (int j = 0; j < n; j += SQUARE)
+        for (int i = 0; i < SQUARE; i++)
+            sums[i] += x[j + i] = exponential(x[j + i] - above);
+#pragma GCC unroll 4
+    for (int half = SQUARE / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            sums[i] += sums[i + half];
+    return sums[0];
 }
 
 /* A block of queries that come widened. Their outputs [rows, wide] are left, and `sums`, N apart, are written. */
@@ -178,9 +195,10 @@ static void block_forward(const Shape *shape, const Room *room, int rows, int se
     with_panels(room->query, room->key_panels, rows, seen, shape, room->scores);
     float share[BLOCK];
     for (int r = 0; r < rows; r++) {
-        float *x = room->scores + r * stride, most = highest(x, seen + r), sum = weigh(x, most, seen + r);
-        for (int j = seen + r; j < seen + rows; j++)
-            x[j] = 0;
+        float *x = room->scores + r * stride;
+        end_row(x, seen + r, -INFINITY);
+        float most = highest(x, seen + r), sum = weigh(x, most, seen + r);
+        clear(x, seen + r, seen + rows);
         sums[(int64_t)r * shape->heads] = most + logf(sum);
         share[r] = 1 / sum;
     }
@@ -200,13 +218,16 @@ static void block_backward(const Shape *shape, const Room *room, int rows, int s
     for (int r = 0; r < rows; r++) {
         float *x = room->scores + r * stride, *to_x = room->to_scores + r * stride;
         float sum = sums[(int64_t)r * shape->heads], change = changes[r];
+        end_row(x, seen + r, -INFINITY);
+        end_row(to_x, seen + r, 0);
+        int end = up(seen + r, SQUARE);
 #pragma omp simd
-        for (int j = 0; j < seen + r; j++) {
+        for (int j = 0; j < end; j++) {
             x[j] = exponential(x[j] - sum);
             to_x[j] = x[j] * (to_x[j] - change);
         }
-        for (int j = seen + r; j < seen + rows + ROWS; j++)
-            x[j] = to_x[j] = 0;
+        clear(x, seen + r, seen + rows + ROWS);
+        clear(to_x, seen + r, seen + rows + ROWS);
     }
     with_rows(room->to_scores, room->key, rows, seen, shape, room->to_query);
     to_rows(room->scores, room->out, rows, seen, shape, room->to_value);
@@ -215,7 +236,7 @@ static void block_backward(const Shape *shape, const Room *room, int rows, int s
 
 /* Zeros up to a whole number of tiles, so that what is beyond the last row is a number. */
 static void fill(float *rows, int count, int wide) {
-    memset(rows + (int64_t)count * wide, 0, (int64_t)(up(count, ROWS) - count) * wide * sizeof(float));
+    memset(rows + (int64_t)count * wide, 0, (int64_t)((count + ROWS - 1) / ROWS * ROWS - count) * wide * sizeof(float));
 }
 
 /* Room for a thread, at 64-byte borders; the first piece is what is to be given back. */
