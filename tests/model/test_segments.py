@@ -32,13 +32,15 @@ HEADS = [(2, 2, 48), (6, 2, 64), (3, 1, 20), (2, 1, 129)]
 
 
 @pytest.fixture(params=["c", "torch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways, whichever compiler is there."""
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two, and never the other."""
     if request.param == "torch":
         monkeypatch.setattr(segments.compiled, "attention", lambda number: None)
-    elif compiled.attention(torch.float32) is None:
+        return
+    if compiled.attention(torch.float32) is None:
         pytest.skip("no C compiler")
-    return str(request.param)
+    for name in ("_forward_by_calls", "_backward_by_calls"):
+        monkeypatch.delattr(segments, name)
 
 
 def random(pack: Segments, sizes: tuple[int, int, int], dtype: torch.dtype) -> Tensors:
@@ -88,6 +90,13 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected).norm() / (expected.norm() or 1))
 
 
+def test_numbers_that_are_not_for_c_are_left_to_torch() -> None:
+    pack = PACKS["answers"]
+    tensors = random(pack, (6, 2, 64), torch.float16)
+    for found, expected in zip(ours(pack, tensors), plainly(pack, tensors), strict=True):
+        assert error(found, expected) < 2e-3
+
+
 @pytest.mark.parametrize("sizes", HEADS, ids=str)
 @pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS)
 def test_bfloat16_in_c_loses_no_more_than_torch(
@@ -127,7 +136,7 @@ def test_scores_far_from_zero_neither_overflow_nor_vanish() -> None:
     query, key, *rest = random(pack, (2, 1, 48), torch.float32)
     tensors = query * 100, key, *rest
     for found, expected in zip(ours(pack, tensors), plainly(pack, tensors), strict=True):
-        torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(found.double(), expected, atol=2e-3, rtol=1e-3)
 
 
 def test_families_are_roots_with_what_goes_on_from_them_the_dearest_first() -> None:

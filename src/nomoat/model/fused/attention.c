@@ -19,17 +19,17 @@ enum { LANES = 8, VECTORS = 2 };
 enum { LANES = 4, VECTORS = 4 };
 #endif
 /* A tile of sums is ROWS x PANEL, a square that is turned SQUARE x SQUARE; BLOCK queries are computed at once. */
-enum { ROWS = 6, PANEL = LANES * VECTORS, SQUARE = 16, BLOCK = 5 * ROWS };
+enum { ROWS = 6, PANEL = LANES * VECTORS, SQUARE = 16, BLOCK = 8 * ROWS };
 
 typedef float lanes __attribute__((vector_size(LANES * 4), aligned(4)));
 
 typedef struct {
     const int *spans, *families; /* first token and the one after the last; first segment of a family */
-    int heads, key_heads, width, wide, room;
+    int heads, key_heads, width, wide, longest;
     float scaling;
 } Shape;
 
-/* What a thread computes in. Rows are [.., wide]; panels [L / PANEL, wide, PANEL]; scores [BLOCK, room + SQUARE],
+/* What a thread computes in. Rows are [.., wide]; panels [L / PANEL, wide, PANEL]; scores [BLOCK, L + SQUARE],
    so that rows of them do not fall on one another in the cache. */
 typedef struct {
     float *key, *value, *key_panels, *value_panels, *to_key, *to_value;
@@ -37,9 +37,9 @@ typedef struct {
 } Room;
 
 static inline int least(int a, int b) { return a < b ? a : b; }
-static inline int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+static inline int up(int n, int unit) { return (n + unit - 1) & -unit; } /* unit is a power of two */
 
-/* c (+)= a b: ROWS rows of a, at row·i + step·k, with `depth` rows of b, `vectors` vectors of it. */
+/* c (+)= a b: [ROWS, depth], whose numbers lie at row·i + step·k, and b [depth, vectors]. */
 static inline __attribute__((always_inline)) void
 tile(const int vectors, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb, int depth, float *c,
      int64_t ldc, int add) {
@@ -67,12 +67,8 @@ static __attribute__((noinline)) void product(int columns, const float *a, int64
     switch ((columns + LANES - 1) / LANES) {
     case 1: tile(1, a, row, step, b, ldb, depth, c, ldc, add); break;
     case 2: tile(2, a, row, step, b, ldb, depth, c, ldc, add); break;
-#if defined(__AVX512F__) || !defined(__AVX__)
-    case 3: tile(3, a, row, step, b, ldb, depth, c, ldc, add); break;
-    default: tile(4, a, row, step, b, ldb, depth, c, ldc, add);
-#else
-    default: __builtin_unreachable();
-#endif
+    case 3: tile(least(3, VECTORS), a, row, step, b, ldb, depth, c, ldc, add); break; /* where there are four */
+    default: tile(VECTORS, a, row, step, b, ldb, depth, c, ldc, add);
     }
 }
 
@@ -84,6 +80,13 @@ static void widen(const Shape *shape, const number *from, int64_t stride, int ro
         for (int d = shape->width; d < shape->wide; d++)
             to[d] = 0;
     }
+}
+
+/* Has rows of numbers brought near while something else is computed. */
+static inline void fetch(const Shape *shape, const number *from, int64_t stride, int rows) {
+    for (int r = 0; r < rows; r++, from += stride)
+        for (int d = 0; d < shape->width; d += 64 / (int)sizeof(number))
+            __builtin_prefetch(from + d);
 }
 
 /* Float32 [rows, wide] times `scale` as rows of numbers. */
@@ -101,7 +104,7 @@ static inline void riffle(const float *restrict from, float *restrict to) {
     }
 }
 
-/* Rows `first` to `end` of [L, wide] into panels; what else is in their squares is written too. */
+/* Rows `first` to `end` of [L, wide] into panels; their squares are written as a whole. */
 static void turn(const float *rows, int first, int end, int wide, float *panels) {
     float a[SQUARE * SQUARE], b[SQUARE * SQUARE];
     for (int j = first / SQUARE * SQUARE; j < end; j += SQUARE)
@@ -116,8 +119,9 @@ static void turn(const float *rows, int first, int end, int wide, float *panels)
 }
 
 /* scores [rows, up to the last key that is seen] of queries with keys; query 0 sees `seen` keys. */
-static void with_panels(const float *query, const float *panels, int rows, int seen, const Shape *shape, float *scores) {
-    int64_t stride = shape->room + SQUARE;
+static void with_panels(const float *query, const float *panels, int rows, int seen, const Shape *shape,
+                        float *scores) {
+    int64_t stride = shape->longest + SQUARE;
     for (int j = 0; j < seen + rows - 1; j += PANEL)
         for (int r = 0; r < rows; r += ROWS) {
             int columns = least(PANEL, seen + least(r + ROWS, rows) - 1 - j);
@@ -129,7 +133,7 @@ static void with_panels(const float *query, const float *panels, int rows, int s
 
 /* out [rows, wide] = scores times rows of keys or values. */
 static void with_rows(const float *scores, const float *keys, int rows, int seen, const Shape *shape, float *out) {
-    int64_t stride = shape->room + SQUARE, wide = shape->wide;
+    int64_t stride = shape->longest + SQUARE, wide = shape->wide;
     for (int d = 0; d < wide; d += PANEL)
         for (int r = 0; r < rows; r += ROWS)
             product(least(PANEL, wide - d), scores + r * stride, stride, 1, keys + d, wide,
@@ -138,7 +142,7 @@ static void with_rows(const float *scores, const float *keys, int rows, int seen
 
 /* Adds to rows of keys or values what the queries that see them give, weighed by scores. */
 static void to_rows(const float *scores, const float *given, int rows, int seen, const Shape *shape, float *keys) {
-    int64_t stride = shape->room + SQUARE, wide = shape->wide;
+    int64_t stride = shape->longest + SQUARE, wide = shape->wide;
     for (int d = 0; d < wide; d += PANEL)
         for (int j = 0; j < seen + rows - 1; j += ROWS) {
             int r = j < seen ? 0 : j - seen + 1; /* the first that sees any of them */
@@ -147,42 +151,62 @@ static void to_rows(const float *scores, const float *given, int rows, int seen,
         }
 }
 
-static inline float dot(const float *a, const float *b, int n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++)
-        sum += a[i] * b[i];
-    return sum;
+/* The sum of SQUARE numbers, which are used up. */
+static inline float total(float *x) {
+#pragma GCC unroll 4
+    for (int half = SQUARE / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            x[i] += x[i + half];
+    return x[0];
 }
 
-/* e^(x - above) in place; the sum of them. */
-static inline float weigh(float *x, float above, int n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++)
-        sum += x[i] = exponential(x[i] - above);
-    return sum;
+static inline float dot(const float *a, const float *b, int wide) {
+    float sums[SQUARE] = {0};
+    for (int d = 0; d < wide; d += SQUARE)
+        for (int i = 0; i < SQUARE; i++)
+            sums[i] += a[d + i] * b[d + i];
+    return total(sums);
+}
+
+/* The end of a row's scores: up to where its last square ends, and what a tile reads for a row that sees more. */
+static inline void end_row(float *x, int n, float value) {
+    for (int i = 0; i < SQUARE; i++)
+        x[n + i] = value;
 }
 
 static inline float highest(const float *x, int n) {
     float most = -INFINITY;
+    n = up(n, SQUARE);
 #pragma omp simd reduction(max : most)
     for (int i = 0; i < n; i++)
         most = x[i] > most ? x[i] : most;
     return most;
 }
 
+/* e^(x - above) in place; the sum of them. */
+static inline float weigh(float *x, float above, int n) {
+    float sums[SQUARE] = {0};
+    for (int j = 0; j < n; j += SQUARE)
+        for (int i = 0; i < SQUARE; i++)
+            sums[i] += x[j + i] = exponential(x[j + i] - above);
+    return total(sums);
+}
+
 /* A block of queries that come widened. Their outputs [rows, wide] are left, and `sums`, N apart, are written. */
 static void block_forward(const Shape *shape, const Room *room, int rows, int seen, float *sums) {
-    int64_t stride = shape->room + SQUARE;
+    int64_t stride = shape->longest + SQUARE;
     with_panels(room->query, room->key_panels, rows, seen, shape, room->scores);
-    float share[BLOCK];
+    float most[BLOCK], share[BLOCK];
+    for (int r = 0; r < rows; r++) /* row after row, a processor would wait for each number before the next */
+        end_row(room->scores + r * stride, seen + r, -INFINITY);
+    for (int r = 0; r < rows; r++)
+        most[r] = highest(room->scores + r * stride, seen + r);
+    for (int r = 0; r < rows; r++)
+        share[r] = weigh(room->scores + r * stride, most[r], seen + r);
     for (int r = 0; r < rows; r++) {
-        float *x = room->scores + r * stride, most = highest(x, seen + r), sum = weigh(x, most, seen + r);
-        for (int j = seen + r; j < seen + rows; j++)
-            x[j] = 0;
-        sums[(int64_t)r * shape->heads] = most + logf(sum);
-        share[r] = 1 / sum;
+        end_row(room->scores + r * stride, seen + r, 0);
+        sums[(int64_t)r * shape->heads] = most[r] + logf(share[r]);
+        share[r] = 1 / share[r];
     }
     with_rows(room->scores, room->value, rows, seen, shape, room->out);
     for (int r = 0; r < rows; r++)
@@ -194,34 +218,47 @@ static void block_forward(const Shape *shape, const Room *room, int rows, int se
    values is added, and the gradients to them are left, but for `scaling`. */
 static void block_backward(const Shape *shape, const Room *room, int rows, int seen, const float *sums,
                            const float *changes) {
-    int64_t stride = shape->room + SQUARE;
+    int64_t stride = shape->longest + SQUARE;
     with_panels(room->query, room->key_panels, rows, seen, shape, room->scores);
     with_panels(room->out, room->value_panels, rows, seen, shape, room->to_scores);
     for (int r = 0; r < rows; r++) {
+        end_row(room->scores + r * stride, seen + r, -INFINITY);
+        end_row(room->to_scores + r * stride, seen + r, 0);
+    }
+    for (int r = 0; r < rows; r++) {
         float *x = room->scores + r * stride, *to_x = room->to_scores + r * stride;
         float sum = sums[(int64_t)r * shape->heads], change = changes[r];
+        int end = up(seen + r, SQUARE);
 #pragma omp simd
-        for (int j = 0; j < seen + r; j++) {
+        for (int j = 0; j < end; j++) {
             x[j] = exponential(x[j] - sum);
             to_x[j] = x[j] * (to_x[j] - change);
         }
-        for (int j = seen + r; j < seen + rows + ROWS; j++)
-            x[j] = to_x[j] = 0;
     }
+    for (int r = 0; r < rows; r++)
+        end_row(room->scores + r * stride, seen + r, 0);
     with_rows(room->to_scores, room->key, rows, seen, shape, room->to_query);
     to_rows(room->scores, room->out, rows, seen, shape, room->to_value);
     to_rows(room->to_scores, room->query, rows, seen, shape, room->to_key);
 }
 
-/* Zeros up to a whole number of tiles, so that what is beyond the last row is a number. */
-static void fill(float *rows, int count, int wide) {
-    memset(rows + (int64_t)count * wide, 0, (int64_t)(up(count, ROWS) - count) * wide * sizeof(float));
+/* Some queries of one head. */
+typedef struct {
+    int64_t token;
+    int head, rows;
+} Block;
+
+/* The i-th block of a segment, for one key head: all heads of the first queries, then all of the next. Beyond the last
+   there are no rows. */
+static Block block_at(const Shape *shape, int key_head, int start, int length, int i) {
+    int shared = shape->heads / shape->key_heads, first = i / shared * BLOCK;
+    return (Block){start + first, key_head * shared + i % shared, least(BLOCK, length - first)};
 }
 
 /* Room for a thread, at 64-byte borders; the first piece is what is to be given back. */
 static Room make_room(const Shape *shape, int backward) {
-    int64_t keys = (int64_t)(shape->room + SQUARE) * shape->wide, queries = BLOCK * shape->wide;
-    int64_t scores = (int64_t)BLOCK * (shape->room + SQUARE);
+    int64_t keys = (int64_t)(shape->longest + SQUARE) * shape->wide, queries = BLOCK * shape->wide;
+    int64_t scores = (int64_t)BLOCK * (shape->longest + SQUARE);
     float *at = aligned_alloc(64, sizeof(float) * (keys * (backward ? 6 : 3) + queries * 3 + scores * 2));
     Room room = {.key = at, .value = at + keys, .key_panels = at + 2 * keys};
     at += 3 * keys;
@@ -237,14 +274,14 @@ static Room make_room(const Shape *shape, int backward) {
 /* The dimensions, with room for the most keys that a query sees. */
 static Shape shape_of(const int *spans, const int *families, int count, int heads, int key_heads, int width,
                       float scaling) {
-    int room = 0;
+    int longest = 0;
     for (int f = 0; f < count; f++)
         for (int root = families[f], s = root, before = 0; s < families[f + 1]; s++) {
             int length = spans[2 * s + 1] - spans[2 * s];
-            room = before + length > room ? before + length : room;
+            longest = before + length > longest ? before + length : longest;
             before = s == root ? length : before;
         }
-    return (Shape){spans, families, heads, key_heads, width, up(width, SQUARE), up(room, PANEL), scaling};
+    return (Shape){spans, families, heads, key_heads, width, up(width, SQUARE), up(longest, PANEL), scaling};
 }
 
 /* out [T, N, D] and the logarithms of sums of weights [T, N] of query [T, N, D] over key and value [T, K, D], whose
@@ -253,7 +290,6 @@ void attention(const number *query, const number *key, const number *value, numb
                const int *spans, const int *families, int count, int64_t query_stride, int64_t key_stride,
                int64_t value_stride, int heads, int key_heads, int width, float scaling) {
     Shape shape = shape_of(spans, families, count, heads, key_heads, width, scaling);
-    int shared = heads / key_heads;
     int64_t out_stride = (int64_t)heads * width;
 #pragma omp parallel
     {
@@ -267,16 +303,16 @@ void attention(const number *query, const number *key, const number *value, numb
                 widen(&shape, key + start * key_stride + k * width, key_stride, length, 1, room.key + own);
                 widen(&shape, value + start * value_stride + k * width, value_stride, length, 1, room.value + own);
                 turn(room.key, before, before + length, shape.wide, room.key_panels);
-                for (int n = k * shared; n < (k + 1) * shared; n++)
-                    for (int first = 0; first < length; first += BLOCK) {
-                        int rows = least(BLOCK, length - first);
-                        int64_t token = start + first;
-                        widen(&shape, query + token * query_stride + n * width, query_stride, rows, scaling,
-                              room.query);
-                        fill(room.query, rows, shape.wide);
-                        block_forward(&shape, &room, rows, before + first + 1, sums + token * heads + n);
-                        narrow(&shape, room.out, rows, 1, out + token * out_stride + n * width, out_stride);
-                    }
+                Block now = block_at(&shape, k, start, length, 0), next;
+                for (int i = 1; now.rows > 0; i++, now = next) {
+                    next = block_at(&shape, k, start, length, i);
+                    widen(&shape, query + now.token * query_stride + now.head * width, query_stride, now.rows, scaling,
+                          room.query);
+                    fetch(&shape, query + next.token * query_stride + next.head * width, query_stride, next.rows);
+                    block_forward(&shape, &room, now.rows, before + (int)(now.token - start) + 1,
+                                  sums + now.token * heads + now.head);
+                    narrow(&shape, room.out, now.rows, 1, out + now.token * out_stride + now.head * width, out_stride);
+                }
                 before = segment == root ? length : before;
             }
         }
@@ -288,10 +324,10 @@ void attention(const number *query, const number *key, const number *value, numb
    All but the first three lie without gaps. */
 void attention_backward(const number *query, const number *key, const number *value, const number *out,
                         const float *sums, const number *to_out, number *to_query, number *to_key, number *to_value,
-                        const int *spans, const int *families, int count, int64_t query_stride,
-                        int64_t key_stride, int64_t value_stride, int heads, int key_heads, int width, float scaling) {
+                        const int *spans, const int *families, int count, int64_t query_stride, int64_t key_stride,
+                        int64_t value_stride, int heads, int key_heads, int width, float scaling) {
     Shape shape = shape_of(spans, families, count, heads, key_heads, width, scaling);
-    int shared = heads / key_heads, wide = shape.wide;
+    int wide = shape.wide;
     int64_t out_stride = (int64_t)heads * width, to_stride = (int64_t)key_heads * width;
 #pragma omp parallel
     {
@@ -308,22 +344,25 @@ void attention_backward(const number *query, const number *key, const number *va
                 turn(room.value, before, before + length, wide, room.value_panels);
                 memset(room.to_key + own, 0, bytes);
                 memset(room.to_value + own, 0, bytes);
-                for (int n = k * shared; n < (k + 1) * shared; n++)
-                    for (int first = 0; first < length; first += BLOCK) {
-                        int rows = least(BLOCK, length - first);
-                        int64_t token = start + first, at = token * out_stride + n * width;
-                        float changes[BLOCK];
-                        widen(&shape, out + at, out_stride, rows, 1, room.query);
-                        widen(&shape, to_out + at, out_stride, rows, 1, room.out);
-                        for (int r = 0; r < rows; r++)
-                            changes[r] = dot(room.query + r * wide, room.out + r * wide, wide);
-                        widen(&shape, query + token * query_stride + n * width, query_stride, rows, scaling,
-                              room.query);
-                        fill(room.query, rows, wide);
-                        fill(room.out, rows, wide);
-                        block_backward(&shape, &room, rows, before + first + 1, sums + token * heads + n, changes);
-                        narrow(&shape, room.to_query, rows, scaling, to_query + at, out_stride);
-                    }
+                Block now = block_at(&shape, k, start, length, 0), next;
+                for (int i = 1; now.rows > 0; i++, now = next) {
+                    next = block_at(&shape, k, start, length, i);
+                    int64_t at = now.token * out_stride + now.head * width;
+                    int64_t then = next.token * out_stride + next.head * width;
+                    float changes[BLOCK];
+                    widen(&shape, out + at, out_stride, now.rows, 1, room.query);
+                    widen(&shape, to_out + at, out_stride, now.rows, 1, room.out);
+                    for (int r = 0; r < now.rows; r++)
+                        changes[r] = dot(room.query + r * wide, room.out + r * wide, wide);
+                    widen(&shape, query + now.token * query_stride + now.head * width, query_stride, now.rows, scaling,
+                          room.query);
+                    fetch(&shape, query + next.token * query_stride + next.head * width, query_stride, next.rows);
+                    fetch(&shape, out + then, out_stride, next.rows);
+                    fetch(&shape, to_out + then, out_stride, next.rows);
+                    block_backward(&shape, &room, now.rows, before + (int)(now.token - start) + 1,
+                                   sums + now.token * heads + now.head, changes);
+                    narrow(&shape, room.to_query, now.rows, scaling, to_query + at, out_stride);
+                }
                 if (segment != root) {
                     int64_t at = start * to_stride + k * width;
                     narrow(&shape, room.to_key + own, length, 1, to_key + at, to_stride);
