@@ -131,7 +131,7 @@ class Trainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
         self.variant, self.machine = variant, machine
-        at_once = default_micro_batch_tokens(machine.device, "lora" if case.lora else "full")
+        at_once = default_micro_batch_tokens(machine, "lora" if case.lora else "full")
         self.micro_batch_tokens = variant.micro_batch_tokens or at_once
         self.steps = fill(range(len(self.rows)), self.rows.lengths, variant.tokens_per_step)
 

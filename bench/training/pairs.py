@@ -6,10 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 
-from nomoat.model.load import Machine, load_tokenizer
+from nomoat.model.load import load_tokenizer
 from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.hooks import Hooks, Progress
 from nomoat.train.prefer import PreferenceKeys, prefer
@@ -73,7 +72,7 @@ def _ours(job: Job, meter: Meter) -> None:
             max_steps=None if job.curve_steps is None else job.curve_steps + 1,
             tokens_per_step=TOKENS_PER_STEP if job.curve_steps is None else CURVE_TOKENS_PER_STEP,
             micro_batch_tokens=job.settings.get(
-                "micro_batch_tokens", default_micro_batch_tokens(job.device, case.method)
+                "micro_batch_tokens", default_micro_batch_tokens(job.machine, case.method)
             ),
             lr_scheduler_type="constant",
             warmup_ratio=0.0,
@@ -85,7 +84,7 @@ def _ours(job: Job, meter: Meter) -> None:
             save_steps=NEVER,
             seed=SEED,
         ),
-        machine=Machine(job.device, torch.bfloat16 if job.bf16 else torch.float32),
+        machine=job.machine,
         hooks=Hooks(on_progress=on_progress),
     )
 

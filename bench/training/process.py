@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import torch
 
+from nomoat.model.load import Machine
 from training.cases import Case, Shape
 from training.material import Material, material_of
 
@@ -43,6 +44,10 @@ class Job:
     @property
     def material(self) -> Material:
         return material_of(self.case, Path(self.folder), self.rows)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.device, torch.bfloat16 if self.bf16 else torch.float32)
 
     @property
     def weights(self) -> torch.dtype:

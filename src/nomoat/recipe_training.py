@@ -23,7 +23,8 @@ class Optimiser(Part):
     """Tokens of one optimiser step: the effective batch. Rows are packed without padding."""
     micro_batch_tokens: Annotated[int, Field(ge=8)] | None = None
     """Tokens computed at once. Changes memory, not the result; halved by itself when memory runs out. Default: 512
-    for an adapter on a CPU, where more is not faster, else 2048. A longest row is always computed at once."""
+    for an adapter on a CPU in float32, where more is hardly faster, else 2048. A longest row is always computed at
+    once."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     """Compute every block again in backward instead of keeping what it made: far less memory, a third to a half more
     work, the same result. `auto` does so only where memory does not suffice otherwise, and says so."""

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nomoat.errors import ModelError, RecipeError
-from nomoat.model.load import read_shape, resolve_base
+from nomoat.model.load import Machine, read_shape, resolve_base
 from nomoat.night.recipes import micro_batch_tokens, require_extras, resolve_learning_rate
 from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
 from nomoat.recipe_training import Pretrain, Sft
+
+SLOW = Machine("cpu", torch.float32)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -40,19 +43,20 @@ def test_the_rate_follows_from_width_and_method(
 
 
 @pytest.mark.parametrize(
-    ("keys", "device", "method", "tokens"),
+    ("keys", "machine", "method", "tokens"),
     [
-        ({}, "cpu", "lora", 512),
-        ({}, "cpu", "full", 2048),
-        ({}, "cuda", "lora", 2048),
-        ({"micro_batch_tokens": 1024}, "cpu", "lora", 1024),
-        ({"max_seq_len": 768}, "cpu", "lora", 768),
+        ({}, SLOW, "lora", 512),
+        ({}, SLOW, "full", 2048),
+        ({}, Machine("cpu", torch.bfloat16), "lora", 2048),
+        ({}, Machine("cuda", torch.bfloat16), "lora", 2048),
+        ({"micro_batch_tokens": 1024}, SLOW, "lora", 1024),
+        ({"max_seq_len": 768}, SLOW, "lora", 768),
     ],
 )
 def test_a_micro_batch_holds_the_longest_row_at_least(
-    keys: dict[str, Any], device: str, method: str, tokens: int
+    keys: dict[str, Any], machine: Machine, method: str, tokens: int
 ) -> None:
-    assert micro_batch_tokens(Sft(**keys), device, method) == tokens
+    assert micro_batch_tokens(Sft(**keys), machine, method) == tokens
 
 
 def test_an_extra_that_is_not_there_is_missed_before_anything_is_done(

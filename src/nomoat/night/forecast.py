@@ -8,9 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from nomoat.engine.pace import Pace
 from nomoat.model.bits import NF4_BYTES
-from nomoat.model.load import count_parameters, count_vocabulary, read_shape
+from nomoat.model.load import Machine, count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
@@ -82,7 +84,7 @@ def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> Memor
         weights_bytes=4.0 * parameters,
         trainable=parameters,
         trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-        micro_batch_tokens=micro_batch_tokens(section, profile.device, "full"),
+        micro_batch_tokens=micro_batch_tokens(section, _machine(profile), "full"),
         width=section.hidden_size,
         layers=section.num_hidden_layers,
         vocabulary=section.vocab_size,
@@ -143,7 +145,7 @@ def plan_finetuning(
                 weights_bytes=_weights_bytes(adapter, base, parameters, shape.vocabulary, profile),
                 trainable=round(parameters * share),
                 trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-                micro_batch_tokens=micro_batch_tokens(section, profile.device, adapter["method"]),
+                micro_batch_tokens=micro_batch_tokens(section, _machine(profile), adapter["method"]),
                 width=shape.width,
                 layers=math.ceil(top * shape.layers),
                 vocabulary=shape.vocabulary,
@@ -230,3 +232,7 @@ def _reinforcement(section: Reinforce, rows: dict[str, int]) -> dict[str, int]:
         "below_tokens": train_tokens,
         "read_tokens": read_tokens,
     }
+
+
+def _machine(profile: MachineProfile) -> Machine:
+    return Machine(profile.device, torch.bfloat16 if profile.dtype == "bfloat16" else torch.float32)

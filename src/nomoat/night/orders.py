@@ -339,7 +339,7 @@ class Orders(TrainingOrders):
     def _batch_tokens(self) -> int:
         """Tokens that are evaluated at once: as many as training computed."""
         method = adapter_keys(self.recipe)["method"]
-        return micro_batch_tokens(first_training(self.recipe), self.machine.device, method)
+        return micro_batch_tokens(first_training(self.recipe), self.machine, method)
 
     def base_gguf(self, base_files: Artifact) -> Path:
         """The file that answers for the base."""

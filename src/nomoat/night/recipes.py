@@ -7,6 +7,7 @@ from typing import Any
 
 from nomoat.errors import RecipeError
 from nomoat.model.bits import require_bitsandbytes
+from nomoat.model.load import Machine
 from nomoat.recipe import Recipe
 from nomoat.recipe_training import ADAPTER_KEYS, Optimiser, Prefer, Pretrain, Reinforce, Sft
 from nomoat.train.prefer import PreferenceKeys
@@ -169,19 +170,19 @@ def require_extras(recipe: Recipe, device: str) -> None:
         require_bitsandbytes(f"{name}.optim", device)
 
 
-def default_micro_batch_tokens(device: str, method: str) -> int:
-    """With an adapter on a CPU, more at once is slower; all weights add up a gradient each time, so fewer times are
-    faster (docs/benchmarks.md). A GPU's is not measured yet."""
-    return 512 if device == "cpu" and method == "lora" else 2048
+def default_micro_batch_tokens(machine: Machine, method: str) -> int:
+    """With an adapter on a CPU in float32, more at once takes much more memory and is hardly faster; in bfloat16 it is
+    faster by half, and all weights add up a gradient each time (docs/benchmarks.md). A GPU's is not measured yet."""
+    return 512 if machine.device == "cpu" and not machine.bf16 and method == "lora" else 2048
 
 
-def micro_batch_tokens(section: Optimiser, device: str, method: str) -> int:
+def micro_batch_tokens(section: Optimiser, machine: Machine, method: str) -> int:
     """Tokens computed at once, a whole row at least; `method` says what is trained, an adapter or all weights."""
-    return max(section.micro_batch_tokens or default_micro_batch_tokens(device, method), section.max_seq_len)
+    return max(section.micro_batch_tokens or default_micro_batch_tokens(machine, method), section.max_seq_len)
 
 
 def training_keys(
-    section: Optimiser, learning_rate: float, seed: int, device: str, method: str
+    section: Optimiser, learning_rate: float, seed: int, machine: Machine, method: str
 ) -> TrainingKeys:
     """The training keys of a section that trains."""
     return TrainingKeys(
@@ -189,7 +190,7 @@ def training_keys(
         num_train_epochs=section.num_train_epochs,
         max_steps=section.max_steps,
         tokens_per_step=section.tokens_per_step,
-        micro_batch_tokens=micro_batch_tokens(section, device, method),
+        micro_batch_tokens=micro_batch_tokens(section, machine, method),
         lr_scheduler_type=section.lr_scheduler_type,
         warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,

@@ -42,7 +42,7 @@ class TrainingOrders:
     ) -> Job:
         """A base of one's own. Its key depends neither on the time left nor on what changes memory alone."""
         machine = choose_machine(section.dtype)
-        keys = training_keys(section, section.learning_rate, self.recipe.seed, machine.device, "full")
+        keys = training_keys(section, section.learning_rate, self.recipe.seed, machine, "full")
         shape: dict[str, Any] = {
             key: getattr(section, key)
             for key in (
@@ -90,7 +90,7 @@ class TrainingOrders:
         """Fine-tune the base. Its key depends neither on the time left nor on what changes memory alone."""
         section = self.recipe.sft
         assert section is not None
-        keys = training_keys(section, rate, self.recipe.seed, self.machine.device, section.method)
+        keys = training_keys(section, rate, self.recipe.seed, self.machine, section.method)
         lora: dict[str, Any] = {
             key: getattr(section, key)
             for key in (
@@ -145,7 +145,7 @@ class TrainingOrders:
         section = self.recipe.reward
         assert section is not None
         machine = choose_machine(section.dtype)
-        keys = training_keys(section, rate, self.recipe.seed, machine.device, section.method)
+        keys = training_keys(section, rate, self.recipe.seed, machine, section.method)
         names = ("method", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         adapter = {name: getattr(section, name) for name in names}
         confidence = self.recipe.evaluate.confidence
@@ -195,7 +195,7 @@ class TrainingOrders:
         assert section is not None
         adapter, loss = adapter_keys(self.recipe), preference_keys(section)
         machine = choose_machine(section.dtype)
-        keys = training_keys(section, rate, self.recipe.seed, machine.device, adapter["method"])
+        keys = training_keys(section, rate, self.recipe.seed, machine, adapter["method"])
         tuned = {} if sft is None else {"sft": sft.id}
         is_adapter = adapter["method"] == "lora"
         return Job(
@@ -247,7 +247,7 @@ class TrainingOrders:
         assert section is not None
         adapter, policy = adapter_keys(self.recipe), policy_keys(section)
         machine = choose_machine(section.dtype)
-        keys = training_keys(section, rate, self.recipe.seed, machine.device, adapter["method"])
+        keys = training_keys(section, rate, self.recipe.seed, machine, adapter["method"])
         is_adapter = adapter["method"] == "lora"
         specs = [_with_model(spec, scorer) for spec in self.sources.rewards]
         return Job(
