@@ -39,7 +39,7 @@ typedef struct {
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int up(int n, int unit) { return (n + unit - 1) & -unit; } /* unit is a power of two */
 
-/* c (+)= a b: [ROWS, depth], whose numbers lie at row·i + step·k, and b [depth, vectors]. */
+/* c (+)= a b: a [ROWS, depth], whose numbers lie at row·i + step·k, and b [depth, vectors]. */
 static inline __attribute__((always_inline)) void
 tile(const int vectors, const float *a, int64_t row, int64_t step, const float *b, int64_t ldb, int depth, float *c,
      int64_t ldc, int add) {
