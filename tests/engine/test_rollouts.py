@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import product
 from typing import Any
 
@@ -16,6 +17,7 @@ from nomoat.data.pack import pack_groups
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import draw, roll_out
 from nomoat.model.attention import PACKED
+from nomoat.model.cache import Cache, Writing
 from nomoat.model.fused import compiled, decode
 from nomoat.model.fused.families import fuse
 from nomoat.model.logprobs import token_logprobs
@@ -112,7 +114,29 @@ def test_a_step_in_c_keeps_one_copy_of_the_layers() -> None:
     assert live.peak <= nbytes + block, "laid side by side one block at a time"
 
 
-def test_a_model_of_two_number_formats_takes_no_step_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_adapter_has_learned_is_not_rounded_away() -> None:
+    """On a processor steps are in float32: in bfloat16 a change of a thousandth of a weight would be none."""
+    if compiled.decoding() is None:
+        pytest.skip("no C compiler")
+    coarse, exact = ours(), tiny_model("llama", VOCABULARY, attention="eager")
+    coarse.to(torch.bfloat16)
+    exact.load_state_dict(coarse.state_dict())
+    before, coarse, exact = exact, with_adapter(coarse), with_adapter(copy.deepcopy(exact))
+    for model in (coarse, exact):
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.mul_(0.01)
+    tokens_R = torch.tensor([5, 17])
+    with torch.no_grad():
+        step = decode.read_step(coarse)
+        assert step is not None
+        got_RV = step(tokens_R, Writing(Cache(2, 4), torch.zeros(2, dtype=torch.int64), 1))
+        wanted_RV, unlearned_RV = (model(tokens_R[:, None]).logits[:, 0] for model in (exact, before))
+    assert (wanted_RV - unlearned_RV).abs().max() > 1e-3
+    torch.testing.assert_close(got_RV, wanted_RV, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_of_two_number_formats_is_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """C reads float32, whatever lies there."""
     model = ours("qwen3")
     for name, parameter in model.named_parameters():

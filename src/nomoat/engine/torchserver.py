@@ -48,12 +48,14 @@ def footprint_bytes(model_dir: Path, *, n_tokens: int) -> int:
     """
     machine, shape = choose_machine(), read_shape(model_dir)
     weights, output = count_parameters(model_dir), shape.vocabulary * shape.width
-    # `nomoat.model.fused.decode` copies its blocks, and in float32 on a processor its output layer
-    copied = [weights - count_vocabulary(model_dir, shape.vocabulary)]
-    copied += [output] if machine == Machine("cpu", torch.float32) else []
-    size = machine.dtype.itemsize
-    copies = sum(numbers for numbers in copied if numbers * size <= FOLDED_BYTES)
-    return (weights + copies + n_tokens * cached_numbers(model_dir)) * size
+    blocks = weights - count_vocabulary(model_dir, shape.vocabulary)
+    size = cached_size = machine.dtype.itemsize
+    copies = blocks * size if blocks * size <= FOLDED_BYTES else 0  # in `nomoat.model.fused.decode`
+    if machine.device == "cpu":
+        cached_size = torch.float32.itemsize
+        if max(blocks, output) * cached_size <= FOLDED_BYTES:  # all of it in C
+            copies = (blocks + output) * cached_size
+    return weights * size + copies + n_tokens * cached_numbers(model_dir) * cached_size
 
 
 def card_bytes() -> int | None:

@@ -25,12 +25,14 @@ class Cache:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def layer(self, index: int, like_KD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a layer, each [R, K, L, D], as `like_KD` [..., K, D] says."""
+        """Keys and values of a layer, each [R, K, L, D], as `like_KD` [..., K, D] says; on a processor in float32, in
+        which steps are computed there."""
         if index not in self._layers:
             heads, width = like_KD.shape[-2:]
             shape = self.rows, heads, self.length, width
+            dtype = torch.float32 if like_KD.device.type == "cpu" else like_KD.dtype
             # zeros: what was never written is masked, but a NaN times a weight of 0 is a NaN
-            self._layers[index] = like_KD.new_zeros(shape), like_KD.new_zeros(shape)
+            self._layers[index] = like_KD.new_zeros(shape, dtype=dtype), like_KD.new_zeros(shape, dtype=dtype)
         return self._layers[index]
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -83,18 +85,18 @@ class Writing:
         rows, heads, width = key_RKD.shape
         keys, values = self.cache.layer(layer, key_RKD)
         places = self._place(heads)
-        keys.view(-1, width).index_copy_(0, places, key_RKD.reshape(-1, width))
-        values.view(-1, width).index_copy_(0, places, value_RKD.reshape(-1, width))
+        for slots, new in ((keys, key_RKD), (values, value_RKD)):
+            slots.view(-1, width).index_copy_(0, places, new.reshape(-1, width).to(slots.dtype))
         # heads that share keys are rows of one product; rows and heads of the cache are one stride apart
         shared = query_RND.shape[1] // heads
-        query = (query_RND * scaling).reshape(rows * heads, shared, width)
+        query = (query_RND.to(keys.dtype) * scaling).reshape(rows * heads, shared, width)
         scores = torch.bmm(query, keys[:rows, :, : self.seen].flatten(0, 1).transpose(1, 2))
         if softcap is not None:
             scores.div_(softcap).tanh_().mul_(softcap)
         scores.view(rows, heads * shared, self.seen).add_(self._mask(window, scores.dtype))
         shares = scores.softmax(dim=-1)
         mixed = torch.bmm(shares, values[:rows, :, : self.seen].flatten(0, 1))
-        return mixed.view(rows, heads * shared, width)
+        return mixed.view(rows, heads * shared, width).to(query_RND.dtype)
 
     def _place(self, heads: int) -> torch.Tensor:
         """Where the new keys go in a layer seen as [R·K·L, D]: the same for all layers of so many heads."""

@@ -43,27 +43,31 @@ def read_step(model: Any) -> Step | None:
         return None  # their angles depend on the longest position
     norm, weight_VH = _norm(output.decoder.norm), output.weight
     blocks = [_Block.of(block) for block in output.decoder.layers]
-    if sum(block.bytes for block in blocks) > FOLDED_BYTES:
-        return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
-    if (library := _library(output)) is None:
-        blocks = [block.folded(transposed=True) for block in blocks]
-        return _step(output.decoder, blocks, _output_layer(norm, weight_VH))
-    native_blocks = [block.in_c(library) for block in blocks]
-    return _step(output.decoder, native_blocks, native.output_layer(library, norm, weight_VH))
+    if (library := _library(output, blocks)) is not None:
+        native_blocks = [block.in_c(library) for block in blocks]
+        head = native.output_layer(library, norm, weight_VH)
+        return _step(output.decoder, native_blocks, head, torch.float32)
+    if sum(block.numbers for block in blocks) * weight_VH.itemsize <= FOLDED_BYTES:
+        blocks = [block.folded(weight_VH.dtype, transposed=True) for block in blocks]
+    return _step(output.decoder, blocks, _output_layer(norm, weight_VH), weight_VH.dtype)
 
 
-def _library(output: Output) -> Any:
-    """The functions in C, where all of the model is what they are for, and its output layer may be copied."""
-    if not all(map(native.suits, (output.weight, *output.decoder.parameters()))):
+def _library(output: Output, blocks: Sequence[_Block]) -> Any:
+    """The functions in C, where the model is on a processor and may be copied, in float32 whatever it is in: a small
+    change that an adapter has learned would be rounded away in bfloat16."""
+    if not all(p.device.type == "cpu" for p in (output.weight, *output.decoder.parameters())):
         return None
-    return compiled.decoding() if output.weight.nbytes <= FOLDED_BYTES else None
+    numbers = max(sum(block.numbers for block in blocks), output.weight.numel())
+    return compiled.decoding() if numbers * torch.float32.itemsize <= FOLDED_BYTES else None
 
 
-def _step(decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: Layer) -> Step:
+def _step(
+    decoder: Any, blocks: Sequence[_Block | NativeBlock], output_layer: Layer, dtype: torch.dtype
+) -> Step:
     embed, turn = decoder.get_input_embeddings(), decoder.rotary_emb
 
     def step(tokens_R: torch.Tensor, writing: Writing) -> torch.Tensor:
-        x_RH = embed(tokens_R)
+        x_RH = embed(tokens_R).to(dtype)
         turns = [t[0].contiguous() for t in turn(x_RH, position_ids=writing.positions_R[None])]
         for index, block in enumerate(blocks):
             x_RH = block(x_RH, turns, writing, index)
@@ -85,14 +89,15 @@ class _Block:
         return _Block(read_attention(block), read_mlp(block), window)
 
     @property
-    def bytes(self) -> int:
+    def numbers(self) -> int:
+        """How many its linear layers hold."""
         layers = *self.attention.qkv, self.attention.out, *self.mlp.gate_up, self.mlp.down
-        return sum(layer.weight.nbytes for layer in layers)
+        return sum(layer.weight.numel() for layer in layers)
 
-    def folded(self, *, transposed: bool) -> _Block:
+    def folded(self, dtype: torch.dtype, *, transposed: bool) -> _Block:
         """The same block with one layer where several share an input, and without adapters. `transposed` weights lie
         as [I, O], where torch multiplies few rows fastest."""
-        a, m, fold = self.attention, self.mlp, partial(_fold, transposed=transposed)
+        a, m, fold = self.attention, self.mlp, partial(_fold, dtype=dtype, transposed=transposed)
         attention = AttentionHalf(
             a.norm,
             (fold(a.qkv),),
@@ -107,7 +112,7 @@ class _Block:
 
     def in_c(self, library: Any) -> NativeBlock:
         """The same block in C."""
-        block = self.folded(transposed=False)
+        block = self.folded(torch.float32, transposed=False)
         return NativeBlock.of(library, block.attention, block.mlp, block.window)
 
     def __call__(
@@ -160,9 +165,9 @@ def _output_layer(norm: Norm, weight_VH: torch.Tensor) -> Layer:
     return lambda x_RH: torch.ops.mkldnn._linear_pointwise(_normed(x_RH, norm), ordered, None, "none", [], "")
 
 
-def _fold(layers: Sequence[Linear], *, transposed: bool) -> Linear:
+def _fold(layers: Sequence[Linear], *, dtype: torch.dtype, transposed: bool) -> Linear:
     """Layers with one input as one, their outputs side by side and their adapters added to their weights."""
-    weight = torch.cat([_with_adapter(layer) for layer in layers])
+    weight = torch.cat([_with_adapter(layer, dtype) for layer in layers])
     if transposed:
         weight = weight.T.contiguous().T
     biases = [layer.bias for layer in layers]
@@ -172,15 +177,15 @@ def _fold(layers: Sequence[Linear], *, transposed: bool) -> Linear:
         weight,
         torch.cat(
             [
-                torch.zeros_like(layer.weight[:, 0]) if bias is None else bias
+                weight.new_zeros(len(layer.weight)) if bias is None else bias.to(dtype)
                 for layer, bias in zip(layers, biases, strict=True)
             ]
         ),
     )
 
 
-def _with_adapter(layer: Linear) -> torch.Tensor:
+def _with_adapter(layer: Linear, dtype: torch.dtype) -> torch.Tensor:
     if layer.lora_a is None or layer.lora_b is None:
-        return layer.weight.detach()
+        return layer.weight.detach().to(dtype)
     change = layer.lora_b.float() @ layer.lora_a.float()
-    return (layer.weight.float() + change.mul_(layer.scale)).to(layer.weight.dtype)
+    return (layer.weight.float() + change.mul_(layer.scale)).to(dtype)

@@ -79,19 +79,19 @@ class NativeBlock:
     @staticmethod
     def of(library: Any, attention: AttentionHalf, mlp: MlpHalf, window: int | None) -> NativeBlock:
         """Of halves with one layer where several share an input."""
-        (qkv,), (gate_up,) = attention.qkv, mlp.gate_up
+        (qkv,), (gate_up,), norms = attention.qkv, mlp.gate_up, attention.head_norms
         return NativeBlock(
             library,
             window,
-            norm=attention.norm,
+            norm=_in_float32(attention.norm),
             qkv=Panels.of(library, qkv),
             widths=attention.widths,
             head_width=attention.head_width,
             scaling=attention.scaling,
-            head_norms=attention.head_norms,
+            head_norms=None if norms is None else (_in_float32(norms[0]), _in_float32(norms[1])),
             rotates=attention.rotates,
             out=Panels.of(library, attention.out),
-            mlp_norm=mlp.norm,
+            mlp_norm=_in_float32(mlp.norm),
             gate_up=Panels.of(library, gate_up),
             down=Panels.of(library, mlp.down),
         )
@@ -150,7 +150,8 @@ def normed(library: Any, x_RH: torch.Tensor, norm: Norm) -> torch.Tensor:
 
 def output_layer(library: Any, norm: Norm, weight_VH: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """The last norm and the output layer. Its logits [R, V] lie in one place, until the next call."""
-    panels, room_RV = Panels.of(library, Linear(weight_VH, None)), weight_VH.new_empty(0, len(weight_VH))
+    panels, norm = Panels.of(library, Linear(weight_VH.float(), None)), _in_float32(norm)
+    room_RV = torch.empty(0, len(weight_VH))
 
     def logits(x_RH: torch.Tensor) -> torch.Tensor:
         nonlocal room_RV
@@ -164,8 +165,9 @@ def output_layer(library: Any, norm: Norm, weight_VH: torch.Tensor) -> Callable[
 def drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Tokens [R] drawn with numbers in [0, 1), and the logarithms of their shares, both float32; None where C does
     not do it."""
-    if not suits(logits_RV) or (library := compiled.decoding()) is None:
+    if logits_RV.device.type != "cpu" or (library := compiled.decoding()) is None:
         return None
+    assert logits_RV.dtype == uniform_R.dtype == torch.float32, "C reads float32"
     logits_RV, uniform_R = logits_RV.contiguous(), uniform_R.contiguous()
     tokens_R, logp_R = uniform_R.new_empty(len(uniform_R), dtype=torch.int64), torch.empty_like(uniform_R)
     pointers = (tensor.data_ptr() for tensor in (logits_RV, uniform_R, tokens_R, logp_R))
@@ -173,9 +175,8 @@ def drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tenso
     return tokens_R, logp_R
 
 
-def suits(tensor: torch.Tensor) -> bool:
-    """What the C functions are written for."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+def _in_float32(norm: Norm) -> Norm:
+    return Norm(norm.weight.float(), norm.eps)
 
 
 def _at(tensor: torch.Tensor | None) -> int | None:
