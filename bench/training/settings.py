@@ -74,12 +74,12 @@ TRIED[DPO] = {f"sorted {pairs}": _sorted(pairs) for pairs in (1, 2, 4, 8)} | {
 }
 
 BEST = {
-    "s-lora": {TRL: "grouped 2", TRAINER: "grouped 4, compiled"},
-    "m-lora": {TRL: "grouped 1", TRAINER: "grouped 1"},
-    "s-full": {TRL: "grouped 4", TRAINER: "grouped 4"},
-    "m-top": {TRL: "grouped 1", TRAINER: "grouped 1"},
+    "s-lora": {TRL: "packed 1, compiled", TRAINER: "grouped 4, compiled"},
+    "m-lora": {TRL: "grouped 4", TRAINER: "grouped 4, compiled"},
+    "s-full": {TRL: "grouped 4", TRAINER: "grouped 4, compiled"},
+    "m-top": {TRL: "grouped 4", TRAINER: "grouped 4, compiled"},
 }
-"""The fastest of `TRIED` on two cores without bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others.
+"""The fastest of those tried on two cores with bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others.
 Those of m-top are m-lora's: they have not been looked for yet."""
 ELSE = {TRL: "grouped 2", TRAINER: "grouped 2", DPO: "sorted 1"}
 

@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 import nomoat
 from helpers import forked
+from nomoat.model.load import choose_machine
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(nomoat.__file__).parent / "assets"
@@ -40,7 +42,8 @@ def test_a_whole_run_on_a_miniature_model(bench: Callable[..., str], tmp_path: P
     assert case["curves"]["agree"]
     losses = case["curves"]["losses"]
     assert losses["nomoat"][0] == pytest.approx(0.6931, abs=1e-3), "nothing is learned before the first step"
-    assert losses["nomoat"] == pytest.approx(losses["trl-dpo"], rel=1e-4)
+    exact = choose_machine().dtype == torch.float32
+    assert losses["nomoat"] == pytest.approx(losses["trl-dpo"], rel=1e-4 if exact else 2e-3)
     assert case["pass"]["rows"] == 2 * PAIRS, "every answer is a row"
     assert 0 < case["pass"]["supervised_tokens"] < case["pass"]["real_tokens"]
     ours, theirs = (case["sides"][side] for side in ("nomoat", "trl-dpo"))
