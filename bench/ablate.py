@@ -26,7 +26,7 @@ import torch
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
 from nomoat.model import logprobs
 from nomoat.model.adapters import add_lora
-from nomoat.model.fused import families
+from nomoat.model.fused import compiled, families
 from nomoat.model.load import Machine, choose_machine, load_model
 from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.frozen import rows_below
@@ -83,6 +83,15 @@ def output_layer_at_every_token() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_c() -> Iterator[None]:
+    with (
+        patch.object(compiled, "training", lambda *_: None),
+        patch.object(compiled, "attention", lambda _: None),
+    ):
+        yield
+
+
 def variants(case: Case) -> list[Variant]:
     """Everything on, and each idea off; for an adapter also on the top fifth of the blocks."""
     found = [
@@ -90,7 +99,9 @@ def variants(case: Case) -> list[Variant]:
         Variant("blocks as transformers has them", off=blocks_as_transformers_has_them),
         Variant("output layer in one go", off=output_layer_in_one_go),
         Variant("output layer at every token", off=output_layer_at_every_token),
+        Variant("512 tokens at once", micro_batch_tokens=512),
         Variant("2,048 tokens at once", micro_batch_tokens=TOKENS_PER_STEP),
+        Variant("PyTorch alone, without C", off=without_c),
         Variant("1,024 tokens a step", tokens_per_step=1024),
     ]
     if case.lora:

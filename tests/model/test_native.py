@@ -76,9 +76,11 @@ def test_gates_far_from_zero_neither_overflow_nor_vanish(library: Any) -> None:
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """A process that has not compiled yet."""
-    compiled._library.cache_clear()
+    for remembered in (compiled._library, compiled._say):
+        remembered.cache_clear()
     yield
-    compiled._library.cache_clear()
+    for remembered in (compiled._library, compiled._say):
+        remembered.cache_clear()
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -88,10 +90,11 @@ def test_without_a_compiler_one_line_says_so(
     monkeypatch.setenv("CC", "no-such-compiler")
     with caplog.at_level(logging.WARNING):
         assert compiled.decoding() is None
-        assert compiled.decoding() is None
+        assert compiled.training(torch.bfloat16, torch.bfloat16) is None
+        assert not compiled.is_there(torch.float32)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "answers are sampled by PyTorch alone, about half as fast: no C compiler is there "
+        "PyTorch alone trains and samples, about half as fast: no C compiler is there "
         "(install gcc, or set CC to one, and TMPDIR to where programs may run)"
     )
 

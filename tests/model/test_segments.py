@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -144,3 +146,50 @@ def test_families_are_roots_with_what_goes_on_from_them_the_dearest_first() -> N
     assert plan.spans.tolist() == [[0, 20], [20, 30], [47, 60], [30, 47], [60, 63]]
     assert plan.families.tolist() == [0, 3, 5]
     assert plan.spans.dtype == plan.families.dtype == torch.int32
+
+
+def test_one_long_row_on_many_threads_is_torchs() -> None:
+    """A family and key head is one thread's in C: the others would have nothing to do."""
+    if compiled.attention(torch.float32) is None:
+        pytest.skip("no C compiler")
+    key = torch.zeros(90, 1, 16)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        assert segments._library(key, segments.planned(rows(90))) is None
+        assert segments._library(key, segments.planned(rows(*(18,) * 5))) is not None
+        torch.set_num_threads(2)
+        assert segments._library(key, segments.planned(rows(90))) is not None
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_memory_that_c_does_not_get_is_missed_as_torch_misses_it() -> None:
+    """So that a batch is halved then."""
+    if compiled.attention(torch.float32) is None:
+        pytest.skip("no C compiler")
+    run = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.stdout.strip() == "missed", run.stderr
+
+
+SHORT_OF_MEMORY = """
+import resource
+import torch
+from nomoat.data.pack import Segments
+from nomoat.model.fused import compiled, segments
+from nomoat.model.memory import out_of_memory
+
+torch.set_num_threads(1)
+compiled.attention(torch.float32)
+plan = segments.planned(Segments((0, 60_000), (-1,)))
+query = torch.zeros(60_000, 1, 64)
+output, sums = segments.forward(query[:64], query[:64], query[:64], segments.planned(Segments((0, 64), (-1,))), 1.0)
+pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (pages + (30 << 20), resource.RLIM_INFINITY))
+try:
+    segments.forward(query, query, query, plan, 1.0)
+except RuntimeError as error:
+    print("missed" if out_of_memory(error) else error)
+"""

@@ -67,7 +67,14 @@ def test_the_code_version_sees_the_libraries_that_make_bytes(
 
 @pytest.mark.parametrize(
     ("file", "counts"),
-    [("train/loop.py", True), ("data/report.py", True), ("night/report.py", False), ("cli/run.py", False)],
+    [
+        ("train/loop.py", True),
+        ("model/fused/attention.c", True),
+        ("model/fused/numbers.h", True),
+        ("data/report.py", True),
+        ("night/report.py", False),
+        ("cli/run.py", False),
+    ],
 )
 def test_the_code_version_sees_the_code_that_makes_bytes(
     file: str, counts: bool, monkeypatch: pytest.MonkeyPatch

@@ -301,7 +301,7 @@ def test_the_base_can_be_held_in_four_bits(first: First, tmp_path: Path) -> None
     pytest.importorskip("bitsandbytes", reason='bitsandbytes is not installed: pip install "nomoat[gpu]"')
     summary = run(tmp_path, *first.words, "sft.load_in_4bit=true")
     assert how(tmp_path) == [(kind, "done") for kind in STAGES]
-    assert summary.comparison.verdict == "better"
+    assert summary.comparison.metrics[0].difference.value < -1.0, "nats a token"
     said = {stage.kind: stage.said for stage in summary.stages}
     assert said["merge"].startswith(
         "merged into the unquantised base (it was trained on the base in 4 bits); logits differ from the adapter's"

@@ -67,8 +67,16 @@ def test_bytes_grow_with_what_is_trained_and_with_the_micro_batch() -> None:
     assert replace(step, trainable=step.trainable + 990).bytes(recomputed=False) - small == 990 * 12
     twice = replace(step, micro_batch_tokens=2 * 2048).bytes(recomputed=False) - small
     assert twice == train_bytes(
-        0.0, micro_batch_tokens=2048, width=768, layers=12, vocabulary=32_000, recomputed=False
+        0.0,
+        micro_batch_tokens=2048,
+        width=768,
+        layers=12,
+        vocabulary=32_000,
+        number_bytes=4.0,
+        recomputed=False,
     )
+    kept = small - step.weights_bytes - step.trainable * 12
+    assert replace(step, number_bytes=2.0).bytes(recomputed=False) == small - kept / 2
 
 
 def test_layers_that_are_computed_again_keep_their_inputs_alone() -> None:

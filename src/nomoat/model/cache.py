@@ -26,7 +26,7 @@ class Cache:
 
     def layer(self, index: int, like_KD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer, each [R, K, L, D], as `like_KD` [..., K, D] says; on a processor in float32, in
-        which steps are computed there."""
+        which C computes."""
         if index not in self._layers:
             heads, width = like_KD.shape[-2:]
             shape = self.rows, heads, self.length, width

@@ -21,7 +21,7 @@ def code_version() -> str:
     """16 hex digits over nomoat's sources and the versions of the libraries that do the arithmetic."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for kind in ("*.py", "*.[ch]") for path in root.rglob(kind)):
         relative = path.relative_to(root).as_posix()
         if relative.split("/")[0] not in _SHOW and relative not in _SHOW_FILES:
             digest.update(f"{relative}\0".encode() + path.read_bytes())

@@ -64,11 +64,16 @@ def keeps_frozen(sft: Sft) -> bool:
     return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
 
 
+def _number_bytes(adapter: Mapping[str, Any], profile: MachineProfile) -> float:
+    """Of frozen weights, and of what blocks keep for backward."""
+    return 2.0 if profile.dtype == "bfloat16" and adapter["method"] == "lora" else 4.0
+
+
 def _weights_bytes(
     adapter: Mapping[str, Any], base: Path, parameters: int, vocabulary: int, profile: MachineProfile
 ) -> float:
     """The base as training holds it."""
-    number = 2.0 if profile.dtype == "bfloat16" and adapter["method"] == "lora" else 4.0
+    number = _number_bytes(adapter, profile)
     whole = (  # NF4 is for blocks alone
         count_vocabulary(base, vocabulary) if adapter["load_in_4bit"] else parameters
     )
@@ -149,6 +154,7 @@ def plan_finetuning(
                 width=shape.width,
                 layers=math.ceil(top * shape.layers),
                 vocabulary=shape.vocabulary,
+                number_bytes=_number_bytes(adapter, profile),
             ),
             gradient_checkpointing=section.gradient_checkpointing,
             **_tokens_read(section, report, is_done=trained[kind] == "done"),

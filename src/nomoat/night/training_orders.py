@@ -13,6 +13,7 @@ from nomoat.data.functions.modules import with_imports
 from nomoat.evaluate.checker import function_files
 from nomoat.ledger.artifacts import Artifact
 from nomoat.ledger.files import hash_file
+from nomoat.model.fused import compiled
 from nomoat.model.load import Machine, choose_machine, fingerprint
 from nomoat.night.base import Base, template_input
 from nomoat.night.evaluation import owners_prompts
@@ -299,10 +300,11 @@ class TrainingOrders:
         return {"until": budget.until, "hours": budget.hours, "dollars": budget.dollars}
 
     def _where_bytes_depend_on(self, machine: Machine | None = None) -> dict[str, Any]:
-        """Sums come out differently in the last digit on another number of threads."""
+        """Sums come out differently in the last digit on another number of threads, and without a compiler."""
         machine = machine or self.machine
         dtype = str(machine.dtype).removeprefix("torch.")
-        return {"device": machine.device, "dtype": dtype, "threads": self.threads}
+        in_c = machine.device == "cpu" and compiled.is_there(machine.dtype)
+        return {"device": machine.device, "dtype": dtype, "threads": self.threads, "in_c": in_c}
 
 
 def hashed(role: str, files: Sequence[Path]) -> dict[str, str]:

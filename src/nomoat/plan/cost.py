@@ -68,18 +68,25 @@ def adapter_share(lora_r: int, width: int) -> float:
 
 
 def train_bytes(
-    states: float, *, micro_batch_tokens: int, width: int, layers: int, vocabulary: int, recomputed: bool
+    states: float,
+    *,
+    micro_batch_tokens: int,
+    width: int,
+    layers: int,
+    vocabulary: int,
+    number_bytes: float,
+    recomputed: bool,
 ) -> float:
     """Memory of a training step: `states` (weights, gradients and moments), the activations that backward
-    needs, and the logits of a micro-batch with their gradient.
+    needs, and the logits of a micro-batch with their gradient, of `number_bytes` each.
 
     Some 34 activations of the model's width are kept a token and layer (Korthikanti et al. 2022,
-    arXiv:2205.05198, equation 1, in elements of two bytes; here counted as 17 of four). Of layers that are
+    arXiv:2205.05198, equation 1, which counts bytes: 17 numbers of two). Of layers that are
     `recomputed` only the input is, and what one of them makes while backward is in it.
     """
     kept = layers + 17.0 if recomputed else 17.0 * layers
-    activations = kept * micro_batch_tokens * width * 4.0
-    logits = 3.0 * micro_batch_tokens * vocabulary * 4.0
+    activations = kept * micro_batch_tokens * width * number_bytes
+    logits = 3.0 * micro_batch_tokens * vocabulary * number_bytes
     return states + activations + logits
 
 

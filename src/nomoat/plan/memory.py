@@ -15,7 +15,7 @@ Checkpointing = bool | Literal["auto"]
 @dataclass(frozen=True)
 class StepSize:
     """What a step's memory follows from: the weights as they are held, what a trained number adds to them as
-    gradient and optimiser state, and the blocks that backward goes through."""
+    gradient and optimiser state, the blocks that backward goes through, and the bytes of a number of what they keep."""
 
     weights_bytes: float
     trainable: int
@@ -24,6 +24,7 @@ class StepSize:
     width: int
     layers: int
     vocabulary: int
+    number_bytes: float = 4.0
 
     def bytes(self, *, recomputed: bool) -> float:
         """Of one step; `recomputed`: with blocks computed again in backward."""
@@ -33,6 +34,7 @@ class StepSize:
             width=self.width,
             layers=self.layers,
             vocabulary=self.vocabulary,
+            number_bytes=self.number_bytes,
             recomputed=recomputed,
         )
 

@@ -255,7 +255,7 @@ static Block block_at(const Shape *shape, int key_head, int start, int length, i
     return (Block){start + first, key_head * shared + i % shared, least(BLOCK, length - first)};
 }
 
-/* Room for a thread, at 64-byte borders; the first piece is what is to be given back. */
+/* Room for a thread, at 64-byte borders; the first piece is what is to be given back. None is there where it is 0. */
 static Room make_room(const Shape *shape, int backward) {
     int64_t keys = (int64_t)(shape->longest + SQUARE) * shape->wide, queries = BLOCK * shape->wide;
     int64_t scores = (int64_t)BLOCK * (shape->longest + SQUARE);
@@ -285,17 +285,22 @@ static Shape shape_of(const int *spans, const int *families, int count, int head
 }
 
 /* out [T, N, D] and the logarithms of sums of weights [T, N] of query [T, N, D] over key and value [T, K, D], whose
-   tokens lie so many numbers apart. Families are begun in their order; the first segment of each is its root. */
-void attention(const number *query, const number *key, const number *value, number *out, float *sums,
+   tokens lie so many numbers apart. Families are begun in their order; the first segment of each is its root. 1 where
+   memory is short, else 0. */
+int attention(const number *query, const number *key, const number *value, number *out, float *sums,
                const int *spans, const int *families, int count, int64_t query_stride, int64_t key_stride,
                int64_t value_stride, int heads, int key_heads, int width, float scaling) {
     Shape shape = shape_of(spans, families, count, heads, key_heads, width, scaling);
     int64_t out_stride = (int64_t)heads * width;
-#pragma omp parallel
+    int is_short = 0;
+#pragma omp parallel reduction(| : is_short)
     {
         Room room = make_room(&shape, 0);
+        is_short = !room.key;
 #pragma omp for schedule(dynamic)
         for (int task = 0; task < count * key_heads; task++) {
+            if (is_short)
+                continue;
             int family = task / key_heads, k = task % key_heads, root = families[family], before = 0;
             for (int segment = root; segment < families[family + 1]; segment++) {
                 int start = spans[2 * segment], length = spans[2 * segment + 1] - start;
@@ -318,22 +323,27 @@ void attention(const number *query, const number *key, const number *value, numb
         }
         free(room.key);
     }
+    return is_short;
 }
 
 /* Gradients to query [T, N, D], key and value [T, K, D] from the one to `attention`'s out, given with out and sums.
-   All but the first three lie without gaps. */
-void attention_backward(const number *query, const number *key, const number *value, const number *out,
+   All but the first three lie without gaps. 1 where memory is short, else 0. */
+int attention_backward(const number *query, const number *key, const number *value, const number *out,
                         const float *sums, const number *to_out, number *to_query, number *to_key, number *to_value,
                         const int *spans, const int *families, int count, int64_t query_stride, int64_t key_stride,
                         int64_t value_stride, int heads, int key_heads, int width, float scaling) {
     Shape shape = shape_of(spans, families, count, heads, key_heads, width, scaling);
     int wide = shape.wide;
     int64_t out_stride = (int64_t)heads * width, to_stride = (int64_t)key_heads * width;
-#pragma omp parallel
+    int is_short = 0;
+#pragma omp parallel reduction(| : is_short)
     {
         Room room = make_room(&shape, 1);
+        is_short = !room.key;
 #pragma omp for schedule(dynamic)
         for (int task = 0; task < count * key_heads; task++) {
+            if (is_short)
+                continue;
             int family = task / key_heads, k = task % key_heads, root = families[family], before = 0;
             for (int segment = root; segment < families[family + 1]; segment++) {
                 int start = spans[2 * segment], length = spans[2 * segment + 1] - start;
@@ -376,4 +386,5 @@ void attention_backward(const number *query, const number *key, const number *va
         }
         free(room.key);
     }
+    return is_short;
 }

@@ -46,12 +46,13 @@ _ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "attention_backward": (*(_P,) * 11, _I, _L, _L, _L, _I, _I, _I, _F),
     },
 }
+_RESULTS = {"attention": c_int, "attention_backward": c_int}
 _BITS = {torch.float32: 32, torch.bfloat16: 16}
 
 
 def decoding() -> ctypes.CDLL | None:
     """The functions that write answers, in float32; None where there is no compiler that makes them."""
-    return _library(("decode.c",), (), "answers are sampled")
+    return _library("decode.c")
 
 
 def training(stream: torch.dtype, number: torch.dtype) -> ctypes.CDLL | None:
@@ -60,7 +61,7 @@ def training(stream: torch.dtype, number: torch.dtype) -> ctypes.CDLL | None:
     if stream not in _BITS or number not in _BITS:
         return None
     defines = f"-DSTREAM={_BITS[stream]}", f"-DNUMBER={_BITS[number]}"
-    return _library(("train.c",), defines, "models are trained")
+    return _library("train.c", *defines)
 
 
 def attention(number: torch.dtype) -> ctypes.CDLL | None:
@@ -68,12 +69,17 @@ def attention(number: torch.dtype) -> ctypes.CDLL | None:
     is no compiler."""
     if number not in _BITS:
         return None
-    return _library(("attention.c",), (f"-DNUMBER={_BITS[number]}",), "attention is computed")
+    return _library("attention.c", f"-DNUMBER={_BITS[number]}")
+
+
+def is_there(number: torch.dtype) -> bool:
+    """Whether a night computes in C, with products in this dtype: other bits come out of PyTorch alone."""
+    return None not in (training(number, number), attention(number), decoding())
 
 
 @cache
-def _library(sources: tuple[str, ...], defines: tuple[str, ...], what: str) -> ctypes.CDLL | None:
-    """None, which is said once, where they cannot be made. Takes about a second.
+def _library(source: str, *defines: str) -> ctypes.CDLL | None:
+    """None where they cannot be made. Takes about a second.
 
     They are made anew in every process: a copy that is kept might meet another processor.
     """
@@ -81,21 +87,25 @@ def _library(sources: tuple[str, ...], defines: tuple[str, ...], what: str) -> c
         compiler = shlex.split(os.environ.get("CC", "").strip() or "cc")
         if shutil.which(compiler[0]) is None:
             raise FileNotFoundError("no C compiler is there")
-        found = _made([*compiler, *_FLAGS.split(), *defines, *(str(_HERE / source) for source in sources)])
+        found = _made([*compiler, *_FLAGS.split(), *defines, str(_HERE / source)])
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         own_words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
-        _LOG.warning(
-            "%s by PyTorch alone, about half as fast: %s "
-            "(install gcc, or set CC to one, and TMPDIR to where programs may run)",
-            what,
-            (own_words or str(error)).splitlines()[0],
-        )
+        _say((own_words or str(error)).splitlines()[0])
         return None
-    for source in sources:
-        for name, arguments in _ARGUMENTS[source].items():
-            function = getattr(found, name)
-            function.argtypes, function.restype = arguments, None
+    for name, arguments in _ARGUMENTS[source].items():
+        function = getattr(found, name)
+        function.argtypes, function.restype = arguments, _RESULTS.get(name)
     return found
+
+
+@cache
+def _say(why: str) -> None:
+    """Once for each reason."""
+    _LOG.warning(
+        "PyTorch alone trains and samples, about half as fast: %s "
+        "(install gcc, or set CC to one, and TMPDIR to where programs may run)",
+        why,
+    )
 
 
 def _made(command: list[str]) -> ctypes.CDLL:

@@ -1,7 +1,7 @@
 """Elementwise pieces of a decoder block and of the output layer, forward and backward.
 
 On a processor they are C (`train.c`), in one pass over memory each; elsewhere, without a compiler, or in another
-precision, they are what torch makes of them. They compute in float32 and round once, to the dtype that is asked for.
+precision, they are what torch makes of them. C computes in float32 and rounds once, to the dtype that is asked for.
 
 T tokens · H width · N heads · D head width · I width of the MLP ·
 C rows of logits · V vocabulary

@@ -19,11 +19,11 @@ static inline float from_16(uint16_t bits) {
     return x;
 }
 
-/* To the nearest bfloat16, ties to even. */
+/* To the nearest bfloat16, ties to even; what is no number stays none. */
 static inline uint16_t to_16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return x != x ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 #if STREAM == 16

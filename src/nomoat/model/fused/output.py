@@ -13,6 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from nomoat.model.fused import kernels
+from nomoat.model.fused.parts import STEP
 
 PIECE_BYTES = 32 << 20
 """The logits of one piece."""
@@ -130,5 +131,6 @@ def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: 
 
 
 def _pieces(rows: int, weight_VH: torch.Tensor) -> list[slice]:
-    step = max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize))
+    step = PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)
+    step = step // STEP * STEP or max(1, step)  # the last piece then has one of few lengths too
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

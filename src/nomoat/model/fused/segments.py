@@ -21,6 +21,9 @@ import torch
 from nomoat.data.pack import Segments
 from nomoat.model.fused import compiled
 
+_CALLS_SLOWER = 2
+"""How many times as long torch's calls take for one long row, on one thread (docs/log.md)."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -95,12 +98,12 @@ def forward(
     """Output [T, N, D], and the logarithm of every query's sum of weights, float32 [T, N], for backward."""
     output_TND = query_TND.new_empty(query_TND.shape)
     sums_TN = query_TND.new_empty(query_TND.shape[:2], dtype=torch.float32)
-    if (library := _library(query_TND)) is None:
+    if (library := _library(key_TKD, plan)) is None:
         _forward_by_calls(query_TND, key_TKD, value_TKD, output_TND, sums_TN, plan.calls, scaling)
     else:
         seen = [_in_rows(t) for t in (query_TND, key_TKD, value_TKD)]
         made = (output_TND, sums_TN, plan.spans, plan.families)
-        library.attention(*(t.data_ptr() for t in (*seen, *made)), *_sizes(seen, plan), scaling)
+        _check(library.attention(*(t.data_ptr() for t in (*seen, *made)), *_sizes(seen, plan), scaling))
     return output_TND, sums_TN
 
 
@@ -118,18 +121,30 @@ def backward(
     tensors = query_TND, key_TKD, value_TKD
     of_query, of_key, of_value = (t.new_empty(t.shape) for t in tensors)
     grads = of_query, of_key, of_value
-    if (library := _library(query_TND)) is None:
+    if (library := _library(key_TKD, plan)) is None:
         _backward_by_calls(grad_TND, *tensors, output_TND, sums_TN, grads, plan.calls, scaling)
     else:
         seen = [_in_rows(t) for t in tensors]
         rest = (output_TND, sums_TN, grad_TND.contiguous(), *grads, plan.spans, plan.families)
-        library.attention_backward(*(t.data_ptr() for t in (*seen, *rest)), *_sizes(seen, plan), scaling)
+        _check(
+            library.attention_backward(*(t.data_ptr() for t in (*seen, *rest)), *_sizes(seen, plan), scaling)
+        )
     return grads
 
 
-def _library(tensor: torch.Tensor) -> Any:
-    """The functions in C for this tensor, or None."""
-    return compiled.attention(tensor.dtype) if tensor.device.type == "cpu" else None
+def _library(key_TKD: torch.Tensor, plan: Plan) -> Any:
+    """The functions in C, or None. They compute a family and key head on one thread, torch's calls parts of it: so that
+    theirs are faster where most threads would have nothing to do."""
+    tasks = (len(plan.families) - 1) * key_TKD.shape[1]
+    if key_TKD.device.type != "cpu" or _CALLS_SLOWER * tasks < torch.get_num_threads():
+        return None
+    return compiled.attention(key_TKD.dtype)
+
+
+def _check(is_short: int) -> None:
+    """Raises as torch does where it gets no memory."""
+    if is_short:
+        raise RuntimeError("attention.c: can't allocate memory for the longest row")
 
 
 def _in_rows(tensor_TND: torch.Tensor) -> torch.Tensor:
