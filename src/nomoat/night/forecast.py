@@ -66,7 +66,7 @@ def keeps_frozen(sft: Sft) -> bool:
 
 def _number_bytes(adapter: Mapping[str, Any], profile: MachineProfile) -> float:
     """Of frozen weights, and of what blocks keep for backward."""
-    return 2.0 if profile.dtype == "bfloat16" and adapter["method"] == "lora" else 4.0
+    return 2.0 if _machine(profile).bf16 and adapter["method"] == "lora" else 4.0
 
 
 def _weights_bytes(

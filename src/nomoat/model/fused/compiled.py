@@ -77,6 +77,11 @@ def is_there(number: torch.dtype) -> bool:
     return None not in (training(number, number), attention(number), decoding())
 
 
+def at(tensor: torch.Tensor | None) -> int | None:
+    """Where its numbers lie, as the functions are told it; None, which is 0 there, for a tensor that is absent."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 @cache
 def _library(source: str, *defines: str) -> ctypes.CDLL | None:
     """None where they cannot be made. Takes about a second.

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from nomoat.model.fused import compiled
+from nomoat.model.fused.compiled import at
 
 
 def rms_norm(
@@ -23,11 +24,9 @@ def rms_norm(
     """RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467) of the last dimension in `dtype`, and 1/rms, float32
     [T, 1]."""
     if (library := _library(x_TH, weight_H, dtype)) is not None:
-        y_TH, scale_T1 = (
-            torch.empty_like(x_TH, dtype=dtype),
-            x_TH.new_empty(*x_TH.shape[:-1], 1, dtype=torch.float32),
-        )
-        library.rms_norm(_at(x_TH), _at(weight_H), eps, _at(y_TH), _at(scale_T1), *_rows(x_TH))
+        y_TH = torch.empty_like(x_TH, dtype=dtype)
+        scale_T1 = x_TH.new_empty(*x_TH.shape[:-1], 1, dtype=torch.float32)
+        library.rms_norm(at(x_TH), at(weight_H), eps, at(y_TH), at(scale_T1), *_rows(x_TH))
         return y_TH, scale_T1
     wide = x_TH.float()
     scale_T1 = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
@@ -40,7 +39,7 @@ def rms_norm_again(
     """The same output from what was kept: cheaper than keeping it too."""
     if (library := _library(x_TH, weight_H, dtype)) is not None:
         y_TH = torch.empty_like(x_TH, dtype=dtype)
-        library.rms_norm_again(_at(x_TH), _at(weight_H), _at(scale_T1), _at(y_TH), *_rows(x_TH))
+        library.rms_norm_again(at(x_TH), at(weight_H), at(scale_T1), at(y_TH), *_rows(x_TH))
         return y_TH
     return (x_TH.float() * scale_T1).mul_(weight_H).to(dtype)
 
@@ -56,7 +55,7 @@ def rms_norm_backward(
     if (library := _library(x_TH, weight_H, grad_TH.dtype)) is not None and grad_TH.is_contiguous():
         to_x = torch.empty_like(x_TH)
         more = None if more_TH is None else more_TH.contiguous()
-        pointers = map(_at, (grad_TH, x_TH, weight_H, scale_T1, more, to_x))
+        pointers = map(at, (grad_TH, x_TH, weight_H, scale_T1, more, to_x))
         library.rms_norm_backward(*pointers, *_rows(x_TH))
         return to_x
     unit = x_TH.float() * scale_T1
@@ -82,8 +81,8 @@ def rotate(
     half, sign = width // 2, -1.0 if back else 1.0
     if (library := _library(x_TND[:1], cos_TD, x_TND.dtype)) is not None and sin_TD.is_contiguous():
         turned = x_TND.new_empty(rows, heads, width)
-        angles = _at(cos_TD), _at(sin_TD), sign
-        library.rotate(_at(x_TND), x_TND.stride(0), *angles, _at(turned), rows, heads, width)
+        angles = at(cos_TD), at(sin_TD), sign
+        library.rotate(at(x_TND), x_TND.stride(0), *angles, at(turned), rows, heads, width)
         return turned
     cos_T1D, sin_T1D = cos_TD[:, None], sin_TD[:, None]
     turned = x_TND * cos_T1D
@@ -96,7 +95,7 @@ def swiglu(gate_TI: torch.Tensor, up_TI: torch.Tensor) -> torch.Tensor:
     """SiLU(gate)·up (Shazeer 2020, arXiv:2002.05202)."""
     if (library := _beside(gate_TI, up_TI)) is not None:
         y_TI = torch.empty(gate_TI.shape, dtype=gate_TI.dtype)
-        library.swiglu(_at(gate_TI), _at(up_TI), gate_TI.stride(0), _at(y_TI), *gate_TI.shape)
+        library.swiglu(at(gate_TI), at(up_TI), gate_TI.stride(0), at(y_TI), *gate_TI.shape)
         return y_TI
     return F.silu(gate_TI).mul_(up_TI)
 
@@ -107,8 +106,8 @@ def swiglu_backward(
     """Gradients to gate and up; `grad_TI` is used up."""
     if (library := _beside(gate_TI, up_TI)) is not None and grad_TI.is_contiguous():
         to_gate, to_up = (torch.empty(gate_TI.shape, dtype=gate_TI.dtype) for _ in range(2))
-        pointers = (_at(t) for t in (grad_TI, gate_TI, up_TI))
-        library.swiglu_backward(*pointers, gate_TI.stride(0), _at(to_gate), _at(to_up), *gate_TI.shape)
+        pointers = (at(t) for t in (grad_TI, gate_TI, up_TI))
+        library.swiglu_backward(*pointers, gate_TI.stride(0), at(to_gate), at(to_up), *gate_TI.shape)
         return to_gate, to_up
     to_up = F.silu(gate_TI).mul_(grad_TI)
     to_gate = torch.ops.aten.silu_backward(grad_TI.mul_(up_TI), gate_TI)
@@ -123,7 +122,7 @@ def log_share(
     if (library := _library(logits_CV, logits_CV, logits_CV.dtype)) is not None:
         logp_C = logits_CV.new_empty(len(logits_CV), dtype=torch.float32)
         scale_C1 = torch.empty_like(logp_C)[:, None] if with_gradient else None
-        pointers = map(_at, (logits_CV, targets_C, logp_C, scale_C1))
+        pointers = map(at, (logits_CV, targets_C, logp_C, scale_C1))
         library.log_share(*pointers, *logits_CV.shape)
         return logp_C, scale_C1
     logp_CV = torch.log_softmax(logits_CV.float(), dim=-1)
@@ -148,10 +147,6 @@ def _beside(gate_TI: torch.Tensor, up_TI: torch.Tensor) -> ctypes.CDLL | None:
     """What computes both, whose rows lie equally far apart."""
     alike = gate_TI.stride() == up_TI.stride() and gate_TI.stride(1) == 1 and gate_TI.dtype == up_TI.dtype
     return compiled.training(gate_TI.dtype, gate_TI.dtype) if alike and gate_TI.device.type == "cpu" else None
-
-
-def _at(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _rows(x: torch.Tensor) -> tuple[int, int]:

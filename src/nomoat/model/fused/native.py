@@ -14,6 +14,7 @@ import torch
 from nomoat.model.cache import Writing
 from nomoat.model.fused import compiled
 from nomoat.model.fused.blocks import AttentionHalf, MlpHalf, Norm
+from nomoat.model.fused.compiled import at
 from nomoat.model.fused.linear import Linear
 
 PANEL = 16
@@ -49,8 +50,8 @@ class Panels:
         self.library.linear(
             x_RI.data_ptr(),
             self.weights.data_ptr(),
-            _at(self.bias),
-            _at(residual_RO),
+            at(self.bias),
+            at(residual_RO),
             y_RO.data_ptr(),
             *x_RI.shape,
             self.outputs,
@@ -119,10 +120,10 @@ class NativeBlock:
         query_norm, key_norm = self.head_norms or (None, None)
         self.library.attend(
             qkv.data_ptr(),
-            _at(cos),
-            _at(sin),
-            _at(query_norm and query_norm.weight),
-            _at(key_norm and key_norm.weight),
+            at(cos),
+            at(sin),
+            at(query_norm and query_norm.weight),
+            at(key_norm and key_norm.weight),
             query_norm.eps if query_norm else 0.0,
             keys.data_ptr(),
             values.data_ptr(),
@@ -177,7 +178,3 @@ def drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tenso
 
 def _in_float32(norm: Norm) -> Norm:
     return Norm(norm.weight.float(), norm.eps)
-
-
-def _at(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
