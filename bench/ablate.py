@@ -57,6 +57,7 @@ class Variant:
     micro_batch_tokens: int | None = None
     lora_layers: int | None = None
     cached: bool = False
+    dtype: torch.dtype | None = None
     off: Callable[[], Any] = ExitStack
 
 
@@ -84,26 +85,38 @@ def output_layer_at_every_token() -> Iterator[None]:
 
 
 @contextmanager
-def without_c() -> Iterator[None]:
-    with (
-        patch.object(compiled, "training", lambda *_: None),
-        patch.object(compiled, "attention", lambda _: None),
-    ):
+def elementwise_by_torch() -> Iterator[None]:
+    with patch.object(compiled, "training", lambda *_: None):
         yield
 
 
-def variants(case: Case) -> list[Variant]:
+@contextmanager
+def attention_by_torch() -> Iterator[None]:
+    with patch.object(compiled, "attention", lambda _: None):
+        yield
+
+
+@contextmanager
+def without_c() -> Iterator[None]:
+    with elementwise_by_torch(), attention_by_torch():
+        yield
+
+
+def variants(case: Case, machine: Machine) -> list[Variant]:
     """Everything on, and each idea off; for an adapter also on the top fifth of the blocks."""
     found = [
         Variant("everything on"),
         Variant("blocks as transformers has them", off=blocks_as_transformers_has_them),
         Variant("output layer in one go", off=output_layer_in_one_go),
         Variant("output layer at every token", off=output_layer_at_every_token),
-        Variant("512 tokens at once", micro_batch_tokens=512),
-        Variant("2,048 tokens at once", micro_batch_tokens=TOKENS_PER_STEP),
-        Variant("PyTorch alone, without C", off=without_c),
+        Variant("elementwise pieces by torch", off=elementwise_by_torch),
+        Variant("attention by torch", off=attention_by_torch),
+        Variant("both by torch, without C", off=without_c),
+        *(Variant(f"{tokens:,} tokens at once", micro_batch_tokens=tokens) for tokens in (512, 1024, 2048)),
         Variant("1,024 tokens a step", tokens_per_step=1024),
     ]
+    if machine.bf16:
+        found.append(Variant("float32", dtype=torch.float32))
     if case.lora:
         top = max(1, case.shape.layers // 5)
         found += [
@@ -117,6 +130,7 @@ class Trainer:
     """A model and its optimiser, and the rows it reads."""
 
     def __init__(self, case: Case, material: Material, machine: Machine, variant: Variant) -> None:
+        machine = Machine(machine.device, variant.dtype or machine.dtype)
         weights = None if case.lora else torch.float32
         self.model = load_model(material.base, machine, weights=weights)
         if case.lora:
@@ -187,7 +201,7 @@ def main() -> None:
             rows=args.rows,
             folder=Path(folder),
         )
-        trainers = [Trainer(case, material, machine, variant) for variant in variants(case)]
+        trainers = [Trainer(case, material, machine, variant) for variant in variants(case, machine)]
         rounds = [[trainer.one_pass() for trainer in trainers] for _ in range(args.rounds + 1)][1:]
     tokens = int(trainers[0].rows.lengths.sum())
     figures = []

@@ -1,6 +1,7 @@
 """`nomoat serve` beside llama.cpp's own server: the same file, the same requests, the same client, in turn.
 
-    python bench/serve.py [--model embedded|135M] [--streams 1,4,16] [--tokens N] [--rounds N] [--threads N]
+    python bench/serve.py [--model embedded|135M] [--streams 1,4,16] [--tokens N] [--words N] [--rounds N]
+        [--threads N]
 
 Both servers run the whole time, each in a process of its own, and answer one after the other, so that what
 else the machine does falls on both. Every stream asks /v1/completions for N tokens after a prompt of its own.
@@ -32,8 +33,10 @@ from nomoat.serve.models import ModelName, ServedModel
 
 BASE = Path(nomoat.__file__).parent / "assets" / "base"
 OURS, BARE = "nomoat serve", "llama.cpp"
+EMBEDDED = "embedded"
 CONTEXT = 256
-STOP = load_tokenizer(BASE).eos_token_id
+TOKENIZER = load_tokenizer(BASE)
+STOP = TOKENIZER.eos_token_id
 WORDS = ("Lily", "the dog", "a red ball", "an old tree", "the rain", "a little boat", "Tom", "the moon")
 
 
@@ -49,9 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=["embedded", "135M"], default="embedded")
+    parser.add_argument("--model", choices=[EMBEDDED, "135M"], default=EMBEDDED)
     parser.add_argument("--streams", default="1,4,16")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--words", type=int, default=0, help="fill prompts up to so many words")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--server", help=argparse.SUPPRESS)
@@ -75,7 +79,8 @@ def main() -> None:
 def compare(urls: dict[str, str], widths: list[int], args: argparse.Namespace, gguf: Path) -> None:
     """Ask both, in turn, and print."""
     print(
-        f"{gguf.stem}, {gguf.stat().st_size / 1e6:.1f} MB, {args.threads} threads, {args.tokens} tokens an answer"
+        f"{gguf.stem}, {gguf.stat().st_size / 1e6:.1f} MB, {args.threads} threads, {args.tokens} tokens an answer, "
+        f"prompts of {len(TOKENIZER(prompt_of(0, args.words)).input_ids)}"
     )
     limit = bytes_per_second() / gguf.stat().st_size
     for width in widths:
@@ -84,7 +89,7 @@ def compare(urls: dict[str, str], widths: list[int], args: argparse.Namespace, g
         for turn in range(args.rounds + 1):
             for name in sorted(urls, reverse=bool(turn % 2)):
                 started = time.perf_counter()
-                streams = ask(urls[name], width, args.tokens, turn)
+                streams = ask(urls[name], width, args, turn)
                 seconds = time.perf_counter() - started
                 if turn:  # the first only warms up
                     first[name] += [stream.first_token_s for stream in streams]
@@ -99,20 +104,33 @@ def compare(urls: dict[str, str], widths: list[int], args: argparse.Namespace, g
         print("             ratio        first token {:8.3f}     {:8.3f}".format(*ratios))
 
 
-def ask(url: str, width: int, tokens: int, turn: int) -> list[Stream]:
+def prompt_of(number: int, words: int) -> str:
+    """A prompt like no other from its beginning on, so that no server has read it before."""
+    text = f"Number {number}: once upon a time, {WORDS[number % len(WORDS)]} met somebody."
+    while len(text.split()) < words:
+        text += f" Then came {WORDS[len(text) % len(WORDS)]}."
+    return text
+
+
+def ask(url: str, width: int, args: argparse.Namespace, turn: int) -> list[Stream]:
     """`width` readers at once."""
+    bias = {str(STOP): -100}  # every answer has its full length
+    if (
+        args.model != EMBEDDED
+    ):  # random weights write bytes that are no text yet, and nomoat sends none of those
+        bias[str(TOKENIZER("x", add_special_tokens=False).input_ids[0])] = 100
     together = threading.Barrier(width)
     with httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_connections=width)) as client:
 
         def read(index: int) -> Stream:
             body = {
                 "model": "model",
-                "prompt": f"Once upon a time, {WORDS[index % len(WORDS)]} met number {turn * width + index}.",
-                "max_tokens": tokens,
+                "prompt": prompt_of(turn * width + index, args.words),
+                "max_tokens": args.tokens,
                 "temperature": 0,
                 "stream": True,
                 "stream_options": {"include_usage": True},
-                "logit_bias": {str(STOP): -100},  # every answer has its full length
+                "logit_bias": bias,
             }
             together.wait()
             started = time.perf_counter()
@@ -202,7 +220,7 @@ def make_file(model: str, folder: Path) -> Path:
     """The embedded base at Q8_0, or random weights of a 135M Llama at Q4_K_M with the base's tokenizer."""
     from nomoat.quantize.convert import to_gguf
 
-    if model == "embedded":
+    if model == EMBEDDED:
         return to_gguf(BASE, folder / "embedded-Q8_0.gguf", type="Q8_0").path
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -221,7 +239,7 @@ def make_file(model: str, folder: Path) -> Path:
     )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
-    load_tokenizer(BASE).save_pretrained(folder / "model")
+    TOKENIZER.save_pretrained(folder / "model")
     return to_gguf(folder / "model", folder / "random135M-Q4_K_M.gguf", type="Q4_K_M").path
 
 

@@ -60,12 +60,12 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def chats_folder(tmp_path: Path) -> Path:
-    return tmp_path / "chats"
+def ledger(tmp_path: Path) -> Path:
+    return ledger_path(tmp_path)
 
 
 @pytest.fixture
-def running(gate: Gate, chats_folder: Path, tmp_path: Path) -> Iterator[Running]:
+def running(gate: Gate, ledger: Path) -> Iterator[Running]:
     """Models: champion (gen-0002), gen-0001, base, dice, which says its seed, and slow, which the gate holds."""
     openers = {name: lambda: EchoEngine(n_ctx=2**22) for name in ("gen-0002", "gen-0001", "base")}
     openers["slow"] = lambda: EchoEngine(n_ctx=2**22, before_piece=gate)
@@ -73,9 +73,9 @@ def running(gate: Gate, chats_folder: Path, tmp_path: Path) -> Iterator[Running]
     with serving(
         openers,
         aliases={"champion": "gen-0002"},
-        chats_folder=chats_folder,
+        chats=ledger,
         most_bytes=2**24,
-        votes=Votes(ledger_path(tmp_path), lambda holder: "owner"),
+        votes=Votes(ledger, lambda holder: "owner"),
     ) as found:
         yield found
         gate.open.set()

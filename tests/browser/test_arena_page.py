@@ -69,7 +69,7 @@ def arena_server(
     return serving(
         openers,
         aliases={"champion": "gen-0001"},
-        chats_folder=path.parent / "chats",
+        chats=path,
         votes=Votes(path, lambda holder: holder.name if holder else "owner", self_share, probe_share),
         keys=keys,
     )
@@ -430,7 +430,9 @@ def test_a_phone_in_the_dark(browser: Any, arena: Running) -> None:
 
 def test_without_models_it_says_so(browser: Any, tmp_path: Path) -> None:
     with serving(
-        {"base": EchoEngine}, chats_folder=tmp_path, votes=Votes(tmp_path / "none", lambda holder: "owner")
+        {"base": EchoEngine},
+        chats=ledger_path(tmp_path),
+        votes=Votes(tmp_path / "none", lambda holder: "owner"),
     ) as running:
         voter = Voter(browser, running)
         expect(voter.page.locator("#told")).to_contain_text("No battle: there is no held-out prompt to draw")

@@ -69,7 +69,7 @@ def test_outside_models_are_lines_beside_the_generations(browser: Any, beside_pe
     ]
     assert loss.peers == ()
     votes = Votes(beside_peers, lambda holder: "owner")
-    with serving({"base": EchoEngine}, chats_folder=beside_peers.parent, votes=votes) as running:
+    with serving({"base": EchoEngine}, chats=beside_peers, votes=votes) as running:
         page = browser.new_page()
         page.goto(f"{running.url}/generations/")
         page.wait_for_selector("#generations svg")
@@ -101,9 +101,7 @@ def test_cost_is_that_of_all_nights_until_then(ledger: Path) -> None:
 
 
 def test_every_generation_has_its_point_and_its_row(browser: Any, ledger: Path) -> None:
-    with serving(
-        {"base": EchoEngine}, chats_folder=ledger.parent, votes=Votes(ledger, lambda holder: "owner")
-    ) as running:
+    with serving({"base": EchoEngine}, chats=ledger, votes=Votes(ledger, lambda holder: "owner")) as running:
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
         page = context.new_page()
         asked: list[str] = []

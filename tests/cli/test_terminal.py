@@ -102,7 +102,7 @@ def talk(
     )
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95, seed=5)
     with tempfile.TemporaryDirectory() as folder:
-        history = History(Chats(kept or Path(folder)), Manner())
+        history = History(Chats(kept or Path(folder) / "ledger.db"), Manner())
         open_base = (lambda: base) if base else no_base
         TerminalChat(talker, open_base, session, sampling, history, read=read, to=console).run()
     assert isinstance(console.file, io.StringIO)
@@ -311,9 +311,9 @@ def test_what_is_said_is_kept_where_the_chat_page_finds_it(tmp_path: Path) -> No
     talk(
         ["Hello", "More", "/retry", "/new", "Bye"],
         Scripted(["Hi.", "x", "A fox.", "Bye STOP"]),
-        kept=tmp_path,
+        kept=tmp_path / "ledger.db",
     )
-    newest, first = Chats(tmp_path).find()
+    newest, first = Chats(tmp_path / "ledger.db").find()
     assert [(turn.user, turn.answer.text.strip()) for turn in first.turns if turn.answer] == [
         ("Hello", "Hi."), ("More", "A fox."),
     ]  # fmt: skip
@@ -323,29 +323,35 @@ def test_what_is_said_is_kept_where_the_chat_page_finds_it(tmp_path: Path) -> No
 
 
 def test_taking_back_the_only_turn_leaves_nothing_behind(tmp_path: Path) -> None:
-    talk(["Hello", "/undo"], Scripted(["Hi."]), kept=tmp_path)
-    assert Chats(tmp_path).find() == []
+    talk(["Hello", "/undo"], Scripted(["Hi."]), kept=tmp_path / "ledger.db")
+    assert Chats(tmp_path / "ledger.db").find() == []
 
 
 def test_a_conversation_of_the_page_is_gone_on_with(tmp_path: Path) -> None:
     answer, base = Answer("gen-0002", "Hi.", "stop", 2, 0.5), Answer("base", "Ho.", "stop")
     page = Chat.new("Hello", "gen-0002")
     turns = (KeptTurn("Hello", answer, base), KeptTurn("Nobody answered this"))
-    Chats(tmp_path).save(dataclasses.replace(page, manner=Manner(system="Be brief."), turns=turns))
+    Chats(tmp_path / "ledger.db").save(
+        dataclasses.replace(page, manner=Manner(system="Be brief."), turns=turns)
+    )
     talker = Scripted(["A fox."])
-    done = talk(["/open 1", "/history hello", "/open 2", "/open 1", "More"], talker, kept=tmp_path)
+    done = talk(
+        ["/open 1", "/history hello", "/open 2", "/open 1", "More"], talker, kept=tmp_path / "ledger.db"
+    )
     assert done.shown.count("Give a number of the list that /history shows: /open 1\n") == 2
     assert "> Hello\nHi.\nOn with: Hello\n" in done.shown
     assert [message.content for message in talker.seen[0].messages] == ["Be brief.", "Hello", "Hi.", "More"]
-    (kept,) = Chats(tmp_path).find()
+    (kept,) = Chats(tmp_path / "ledger.db").find()
     assert (kept.id, kept.turns[0], kept.model) == (page.id, turns[0], "gen-0001")
     assert [turn.user for turn in kept.turns] == ["Hello", "More"]
 
 
 def test_the_list_finds_words_and_counts_the_rest(tmp_path: Path) -> None:
     for i in range(12):
-        Chats(tmp_path).save(dataclasses.replace(Chat.new(f"Fox {i}", "base"), turns=(KeptTurn(f"Fox {i}"),)))
-    done = talk(["/history", "/history fox 7", "/history hen"], Scripted([]), kept=tmp_path)
+        Chats(tmp_path / "ledger.db").save(
+            dataclasses.replace(Chat.new(f"Fox {i}", "base"), turns=(KeptTurn(f"Fox {i}"),))
+        )
+    done = talk(["/history", "/history fox 7", "/history hen"], Scripted([]), kept=tmp_path / "ledger.db")
     assert "     and 2 more: /history WORDS finds those that have the words\n" in done.shown
     assert done.shown.count("Fox 7") in (1, 2)
     assert done.shown.endswith("There is no such conversation.\n\n")
@@ -353,6 +359,6 @@ def test_the_list_finds_words_and_counts_the_rest(tmp_path: Path) -> None:
 
 def test_a_disk_that_cannot_be_written_does_not_end_the_chat(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = talk(["Hello", "More"], Scripted(["Hi.", "A fox."]), kept=tmp_path / "file")
+    done = talk(["Hello", "More"], Scripted(["Hi.", "A fox."]), kept=tmp_path / "file" / "ledger.db")
     assert done.turns == [("Hello", "Hi."), ("More", "A fox.")]
     assert str(tmp_path / "file") in done.shown

@@ -95,7 +95,7 @@ def serving(
     keys: Ledger | None = None,
     limits: Limits = UNLIMITED,
     hosts: frozenset[str] = LOOPBACK_NAMES,
-    chats_folder: Path | None = None,
+    chats: Path | None = None,
     votes: Votes | None = None,
 ) -> Iterator[Running]:
     """Serve these models on a free port of 127.0.0.1 while inside."""
@@ -109,7 +109,7 @@ def serving(
         metrics=metrics,
     )
     rules = Rules(hosts, most_bytes, keys, limits)
-    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats_folder=chats_folder, votes=votes)
+    app = create_app(pool, metrics, rules, most_waiting=most_waiting, chats=chats, votes=votes)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=60))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

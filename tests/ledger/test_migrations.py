@@ -23,6 +23,7 @@ import nomoat
 from helpers.votes import VOTE
 from nomoat.errors import LedgerError
 from nomoat.ledger import migrate, store
+from nomoat.ledger.chats import chat_rows
 from nomoat.ledger.database import make_engine, parse_place
 from nomoat.ledger.feedback import standing_own_answers, standing_ratings
 from nomoat.ledger.keys import Holder
@@ -181,6 +182,14 @@ def test_rows_of_the_ninth_schema_are_read_as_they_were(tmp_path: Path) -> None:
     with_rows_of("0009", tmp_path / "ledger.db")
     with Ledger.open(tmp_path / "ledger.db") as ledger:
         assert [vote.reasons for vote in ledger.judgements.votes()] == [["correctness", "style"], None]
+
+
+def test_rows_of_the_tenth_schema_are_read_as_they_were(tmp_path: Path) -> None:
+    with_rows_of("0010", tmp_path / "ledger.db")
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        (chat,) = chat_rows(ledger)
+        assert (chat.id, chat.changed_at) == ("00112233445566ff", "2026-05-09T07:01:00.000Z")
+        assert chat.content["turns"] == [{"user": "hi", "answer": None}]
 
 
 def test_a_probe_of_two_models_cannot_be_kept(tmp_path: Path) -> None:

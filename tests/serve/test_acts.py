@@ -72,7 +72,7 @@ def at_once(*acts: Callable[[], Any]) -> None:
 
 
 def test_of_two_preferences_at_once_the_first_counts(tmp_path: Path) -> None:
-    chats, thumbs = Chats(tmp_path), Slow()
+    chats, thumbs = Chats(tmp_path / "ledger.db"), Slow()
     chat = replace(Chat.new("Why?", "m"), turns=(Turn("Why?", NEW, earlier=EARLIER),))
     chats.save(chat)
     acts = Acts(Names(["m"]), Busy(), chats, thumbs, PARTS)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def test_of_two_preferences_at_once_the_first_counts(tmp_path: Path) -> None:
 
 
 def test_of_two_messages_sent_at_once_one_is_answered(tmp_path: Path) -> None:
-    chats, writer = Chats(tmp_path), Busy()
+    chats, writer = Chats(tmp_path / "ledger.db"), Busy()
     chat = replace(Chat.new("Why?", "m"), turns=(Turn("Why?", NEW),))
     chats.save(chat)
     acts = Acts(Names(["m"]), writer, chats, None, PARTS)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_an_answer_stays_where_no_word_of_the_new_one_came(tmp_path: Path) -> No
     (turn,) = Writing(asked_anew, [written]).at_the_end().turns
     assert turn.choice == (replace(NEW, system=""), EARLIER)
 
-    chats, writer = Chats(tmp_path), Busy()
+    chats, writer = Chats(tmp_path / "ledger.db"), Busy()
     chats.save(asked_anew)  # as a server leaves it that is killed then
     acts = Acts(Names(["m"]), writer, chats, None, PARTS)  # type: ignore[arg-type]
 
@@ -121,7 +121,7 @@ def test_an_answer_stays_where_no_word_of_the_new_one_came(tmp_path: Path) -> No
 
 
 def test_what_a_key_may_not_have_now_is_not_begun_and_not_lost(tmp_path: Path) -> None:
-    chats, ration = Chats(tmp_path), Ration(Limits(most_at_once=1))
+    chats, ration = Chats(tmp_path / "ledger.db"), Ration(Limits(most_at_once=1))
     opened = threading.Event()
     pool = Pool(
         Names(["m"]),

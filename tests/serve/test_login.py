@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from helpers.serving import Running, make_keys, serving
+from helpers.workspaces import ledger_path
 from nomoat.engine.echo import EchoEngine
 from nomoat.ledger.keys import revoke_key
 from nomoat.ledger.store import Ledger
@@ -30,7 +31,7 @@ def keys(ledger: Ledger) -> dict[str, str]:
 
 @pytest.fixture
 def locked(tmp_path: Path, ledger: Ledger) -> Iterator[Running]:
-    with serving({"echo": EchoEngine}, keys=ledger, chats_folder=tmp_path) as found:
+    with serving({"echo": EchoEngine}, keys=ledger, chats=ledger_path(tmp_path)) as found:
         yield found
 
 
@@ -100,7 +101,7 @@ def test_a_session_outlives_the_server(tmp_path: Path, keys: dict[str, str]) -> 
         for is_first in (True, False):
             with (
                 Ledger.open(tmp_path / "ledger.db") as ledger,
-                serving({"echo": EchoEngine}, keys=ledger, chats_folder=tmp_path) as running,
+                serving({"echo": EchoEngine}, keys=ledger, chats=ledger_path(tmp_path)) as running,
             ):
                 if is_first:
                     client.post(f"{running.url}/login", data={"key": keys["a"]})
@@ -113,6 +114,6 @@ def test_a_session_outlives_the_server(tmp_path: Path, keys: dict[str, str]) -> 
 
 
 def test_without_keys_there_is_no_login(tmp_path: Path) -> None:
-    with serving({"echo": EchoEngine}, chats_folder=tmp_path) as running, running.client() as client:
+    with serving({"echo": EchoEngine}, chats=ledger_path(tmp_path)) as running, running.client() as client:
         assert client.get("/login").status_code == 404
         assert client.get("/app/").status_code == 200

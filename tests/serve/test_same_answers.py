@@ -113,7 +113,7 @@ async def by_page(open_engine: Callable[[], Overheard], folder: Path, talks: lis
         idle_s=600,
         metrics=Metrics(),
     )
-    writer = Writer(Desk(pool, Metrics(), most_waiting=1), Chats(folder), Ration(UNLIMITED))
+    writer = Writer(Desk(pool, Metrics(), most_waiting=1), Chats(folder / "ledger.db"), Ration(UNLIMITED))
     manner = Manner(temperature=0, top_p=1, max_tokens=TOKENS)
     texts = []
     for talk in talks:

@@ -156,11 +156,11 @@ def talk(
 
     from nomoat.cli.history import History
     from nomoat.ledger.artifacts import HOUSE
-    from nomoat.serve.web.chats import CHATS, Chats, Manner
+    from nomoat.serve.web.chats import Chats, Manner
 
     _use_line_editing()
     manner = Manner("", sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed)
-    history = History(Chats(workspace / HOUSE / CHATS), manner)
+    history = History(Chats(workspace / HOUSE / "ledger.db"), manner)
     TerminalChat(talker, open_base, session, sampling, history, read=read, to=to).run()
 
 

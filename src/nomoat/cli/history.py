@@ -26,7 +26,7 @@ class History:
         is forgotten.
 
         Raises:
-            ArtifactError: the disk is full or read-only.
+            LedgerError: the ledger cannot be written.
         """
         if not session.turns:
             if self._chat is not None:

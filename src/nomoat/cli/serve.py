@@ -144,7 +144,6 @@ def serve(
             from nomoat.serve import run
             from nomoat.serve.limits import Limits
             from nomoat.serve.web.arena import Votes
-            from nomoat.serve.web.chats import CHATS
 
             settings = run.Settings(
                 most_context=context,
@@ -155,7 +154,7 @@ def serve(
                 most_waiting=queue,
                 limits=Limits(key_at_once, key_per_minute),
                 hosts=frozenset(name.lower() for name in allow_host or ()),
-                chats_folder=workspace / HOUSE / CHATS,
+                chats=workspace / HOUSE / "ledger.db",
                 votes=Votes(workspace / HOUSE / "ledger.db", _voter),
                 engine=engine,
             )

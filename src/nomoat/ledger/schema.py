@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration. Kept here as well, so that opening a current ledger does not import Alembic."""
 
 REVISION_TABLE = "nomoat_revision"
@@ -317,6 +317,16 @@ sessions = Table(
     Column("key_id", Integer, ForeignKey("keys.id"), nullable=False),
     Column("created_at", Text, nullable=False),
     Column("ends_at", Text, nullable=False),
+)
+
+# A conversation of the chat page or the terminal, with all that is said in it. It is one piece: nobody asks for less.
+chats = Table(
+    "chats",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("created_at", Text, nullable=False),
+    Column("changed_at", Text, nullable=False),
+    Column("content", _JSON, nullable=False),
 )
 
 schema_history = Table(

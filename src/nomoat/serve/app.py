@@ -50,10 +50,10 @@ def create_app(
     rules: Rules,
     *,
     most_waiting: int,
-    chats_folder: Path | None = None,
+    chats: Path | None = None,
     votes: Votes | None = None,
 ) -> FastAPI:
-    """The API over the models of a pool, which it closes when it shuts down; with a folder for conversations, the web
+    """The API over the models of a pool, which it closes when it shuts down; with a ledger for conversations, the web
     app as well, and with a place for votes, its arena."""
     desk = Desk(pool, metrics, most_waiting=most_waiting)
     ration = Ration(
@@ -77,17 +77,17 @@ def create_app(
 
     app = FastAPI(title="nomoat", version=nomoat.__version__, lifespan=living, docs_url=None, redoc_url=None)
     _add_errors(app)
-    if chats_folder is not None:
+    if chats is not None:
         thumbs = Thumbs(pool.catalogue, votes) if votes else None
         demands_key = rules.keys is not None
-        chats = Chats(chats_folder)
-        writer = Writer(desk, chats, ration)
-        mount_web_app(app, pool.catalogue, writer, chats, thumbs, demands_key=demands_key)
+        kept = Chats(chats)
+        writer = Writer(desk, kept, ration)
+        mount_web_app(app, pool.catalogue, writer, kept, thumbs, demands_key=demands_key)
         if votes is not None and arena is not None:
             mount_arena(app, arena, ration, votes.ledger_path)
 
     app.add_middleware(Guard, rules=rules, ration=ration)
-    if chats_folder is not None and rules.keys is not None:
+    if chats is not None and rules.keys is not None:
         mount_login(app, rules.keys)
         app.add_middleware(Sessioned, keys=rules.keys)
     app.add_middleware(Unbroken)  # around the guard too: a ledger that cannot be asked for a key is our fault

@@ -51,7 +51,7 @@ class Settings:
         most_waiting: requests that may wait; the next one is sent away.
         hosts: names besides localhost and numbers by which the server may be asked for.
         limits: what each key may ask for.
-        chats_folder: where the web app keeps conversations; None serves no web app.
+        chats: the ledger in which the web app keeps conversations; None serves no web app.
         votes: where votes of the web app's arena go; None serves no arena.
         engine: a key of `ENGINES`.
     """
@@ -64,7 +64,7 @@ class Settings:
     most_waiting: int
     hosts: frozenset[str] = frozenset()
     limits: Limits = UNLIMITED
-    chats_folder: Path | None = None
+    chats: Path | None = None
     votes: Votes | None = None
     engine: str = LLAMACPP
 
@@ -143,7 +143,7 @@ def make_app(catalogue: Catalogue, settings: Settings, keys: Ledger | None) -> A
         metrics,
         rules,
         most_waiting=settings.most_waiting,
-        chats_folder=settings.chats_folder,
+        chats=settings.chats,
         votes=settings.votes,
     )
 

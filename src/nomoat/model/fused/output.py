@@ -7,6 +7,7 @@ S supervised positions · H width · V vocabulary · C rows of one piece
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -43,9 +44,9 @@ class Logprobs(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden_SH) if with_gradient else None
         trains = with_gradient and weight_VH.requires_grad
         of_weight = torch.zeros_like(weight_VH) if trains else None
-        for piece in _pieces(len(targets_S), compute_VH):
+        for piece, room_CV in _pieces(len(targets_S), compute_VH):
             h_CH, t_C = hidden_SH[piece], targets_S[piece]
-            logits_CV, slope_CV = _logits(h_CH, compute_VH, softcap)
+            logits_CV, slope_CV = _logits(h_CH, compute_VH, softcap, room_CV)
             logp_S[piece], scale_C1 = kernels.log_share(logits_CV, t_C, with_gradient=with_gradient)
             if to_hidden is None or scale_C1 is None:
                 continue
@@ -93,9 +94,9 @@ def _of_weight(
     """Gradient to the output layer: Σ_s g_s (onehot - p)ᵀ h."""
     total_VH = torch.zeros_like(weight_VH)
     compute_VH = weight_VH.to(hidden_SH.dtype)
-    for piece in _pieces(len(targets_S), compute_VH):
+    for piece, room_CV in _pieces(len(targets_S), compute_VH):
         h_CH = hidden_SH[piece]
-        logits_CV, slope_CV = _logits(h_CH, compute_VH, softcap)
+        logits_CV, slope_CV = _logits(h_CH, compute_VH, softcap, room_CV)
         _, scale_C1 = kernels.log_share(logits_CV, targets_S[piece], with_gradient=True)
         assert scale_C1 is not None
         to_logits_CV = _uncapped(logits_CV, slope_CV, compute_VH.dtype)
@@ -115,10 +116,10 @@ def _add_of_weight(
 
 
 def _logits(
-    h_CH: torch.Tensor, weight_VH: torch.Tensor, softcap: float | None
+    h_CH: torch.Tensor, weight_VH: torch.Tensor, softcap: float | None, room_CV: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits [C, V], and with a cap the slope of the capped ones."""
-    logits_CV = h_CH @ weight_VH.T
+    """Logits [C, V], made in `room_CV`, and with a cap the slope of the capped ones."""
+    logits_CV = torch.mm(h_CH, weight_VH.T, out=room_CV)
     if softcap is None:
         return logits_CV, None
     share_CV = logits_CV.float().div_(softcap).tanh_()
@@ -130,7 +131,11 @@ def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: 
     return to_logits_CV if slope_CV is None else to_logits_CV.mul_(slope_CV).to(dtype)
 
 
-def _pieces(rows: int, weight_VH: torch.Tensor) -> list[slice]:
+def _pieces(rows: int, weight_VH: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The rows of each piece, and room for its logits [C, V], which every piece uses again."""
     step = PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)
     step = step // STEP * STEP or max(1, step)  # the last piece then has one of few lengths too
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    room = weight_VH.new_empty(min(step, rows), len(weight_VH))
+    for start in range(0, rows, step):
+        end = min(start + step, rows)
+        yield slice(start, end), room[: end - start]

@@ -1,25 +1,28 @@
-"""Conversations of the web app: one JSON file each, in a folder of the workspace."""
+"""Conversations of the web app and of the terminal, and where they are kept."""
 
 from __future__ import annotations
 
 import logging
 import re
 import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from pydantic import TypeAdapter, ValidationError
 
-from nomoat.errors import ServeError
+from nomoat.ledger.chats import ChatRow, chat_row, chat_rows, forget_chat, keep_chat
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.files import atomic_write, disk_errors, make_folder
+from nomoat.ledger.files import disk_errors
 from nomoat.ledger.rows import Thumb
+from nomoat.ledger.store import Ledger
 
 STOPPED = "stopped"
-CHATS = "chats"
-"""The folder, within the workspace's own."""
 _ID = re.compile(r"[0-9a-f]{16}")
+_OWN_COLUMNS = ("id", "created_at", "changed_at")
 _LONGEST_TITLE = 60
 _LOG = logging.getLogger("nomoat.serve")
 
@@ -27,8 +30,8 @@ _LOG = logging.getLogger("nomoat.serve")
 @dataclass(frozen=True)
 class Answer:
     """What a model wrote. `seconds` from its first token to its last; `ended` is 'stop', 'length', or 'stopped'
-    where the reader ended it (its tokens are then not known: 0). `system` is the text that it was asked with, None in
-    files from before this was kept."""
+    where the reader ended it (its tokens are then not known: 0). `system` is the text that it was asked with, None
+    where it is from before this was kept."""
 
     model: str
     text: str
@@ -134,62 +137,76 @@ _CHAT = TypeAdapter(Chat)
 
 @final
 class Chats:
-    """The folder. Called from threads; files appear whole or not at all."""
+    """Conversations in the workspace's ledger, which is made with the first one. Called from threads; all methods raise
+    LedgerError where the ledger cannot be read or written.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Earlier versions kept a file of each in a folder beside the ledger: they are taken in, and a file that cannot be
+    read is left alone.
+    """
+
+    def __init__(self, ledger_path: Path) -> None:
+        self._path = ledger_path
+        self._files = ledger_path.parent / "chats"
+        self._taking_in = threading.Lock()
 
     def find(self, words: str = "") -> list[Chat]:
-        """Those that have all the words, the last changed first. A file that cannot be read is left alone."""
-        chats = []
-        for path in self._folder.glob("*.json"):
-            try:
-                chats.append(_read(path))
-            except ServeError as error:
-                _LOG.warning("%s", error)
-        return sorted(
-            (chat for chat in chats if chat.has(words)), key=lambda chat: chat.changed_at, reverse=True
-        )
+        """Those that have all the words, the last changed first."""
+        with self._open(to_write=False) as ledger:
+            rows = chat_rows(ledger) if ledger else []
+        return [chat for chat in map(_chat, rows) if chat.has(words)]
 
     def get(self, chat_id: str) -> Chat | None:
-        """None where there is none such, and for what is no id: it comes from a browser.
-
-        Raises:
-            ServeError: its file is damaged.
-        """
+        """None where there is none such, and for what is no id: it comes from a browser."""
         if not _ID.fullmatch(chat_id):
             return None
-        path = self._path(chat_id)
-        return _read(path) if path.is_file() else None
+        with self._open(to_write=False) as ledger:
+            row = chat_row(ledger, chat_id) if ledger else None
+        return _chat(row) if row else None
 
     def save(self, chat: Chat) -> None:
-        """Keep it as it is now.
-
-        Raises:
-            ArtifactError: the disk is full or read-only.
-        """
-        make_folder(self._folder)
-        atomic_write(self._path(chat.id), _CHAT.dump_json(replace(chat, changed_at=now_iso()), indent=1))
+        """Keep it as it is now."""
+        with self._open(to_write=True) as ledger:
+            assert ledger is not None
+            keep_chat(ledger, _row(replace(chat, changed_at=now_iso())))
 
     def delete(self, chat_id: str) -> None:
         """Forget it; nothing where it is gone already."""
-        if _ID.fullmatch(chat_id):
-            path = self._path(chat_id)
-            with disk_errors(path):
-                path.unlink(missing_ok=True)
+        with self._open(to_write=False) as ledger:
+            if ledger and _ID.fullmatch(chat_id):
+                forget_chat(ledger, chat_id)
 
-    def _path(self, chat_id: str) -> Path:
-        return self._folder / f"{chat_id}.json"
+    @contextmanager
+    def _open(self, *, to_write: bool) -> Iterator[Ledger | None]:
+        """None where there is no ledger: looking makes none, but for conversations that are still files."""
+        with self._taking_in:
+            files = sorted(self._files.glob("*.json"))
+            if not (to_write or files or self._path.is_file()):
+                yield None
+                return
+            ledger = Ledger.open(self._path)
+            for path in files:
+                _take_in(ledger, path)
+        with ledger:
+            yield ledger
 
 
-def _read(path: Path) -> Chat:
+def _take_in(ledger: Ledger, path: Path) -> None:
+    """A file becomes a row and goes."""
     try:
-        with disk_errors(path):
-            return _CHAT.validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ServeError(
-            f"{path}: {place}: {first['msg']}; expected a conversation of the web app",
-            hint="Put a copy of it back, or move it away.",
-        ) from None
+        chat = _CHAT.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        _LOG.warning("%s: is no conversation that can be read: %s", path, str(error).partition("\n")[0])
+        return
+    if chat_row(ledger, chat.id) is None:
+        keep_chat(ledger, _row(chat))
+    with disk_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def _row(chat: Chat) -> ChatRow:
+    said = _CHAT.dump_python(chat, mode="json")
+    return ChatRow(**{key: said.pop(key) for key in _OWN_COLUMNS}, content=said)
+
+
+def _chat(row: ChatRow) -> Chat:
+    return _CHAT.validate_python({**row.content, **{key: getattr(row, key) for key in _OWN_COLUMNS}})

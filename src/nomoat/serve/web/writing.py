@@ -94,7 +94,7 @@ class Writer:
 
         Raises:
             ApiError: 429, the key has all that it may have now. Nothing was kept.
-            ArtifactError: it cannot be kept.
+            LedgerError: it cannot be kept.
         """
         assert chat.id not in self._running, chat.id
         counted = ExitStack()
