@@ -74,10 +74,10 @@ def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -
         )
         bench = Bench(case, material, machine, args.threads, _say)
         best, tried = dict(BEST.get(case.name, ELSE)), {}
-        if args.tune:
+        if args.tune is not None:
             for side in sides:
                 if side in TRIED:
-                    best[side], tried[side] = bench.tune(side)
+                    best[side], tried[side] = bench.tune(side, args.tune or list(TRIED[side]))
         curves = bench.curves(sides, best, args.steps)
         _say(f"{case.name}: {curves.said()}")
         settings = {side: settings_of(side, best) for side in sides}
@@ -133,9 +133,18 @@ def _arguments(subject: Subject, description: str | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="measured passes of each side")
     parser.add_argument("--steps", type=int, default=8, help="steps at which losses are compared")
     parser.add_argument("--quick", action="store_true", help="32 rows, 1 round, 2 steps")
-    parser.add_argument("--tune", action="store_true", help="find each peer's best settings first")
+    parser.add_argument(
+        "--tune",
+        nargs="*",
+        metavar="SETTINGS",
+        help="find each peer's best settings first, of all or of these, such as 'grouped 4'",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     args = parser.parse_args()
+    for name in args.tune or ():
+        for side in args.side:
+            if side in TRIED and name not in TRIED[side]:
+                parser.error(f"--tune: {side} has no '{name}'; expected some of {', '.join(TRIED[side])}")
     for name in args.case:
         data, _ = sources(subject.cases[name], args.data, args.tokenizer)
         if not data.is_file():

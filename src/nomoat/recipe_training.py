@@ -309,6 +309,11 @@ class Reinforce(Optimiser):
     """Stop when answers have grown to so many times their first length."""
     max_pass_drop: Share = 0.1
     """Stop when the held-out pass rate is this far below its best, twice in a row."""
+    rollouts: Literal["torch", "vllm"] = "torch"
+    """Who writes the answers: the model itself, or (with an adapter, on a GPU) a vLLM that is told the adapter before
+    each step; then a resumed run is not the same to the bit. With vLLM on a GPU not run yet."""
+    vllm_memory: Share = 0.4
+    """Of `rollouts: vllm`: the share of the GPU's memory that vLLM takes."""
     learning_rate: Positive | None = None
     """Peak learning rate of AdamW. Default: a tenth of what `sft` would take. The plan says the number."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "constant"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import numpy as np
 import pytest
 import torch
@@ -16,6 +20,7 @@ from helpers import tiny_models
 from helpers.live import LiveBytes
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.engine.base import Engine, Sampling
+from nomoat.engine.grammar import json_grammar
 from nomoat.engine.llamacpp import LlamaCppEngine
 from nomoat.engine.llamaserver import LlamaServerEngine
 from nomoat.engine.request import Piece, Request, ServingEngine, whole_answer
@@ -196,8 +201,8 @@ def test_what_does_not_fit_is_refused_and_disturbs_nobody(engine: TorchEngine, f
     for request in (Request((5, 10**6), SHORT), Request((5,), SHORT, logit_bias=((10**6, 1.0),))):
         with pytest.raises(EngineError, match="invalid tokens; the vocabulary has ids 0 to"):
             engine.answer(request, lambda piece: True)
-    with pytest.raises(EngineError, match="holds no answer to a grammar"):
-        engine.answer(Request((5,), SHORT, grammar="start: /x/"), lambda piece: True)
+    with pytest.raises(EngineError, match="llguidance: "):
+        engine.answer(Request((5,), SHORT, grammar="%llguidance {}\nstart: ["), lambda piece: True)
     with pytest.raises(EngineError, match=r"input\[1\] has 0 tokens; expected 1 to 256"):
         engine.embed(["Lily", ""])
     with pytest.raises(EngineError, match="n_ctx: got 257; this model's context has 1 to 256 tokens"):
@@ -251,3 +256,56 @@ def test_what_it_takes_is_the_weights_their_copies_and_the_cache(
     assert (
         footprint_bytes(folder, n_tokens=10) - footprint_bytes(folder, n_tokens=0) == 10 * 4 * 2 * 2 * 2 * 16
     )
+
+
+SCHEMAS = [
+    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "é"]}}, "required": ["a", "b"]},
+    {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3},
+    {"const": {"name": "Lily"}},
+]
+
+
+def held(engine: ServingEngine, schema: dict[str, Any], **more: Any) -> Request:
+    prompt = tuple(engine.encode(TALKS[0]))
+    return Request(prompt, Sampling(**{"max_new_tokens": 64} | more), grammar=json_grammar(schema, "schema"))
+
+
+def test_a_form_holds_the_answers_that_llama_cpp_gives_too(engine: TorchEngine, folder: Path) -> None:
+    with LlamaServerEngine(folder / "model.gguf", tokenizer_dir=folder, exact=True, n_parallel=1) as other:
+        for schema in SCHEMAS:
+            request = held(engine, schema)
+            pieces, ending = whole_answer(engine, request)
+            text = "".join(piece.text for piece in pieces)
+            assert text == "".join(piece.text for piece in whole_answer(other, request)[0])
+            if ending.finish_reason == "stop":
+                jsonschema_rs.validate(schema, json.loads(text))
+
+
+def test_each_of_many_answers_is_held_to_its_own_form(engine: TorchEngine) -> None:
+    alone = answer(engine, Request(tuple(engine.encode(TALKS[1])), SHORT))
+    requests = [
+        held(engine, schema, temperature=1.0, seed=seed, max_new_tokens=200)
+        for seed in range(3)
+        for schema in SCHEMAS[1:]
+    ]
+    found: dict[int, str] = {}
+
+    def ask(index: int) -> None:
+        found[index] = answer(engine, requests[index])
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    assert answer(engine, Request(tuple(engine.encode(TALKS[1])), SHORT)) == alone
+    for thread in threads:
+        thread.join()
+    for index, text in found.items():
+        jsonschema_rs.validate(SCHEMAS[1:][index % 2], json.loads(text))
+    assert len(found) == len(requests)
+
+
+def test_a_form_goes_before_what_min_p_and_biases_ask_for(engine: TorchEngine) -> None:
+    (unwanted,) = engine.tokenize("a")
+    request = held(engine, {"const": 7}, temperature=1.0)
+    request = replace(request, min_p=0.99, logit_bias=((unwanted, 100.0),))
+    assert answer(engine, request) == "7"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from nomoat.errors import ModelError, RecipeError
+from nomoat.errors import ModelError, NomoatError, RecipeError
 from nomoat.model.load import Machine, read_shape, resolve_base
 from nomoat.night.recipes import micro_batch_tokens, require_extras, resolve_learning_rate
 from nomoat.recipe import Recipe
 from nomoat.recipe_file import load_recipe
-from nomoat.recipe_training import Pretrain, Sft
+from nomoat.recipe_training import Pretrain, Reinforce, Sft
 
 SLOW = Machine("cpu", torch.float32)
 
@@ -70,6 +70,22 @@ def test_an_extra_that_is_not_there_is_missed_before_anything_is_done(
         require_extras(Recipe(sft=Sft(optim="adamw_8bit")), "cpu")
     with pytest.raises(ModelError, match=r"^pretrain.optim needs bitsandbytes"):
         require_extras(Recipe(sft=None, pretrain=Pretrain(train=["t"], optim="adamw_8bit")), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("sections", "device", "said"),
+    [
+        ({"sft": Sft(method="full")}, "cuda", "is told an adapter of rank 256 at most, on a base in 16 bits"),
+        ({"sft": Sft(lora_r=512)}, "cuda", "is told an adapter of rank 256 at most, on a base in 16 bits"),
+        ({"sft": Sft()}, "cpu", "needs a GPU, and there is none here"),
+        ({"sft": Sft()}, "cuda", "is not installed"),
+    ],
+)
+def test_rollouts_that_vllm_cannot_make_here_are_refused(
+    sections: dict[str, Any], device: str, said: str
+) -> None:
+    with pytest.raises(NomoatError, match=rf"^reinforce.rollouts: vllm {said}"):
+        require_extras(Recipe(reinforce=Reinforce(rollouts="vllm"), **sections), device)
 
 
 def test_paging_without_a_gpu_is_refused() -> None:

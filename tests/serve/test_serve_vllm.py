@@ -105,13 +105,19 @@ def test_the_api_gives_the_same_answers(apps: dict[str, TestClient]) -> None:
         assert logprobs[0] == pytest.approx(others, abs=1e-2)
 
 
-def test_torch_holds_no_answer_to_a_form(apps: dict[str, TestClient]) -> None:
-    app = apps[run.TORCH]
-    form = {"type": "json_object"}
-    refused = app.post("/v1/chat/completions", json={"model": "gen-0001", **CHAT, "response_format": form})
-    assert refused.status_code == 400
-    assert "PyTorch holds no answer to a grammar" in refused.json()["error"]["message"]
-    refused = app.post("/v1/chat/completions", json={"model": "base", **CHAT})
+def test_a_schema_holds_torchs_answer_as_it_does_llama_cpps(apps: dict[str, TestClient]) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    found = [
+        asked(apps[engine], "/v1/chat/completions", **CHAT, response_format=form)["choices"][0]["message"]
+        for engine in (run.LLAMACPP, run.TORCH)
+    ]
+    assert found[0] == found[1]
+    assert found[0]["content"].startswith('{"n": ')
+
+
+def test_a_model_that_has_no_weights_here_is_told_of(apps: dict[str, TestClient]) -> None:
+    refused = apps[run.TORCH].post("/v1/chat/completions", json={"model": "base", **CHAT})
     assert refused.status_code == 503
     assert "base: its weights in transformers' form are not in this workspace" in refused.text
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections import Counter, deque
@@ -20,6 +21,7 @@ from nomoat.data.pack import Packed, Tokens, pack
 from nomoat.engine.answers import complete_all, stream_text
 from nomoat.engine.base import Completion, FinishReason, Sampling
 from nomoat.engine.choose import Answer, choose, special_ids
+from nomoat.engine.guidance import Follower, Vocabulary
 from nomoat.engine.prompts import ByPrompts, Prompts, token_bytes
 from nomoat.engine.request import Ending, Likely, Piece, Request, Written, check_room
 from nomoat.engine.rollouts import read_prompts, step_of
@@ -76,12 +78,14 @@ class _Event:
 
 @dataclass(eq=False)
 class _Row:
-    """An answer that grows in a row of the cache. `is_over`: it has ended, or nobody reads it any more."""
+    """An answer that grows in a row of the cache. `form` is what it is held to; `is_over`: it has ended, or nobody reads
+    it any more."""
 
     request: Request
     prompt: Tokens
     room: int
     rng: np.random.Generator
+    form: Follower | None
     tokens: list[int] = field(default_factory=list)
     events: queue.SimpleQueue[_Event | BaseException] = field(default_factory=queue.SimpleQueue)
     is_over: bool = False
@@ -100,7 +104,7 @@ class TorchEngine(ByPrompts):
     ones. Each answer has a row of one cache, which is made once, and each step computes a token for all rows; whoever
     comes takes a free row between two steps. A prompt is read at once, and the others wait for it. An answer draws
     with random numbers of its own, so those beside it change it only where rounding decides. `min_p` has its say
-    before `top_k` and `top_p`; penalties count what has been answered. It holds no answer to a grammar.
+    before `top_k` and `top_p`; penalties count what has been answered.
 
     Args:
         model_dir: config, weights as safetensors, and tokenizer.
@@ -171,17 +175,13 @@ class TorchEngine(ByPrompts):
         """Write an answer in the calling thread; see `ServingEngine.answer`."""
         check_room(request, self.n_ctx)
         self._check_tokens([*request.prompt, *(token for token, _ in request.logit_bias)])
-        if request.grammar is not None:
-            raise EngineError(
-                "PyTorch holds no answer to a grammar, which response_format and tools need",
-                hint="Serve with llama.cpp or vLLM for them.",
-            )
         room = min(request.sampling.max_new_tokens, self.n_ctx - len(request.prompt))
         row = _Row(
             request,
             np.array(request.prompt, dtype=np.uint32),
             room,
             np.random.default_rng(request.sampling.seed),
+            None if request.grammar is None else self._vocabulary.follow(request.grammar),
         )
         self._enter(row)
         try:
@@ -196,6 +196,12 @@ class TorchEngine(ByPrompts):
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
         """See `stream_text`."""
         return stream_text(self, conversation, sampling)
+
+    @functools.cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """What grammars are followed with, made when the first one comes."""
+        end = self._prompts.template.stop_token_ids[0]
+        return Vocabulary([self._bytes_of(token) for token in range(self._n_vocab)], end)
 
     def _enter(self, row: _Row) -> None:
         with self._changed:
@@ -245,7 +251,11 @@ class TorchEngine(ByPrompts):
                     else:
                         logits_RV = self._step(step, cache, growing)
                 for row, logits_V in zip(entering or growing, logits_RV.cpu().numpy(), strict=True):
-                    self._add(row, logits_V)
+                    try:
+                        self._add(row, logits_V)
+                    except EngineError as error:  # of its grammar, which is nobody else's
+                        row.events.put(error)
+                        row.is_over = True
                 _drop(growing, cache)
             except BaseException as error:
                 for row in growing:
@@ -277,11 +287,14 @@ class TorchEngine(ByPrompts):
 
     def _add(self, row: _Row, logits_V: np.ndarray) -> None:
         """The next token of a row."""
-        request = row.request
-        token = choose(_adjusted(logits_V, request, row.tokens), request.sampling, row.rng)
+        request, form = row.request, row.form
+        allowed_V = None if form is None else form.allowed()
+        token = choose(_adjusted(logits_V, request, row.tokens, allowed_V), request.sampling, row.rng)
         row.tokens.append(token)
+        if form is not None:
+            form.take(token)
         reason: FinishReason | None = None
-        if token in self._stop_ids:
+        if token in self._stop_ids or (form is not None and form.is_over):
             reason = "stop"
         elif len(row.tokens) == row.room:
             reason = "length"
@@ -369,14 +382,18 @@ def _drop(growing: list[_Row], cache: Cache) -> None:
                 cache.move(len(growing), index, last.cached)
 
 
-def _adjusted(logits_V: np.ndarray, request: Request, tokens: Sequence[int]) -> np.ndarray:
-    """Logits with what the request wants besides `Sampling`."""
+def _adjusted(
+    logits_V: np.ndarray, request: Request, tokens: Sequence[int], allowed_V: np.ndarray | None
+) -> np.ndarray:
+    """Logits with what the request wants besides `Sampling`; nothing but what is allowed, if that is said."""
     adjusted_V = logits_V.copy()
     for token, bias in request.logit_bias:
         adjusted_V[token] += bias
     if request.frequency_penalty or request.presence_penalty:
         for token, times in Counter(tokens).items():
             adjusted_V[token] -= request.frequency_penalty * times + request.presence_penalty
+    if allowed_V is not None:
+        adjusted_V[~allowed_V] = -np.inf
     if request.min_p and request.sampling.temperature:
         least = adjusted_V.max() + request.sampling.temperature * np.log(request.min_p)
         adjusted_V[adjusted_V < least] = -np.inf

@@ -82,20 +82,9 @@ class VllmEngine(ByPrompts):
         self._n_ctx = n_ctx
         self._n_parallel = n_parallel
         self._start_s = start_s
-        # fmt: off
-        self._words = [
-            sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", str(model_dir.resolve()),
-            "--served-model-name", _MODEL,
-            "--max-model-len", str(n_ctx),
-            "--max-num-seqs", str(n_parallel),
-            "--gpu-memory-utilization", f"{memory_share:.4f}",
-            "--generation-config", "vllm",  # sampling is what a request says, not what the folder does
-            # the library that llama.cpp's grammars are for, so that one grammar holds both to the same form
-            "--structured-outputs-config", json.dumps({"backend": "guidance"}),
-            "--enable-prompt-tokens-details",
-            "--disable-log-stats", "--disable-uvicorn-access-log",
-        ]
-        # fmt: on
+        self._words = serving_words(
+            model_dir, n_ctx=n_ctx, n_parallel=n_parallel, memory_share=memory_share
+        )
         self._starting = threading.Lock()
         self._is_closed = False
         self._server = self._start()
@@ -141,7 +130,7 @@ class VllmEngine(ByPrompts):
                     continue
                 event = json.loads(data)
                 if "error" in event:
-                    raise _refusal(event["error"].get("code", 500), event)
+                    raise refusal(event["error"].get("code", 500), event)
                 usage = event.get("usage") or usage
                 for choice in event["choices"]:
                     reason = choice.get("finish_reason") or reason
@@ -212,7 +201,7 @@ class VllmEngine(ByPrompts):
         return OwnedServer(
             "vLLM",
             lambda socket: [*self._words, "--uds", str(socket)],
-            lambda key: {**_ENVIRONMENT, "VLLM_API_KEY": key},
+            serving_environment,
             start_s=self._start_s,
         )
 
@@ -232,7 +221,7 @@ class VllmEngine(ByPrompts):
         try:
             with server.client.stream("POST", "/v1/completions", json=body) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _refusal(response.status_code, response.read())
+                    raise refusal(response.status_code, response.read())
                 yield response
         except httpx.HTTPError as error:
             raise server.broken(error) from error
@@ -244,8 +233,8 @@ class VllmEngine(ByPrompts):
         places = zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True)
         found = []
         for name, logprob, likeliest in places:
-            near = {_token(other): value for other, value in (likeliest or {}).items()}
-            found.append(self._place(_token(name), near | {_token(name): logprob}, top))
+            near = {token_of(other): value for other, value in (likeliest or {}).items()}
+            found.append(self._place(token_of(name), near | {token_of(name): logprob}, top))
         return tuple(written for written in found if written.chosen.raw)
 
     def _place(self, token: int, logprobs: Mapping[int, float], top: int) -> Written:
@@ -260,7 +249,31 @@ class VllmEngine(ByPrompts):
         return Likely(token, raw.decode(errors="replace"), raw, logprob)
 
 
-def _token(name: str) -> int:
+def serving_words(model_dir: Path, *, n_ctx: int, n_parallel: int, memory_share: float) -> list[str]:
+    """What starts a vLLM that serves a transformers folder; where it listens is still to be said."""
+    # fmt: off
+    return [
+        sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", str(model_dir.resolve()),
+        "--served-model-name", _MODEL,
+        "--max-model-len", str(n_ctx),
+        "--max-num-seqs", str(n_parallel),
+        "--gpu-memory-utilization", f"{memory_share:.4f}",
+        "--generation-config", "vllm",  # sampling is what a request says, not what the folder does
+        # the library that llama.cpp's grammars are for, so that one grammar holds both to the same form
+        "--structured-outputs-config", json.dumps({"backend": "guidance"}),
+        "--enable-prompt-tokens-details",
+        "--disable-log-stats", "--disable-uvicorn-access-log",
+    ]
+    # fmt: on
+
+
+def serving_environment(key: str) -> dict[str, str]:
+    """Variables of a vLLM that demands this key."""
+    return {**_ENVIRONMENT, "VLLM_API_KEY": key}
+
+
+def token_of(name: str) -> int:
+    """The id that vLLM has named a token by."""
     return int(name.removeprefix(_TOKEN))
 
 
@@ -292,7 +305,7 @@ def _body(request: Request, n_ctx: int, stop_token_ids: list[int]) -> dict[str, 
     return body
 
 
-def _refusal(status: int, answered: bytes | Mapping[str, Any]) -> EngineError | ServeError:
+def refusal(status: int, answered: bytes | Mapping[str, Any]) -> EngineError | ServeError:
     """What vLLM says against a request (4xx), or why it failed."""
     try:
         found = json.loads(answered) if isinstance(answered, bytes) else answered

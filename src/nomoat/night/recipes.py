@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
-from nomoat.errors import RecipeError
+from nomoat.engine.vllmrollouts import RANKS
+from nomoat.errors import ModelError, RecipeError
 from nomoat.model.bits import require_bitsandbytes
 from nomoat.model.load import Machine
 from nomoat.recipe import Recipe
@@ -149,9 +151,12 @@ def resolve_learning_rate(section: Sft, width: int) -> tuple[float, str]:
 
 def require_extras(recipe: Recipe, device: str) -> None:
     """ModelError where the recipe asks for what an extra would bring, and it is not there: before anything is done.
-    RecipeError where it asks for paging, and there is no GPU."""
+    RecipeError where it asks for paging or vLLM, and there is no GPU, or for vLLM without an adapter that it can be
+    told."""
     if adapter_keys(recipe)["load_in_4bit"]:
         require_bitsandbytes("sft.load_in_4bit" if recipe.sft else "prefer.load_in_4bit", device)
+    if recipe.reinforce is not None and recipe.reinforce.rollouts == "vllm":
+        _require_vllm(adapter_keys(recipe), device)
     sections = {
         "sft": recipe.sft,
         "reward": recipe.reward,
@@ -168,6 +173,24 @@ def require_extras(recipe: Recipe, device: str) -> None:
                 hint=f"Set {name}.optim to adamw_8bit or adamw_torch.",
             )
         require_bitsandbytes(f"{name}.optim", device)
+
+
+def _require_vllm(adapter: dict[str, Any], device: str) -> None:
+    most = RANKS[-1]
+    if adapter["method"] != "lora" or adapter["load_in_4bit"] or adapter["lora_r"] > most:
+        raise RecipeError(
+            f"reinforce.rollouts: vllm is told an adapter of rank {most} at most, on a base in 16 bits",
+            hint="Set sft.method to lora and sft.load_in_4bit to false, or leave reinforce.rollouts out.",
+        )
+    if device != "cuda":
+        raise RecipeError(
+            "reinforce.rollouts: vllm needs a GPU, and there is none here",
+            hint="Leave it out: the model then writes the answers itself.",
+        )
+    if find_spec("vllm") is None:
+        raise ModelError(
+            "reinforce.rollouts: vllm is not installed", hint='Install it: pip install "nomoat[vllm]"'
+        )
 
 
 def default_micro_batch_tokens(machine: Machine, method: str) -> int:

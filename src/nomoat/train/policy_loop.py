@@ -17,6 +17,7 @@ import torch
 from nomoat.data.functions import Question
 from nomoat.data.pack import StepPlan
 from nomoat.engine.base import Sampling
+from nomoat.engine.vllmrollouts import VllmRollouts
 from nomoat.errors import ModelError
 from nomoat.model.load import Machine
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
@@ -94,15 +95,17 @@ def learn(
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
+    vllm: VllmRollouts | None = None,
 ) -> TrainResult:
-    """Reinforce the model's trainable weights and leave the best of them in it."""
+    """Reinforce the model's trainable weights and leave the best of them in it; `vllm` samples its answers, or else it
+    does so itself."""
     named: Named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     initial = {name: p.detach().clone() for name, p in named.items()}
     head = _value_head(model, machine) if policy.needs_values else None
     learned: Named = named if head is None else {**named, "value_head.weight": head.weight}
     optimizer = adamw(learned, weight_decay=keys.weight_decay, betas=(0.9, keys.adam_beta2), optim=keys.optim)
     checkpoints = CheckpointFolder(scratch, machine.device)
-    sampler = Sampler(model, named, initial, head, reader, rewards, policy, machine.device, machine.bf16)
+    sampler = Sampler(model, named, initial, head, reader, rewards, policy, machine.device, machine.bf16, vllm)
     plan = StepPlan(
         np.full(len(prompts), policy.num_generations * policy.max_new_tokens),
         tokens_per_step=keys.tokens_per_step,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from nomoat.data.pack import Rows
+from nomoat.engine.vllmrollouts import VllmRollouts
 from nomoat.model.load import Machine
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
 from nomoat.model.recompute import recompute_blocks
@@ -58,7 +60,7 @@ def reinforce(
     The reference is the model as it is before the first step. The weights that are kept are those of the highest pass
     rate on `held_out`, or of the highest mean reward there where nothing can be passed; what training began with,
     where nothing was better. A run is resumed from the checkpoints in `scratch`. Raises DataError when most answers go
-    without a reward; ModelError when training diverges.
+    without a reward; ModelError when training diverges; ServeError where vLLM does not start, or ends.
     """
     model = open_to_train(
         base,
@@ -76,19 +78,29 @@ def reinforce(
     )
     if gradient_checkpointing is True:
         recompute_blocks(model)
-    result = learn(
-        model,
-        prompts,
-        held_out[:HELD_OUT_PROMPTS],
-        scratch,
-        reader=reader,
-        rewards=rewards,
-        passes=passes,
-        policy=policy,
-        keys=keys,
-        machine=machine,
-        hooks=hooks,
-    )
+    held_out = held_out[:HELD_OUT_PROMPTS]
+    with ExitStack() as held:
+        vllm = None
+        if policy.rollouts == "vllm":
+            longest = max(len(prompt.tokens) for prompt in (*prompts, *held_out)) + policy.max_new_tokens
+            n_ctx = min(longest, model.config.get_text_config().max_position_embeddings)
+            vllm = held.enter_context(
+                VllmRollouts(base, lora_r=lora_r, n_ctx=n_ctx, memory_share=policy.vllm_memory)
+            )
+        result = learn(
+            model,
+            prompts,
+            held_out,
+            scratch,
+            reader=reader,
+            rewards=rewards,
+            passes=passes,
+            policy=policy,
+            keys=keys,
+            machine=machine,
+            hooks=hooks,
+            vllm=vllm,
+        )
     if method == "lora":
         keep_adapter(model, tokenizer, out / "adapter", base_name=base_name, base_sha256=base_sha256)
     else:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from nomoat.data.functions import Question
 from nomoat.data.pack import Packed, Tokens, fill, pack_groups
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import MAX_ROWS, Rollout, roll_out
+from nomoat.engine.vllmrollouts import VllmRollouts
+from nomoat.model.adapters import save_adapter
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.modes import evaluating
@@ -59,6 +62,8 @@ class PolicyKeys:
     max_kl: float
     max_length_growth: float
     max_pass_drop: float
+    rollouts: Literal["torch", "vllm"]
+    vllm_memory: float
 
     @property
     def needs_values(self) -> bool:
@@ -129,7 +134,7 @@ def as_it_was(named: Named, initial: dict[str, torch.Tensor]) -> Iterator[None]:
 @dataclass(frozen=True)
 class Sampler:
     """Makes a step's batch with the model as it is. `initial` are the weights of the reference; `value_head` is there
-    for PPO."""
+    for PPO; `vllm`, where there is one, writes the answers in place of the model itself."""
 
     model: Any
     named: Named
@@ -140,6 +145,7 @@ class Sampler:
     keys: PolicyKeys
     device: str
     bf16: bool
+    vllm: VllmRollouts | None = None
 
     def batch(self, prompts: Sequence[Prompt], *, seed: int, step: int, micro_tokens: int) -> Batch:
         """Sample, reward, and look at the answers once more. The answers of a step depend on the weights, the seed and
@@ -162,18 +168,14 @@ class Sampler:
         self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[Sequence[int]] | None = None
     ) -> list[Rollout]:
         """An answer to each prompt; where memory runs out, fewer at a time."""
-
-        def roll(rows: int) -> list[Rollout]:
-            return roll_out(
-                self.model,
-                [prompt.tokens for prompt in prompts],
-                sampling=sampling,
-                stop_tokens=self.reader.stop_tokens,
-                seeds=seeds,
-                max_rows=rows,
-            )
-
-        return in_batches_that_fit(roll, MAX_ROWS, 1)
+        asked = [prompt.tokens for prompt in prompts]
+        keys: dict[str, Any] = {"sampling": sampling, "stop_tokens": self.reader.stop_tokens, "seeds": seeds}
+        if self.vllm is not None:
+            self.vllm.take(partial(save_adapter, self.model, base="", base_sha256=""))
+            return self.vllm.roll_out(asked, **keys)
+        return in_batches_that_fit(
+            lambda rows: roll_out(self.model, asked, max_rows=rows, **keys), MAX_ROWS, 1
+        )
 
     @torch.no_grad()
     def _looked_at(self, groups: list[tuple[Tokens, list[Rollout]]], micro_tokens: int) -> list[Part]:

@@ -1,7 +1,8 @@
 """A stand-in for vLLM where there is no GPU: `python -m vllm.entrypoints.cli.main serve FOLDER ...` with transformers.
 
 It takes the options and speaks the part of the HTTP that `nomoat.engine.vllm` uses, written from vLLM 0.20 and 0.33:
-chunked server-sent events, one token each, a last one with the usage. Grammars, penalties and cuts it does not know.
+chunked server-sent events, one token each, a last one with the usage; or all at once; LoRA adapters that come and go.
+Grammars, penalties and cuts it does not know.
 
 STANDIN_DIR names a folder: it leaves its requests (requests.jsonl), who hung up (aborted) and a child's process id
 (child) there. STANDIN_FAILS makes it 'die' or 'hang' at the start; the prompt 5, 5, 5 ends it."""
@@ -36,8 +37,14 @@ def arguments() -> argparse.Namespace:
     for name in ("max-model-len", "max-num-seqs"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--gpu-memory-utilization", type=float, required=True)
-    for name in ("enable-prompt-tokens-details", "disable-log-stats", "disable-uvicorn-access-log"):
+    for name in (
+        "enable-prompt-tokens-details",
+        "disable-log-stats",
+        "disable-uvicorn-access-log",
+        "enable-lora",
+    ):
         parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--max-lora-rank", type=int, choices=[8, 16, 32, 64, 128, 256], default=16)
     return parser.parse_args()
 
 
@@ -66,7 +73,7 @@ class Model:
         for step in range(body["max_tokens"]):
             logits = self.logits(ids)[-1]
             logp = logits.log_softmax(-1)
-            for token, bias in (body["logit_bias"] or {}).items():
+            for token, bias in (body.get("logit_bias") or {}).items():
                 logits[int(token)] += bias
             if body["temperature"] == 0:
                 token = int(logits.argmax())
@@ -75,12 +82,13 @@ class Model:
             ids.append(token)
             made.append(token)
             text = self.tokenizer.decode(made, skip_special_tokens=True)
-            stops = [text.index(stop) for stop in body["stop"] if stop in text]
+            stops = [text.index(stop) for stop in body.get("stop", ()) if stop in text]
             reason = (
                 "stop" if token in ends or stops else "length" if step + 1 == body["max_tokens"] else None
             )
             held = max(
-                (n for stop in body["stop"] for n in range(len(stop)) if text.endswith(stop[:n])), default=0
+                (n for stop in body.get("stop", ()) for n in range(len(stop)) if text.endswith(stop[:n])),
+                default=0,
             )
             if stops:
                 text = text[: min(stops)]
@@ -114,7 +122,18 @@ class Model:
         return found
 
 
+class Adapted(Model):
+    """The same with an adapter in PEFT's layout."""
+
+    def __init__(self, folder: str, adapter: str) -> None:
+        from peft import PeftModel
+
+        super().__init__(folder)
+        self.net = PeftModel.from_pretrained(self.net, adapter).eval()
+
+
 load = functools.cache(Model)
+ADAPTERS: dict[str, Adapted] = {}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -123,10 +142,13 @@ class Handler(BaseHTTPRequestHandler):
     most: int
     known: str
 
+    adapter = ""
+    rank: int | None
+
     @property
     def model(self) -> Model:
         with LOADING:
-            return load(self.folder)
+            return ADAPTERS.get(self.adapter) or load(self.folder)
 
     def do_GET(self) -> None:
         self.reply(200 if self.path == "/health" else 404, {})
@@ -137,7 +159,12 @@ class Handler(BaseHTTPRequestHandler):
             file.write(json.dumps(body) + "\n")
         if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.reply(401, {"error": "Unauthorized"})
-        elif body["model"] != self.known or self.path != "/v1/completions":
+            return
+        if self.path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+            self.change(self.path, body)
+            return
+        self.adapter = body["model"] if body["model"] in ADAPTERS else ""
+        if body["model"] not in (self.known, *ADAPTERS) or self.path != "/v1/completions":
             self.refuse("The model does not exist.", 404)
         elif len(body["prompt"]) + body["max_tokens"] > self.most:
             self.refuse(f"maximum context length is {self.most} tokens")
@@ -148,9 +175,34 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(1)
         elif body.get("stream"):
             self.stream(body)
+        elif "prompt_logprobs" not in body:
+            self.whole(body)
         else:
             weighed = self.model.weighed(body["prompt"], body["prompt_logprobs"])
             self.reply(200, {"choices": [{"text": "?", "prompt_logprobs": weighed}]})
+
+    def change(self, path: str, body: dict[str, Any]) -> None:
+        if os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING") != "True" or self.rank is None:
+            self.refuse("Not Found", 404)
+        elif path == "/v1/unload_lora_adapter":
+            found = ADAPTERS.pop(body["lora_name"], None)
+            self.reply(200, {}) if found else self.refuse("The lora adapter cannot be found.", 404)
+        elif body["lora_name"] in ADAPTERS:
+            self.refuse("The lora adapter has already been loaded.")
+        elif json.loads((Path(body["lora_path"]) / "adapter_config.json").read_text())["r"] > self.rank:
+            self.refuse(f"LoRA rank is greater than max_lora_rank {self.rank}.")
+        else:
+            with LOADING:
+                ADAPTERS[body["lora_name"]] = Adapted(self.folder, body["lora_path"])
+            self.reply(200, {})
+
+    def whole(self, body: dict[str, Any]) -> None:
+        written = list(self.model.write(body))
+        told = [logprobs for _, logprobs, _ in written if logprobs is not None]
+        logprobs = {name: [one for each in told for one in each[name]] for name in told[0]} if told else None
+        text, reason = "".join(text for text, _, _ in written), written[-1][2]
+        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        self.reply(200, {"choices": [choice]})
 
     def stream(self, body: dict[str, Any]) -> None:
         self.send_response(200)
@@ -215,6 +267,7 @@ def main() -> None:
     if os.environ.get("STANDIN_FAILS") == "hang":
         time.sleep(600)
     Handler.folder, Handler.most, Handler.known = args.model, args.max_model_len, args.served_model_name
+    Handler.rank = args.max_lora_rank if args.enable_lora else None
     (PLACE / "options").write_text(json.dumps(vars(args)))
     Server(args.uds, Handler).serve_forever()
 
