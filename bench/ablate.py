@@ -112,7 +112,11 @@ def variants(case: Case, machine: Machine) -> list[Variant]:
         Variant("elementwise pieces by torch", off=elementwise_by_torch),
         Variant("attention by torch", off=attention_by_torch),
         Variant("both by torch, without C", off=without_c),
-        *(Variant(f"{tokens:,} tokens at once", micro_batch_tokens=tokens) for tokens in (512, 1024, 2048)),
+        *(
+            Variant(f"{tokens:,} tokens at once", micro_batch_tokens=tokens)
+            for tokens in (512, 1024, TOKENS_PER_STEP)
+            if tokens != default_micro_batch_tokens(machine, case.method)
+        ),
         Variant("1,024 tokens a step", tokens_per_step=1024),
     ]
     if machine.bf16:
@@ -156,7 +160,7 @@ class Trainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
         self.variant, self.machine = variant, machine
-        at_once = default_micro_batch_tokens(machine, "lora" if case.lora else "full")
+        at_once = default_micro_batch_tokens(machine, case.method)
         self.micro_batch_tokens = variant.micro_batch_tokens or at_once
         self.steps = fill(range(len(self.rows)), self.rows.lengths, variant.tokens_per_step)
 

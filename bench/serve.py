@@ -125,7 +125,7 @@ def ask(url: str, width: int, args: argparse.Namespace, turn: int) -> list[Strea
         def read(index: int) -> Stream:
             body = {
                 "model": "model",
-                "prompt": prompt_of(turn * width + index, args.words),
+                "prompt": prompt_of(10_000 * width + turn * width + index, args.words),
                 "max_tokens": args.tokens,
                 "temperature": 0,
                 "stream": True,

@@ -77,7 +77,8 @@ def _run(case: Case, sides: list[str], machine: Any, args: argparse.Namespace) -
         if args.tune is not None:
             for side in sides:
                 if side in TRIED:
-                    best[side], tried[side] = bench.tune(side, args.tune or list(TRIED[side]))
+                    named = [name for name in args.tune if name in TRIED[side]]
+                    best[side], tried[side] = bench.tune(side, named or list(TRIED[side]))
         curves = bench.curves(sides, best, args.steps)
         _say(f"{case.name}: {curves.said()}")
         settings = {side: settings_of(side, best) for side in sides}
@@ -141,10 +142,9 @@ def _arguments(subject: Subject, description: str | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     args = parser.parse_args()
-    for name in args.tune or ():
-        for side in args.side:
-            if side in TRIED and name not in TRIED[side]:
-                parser.error(f"--tune: {side} has no '{name}'; expected some of {', '.join(TRIED[side])}")
+    known = dict.fromkeys(name for side in args.side for name in TRIED.get(side, ()))
+    if unknown := set(args.tune or ()) - set(known):
+        parser.error(f"--tune: got {', '.join(sorted(unknown))}; expected some of: {'; '.join(known)}")
     for name in args.case:
         data, _ = sources(subject.cases[name], args.data, args.tokenizer)
         if not data.is_file():

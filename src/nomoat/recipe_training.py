@@ -312,8 +312,8 @@ class Reinforce(Optimiser):
     rollouts: Literal["torch", "vllm"] = "torch"
     """Who writes the answers: the model itself, or (with an adapter, on a GPU) a vLLM that is told the adapter before
     each step; then a resumed run is not the same to the bit. With vLLM on a GPU not run yet."""
-    vllm_memory: Share = 0.4
-    """Of `rollouts: vllm`: the share of the GPU's memory that vLLM takes."""
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Of `rollouts: vllm`: the share of the GPU's memory that vLLM takes; the plan takes all of it for training."""
     learning_rate: Positive | None = None
     """Peak learning rate of AdamW. Default: a tenth of what `sft` would take. The plan says the number."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "constant"

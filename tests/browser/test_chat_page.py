@@ -226,6 +226,7 @@ def test_system_prompt_sampling_and_the_base_beside(reader: Reader, ledger: Path
     reader.told("hello there")
     reader.sees("document.querySelector('#beside .bot.message')?.innerText.trim() == 'hello there'")
     expect(page.locator("#pace")).to_contain_text(" · beside it base, 11 tokens")
+    wait_until(lambda: kept(ledger)[0]["turns"][0]["base"] is not None)
     (chat,) = kept(ledger)
     assert (chat["manner"]["system"], chat["manner"]["temperature"]) == ("Be brief.", 0)
     assert chat["turns"][0]["base"]["model"] == "base"

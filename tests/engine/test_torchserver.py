@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -259,7 +260,11 @@ def test_what_it_takes_is_the_weights_their_copies_and_the_cache(
 
 
 SCHEMAS = [
-    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "é"]}}, "required": ["a", "b"]},
+    {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "é"]}},
+        "required": ["a", "b"],
+    },
     {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3},
     {"const": {"name": "Lily"}},
 ]
@@ -309,3 +314,26 @@ def test_a_form_goes_before_what_min_p_and_biases_ask_for(engine: TorchEngine) -
     request = held(engine, {"const": 7}, temperature=1.0)
     request = replace(request, min_p=0.99, logit_bias=((unwanted, 100.0),))
     assert answer(engine, request) == "7"
+
+
+def test_a_stop_token_that_the_tokenizer_takes_for_text_is_none_in_a_form(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Else an answer might end within a string."""
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    for token in tokenizer["added_tokens"]:
+        token["special"] = token["content"] not in ("<|im_end|>", "<|im_start|>")
+    path.write_text(json.dumps(tokenizer))
+    config = tmp_path / "model" / "tokenizer_config.json"
+    told = json.loads(config.read_text())
+    for key in ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"):
+        told.pop(key, None)
+    told["eos_token"] = "<|endoftext|>"
+    config.write_text(json.dumps(told))
+    with TorchEngine(tmp_path / "model", n_parallel=1, machine=HERE) as engine:
+        (end,) = engine.tokenize("<|im_end|>")
+        request = held(engine, {"type": "string", "minLength": 8}, max_new_tokens=200)
+        request = replace(request, logit_bias=((end, 100.0),))
+        assert len(json.loads(answer(engine, request))) >= 8

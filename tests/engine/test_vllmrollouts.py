@@ -1,4 +1,4 @@
-"""Rollouts from a vLLM, played by the stand-in: the adapter that is trained is the one that answers, step after step."""
+"""Rollouts from a vLLM, played by the stand-in: the adapter that is trained is the one that answers at every step."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from nomoat.data.pack import Tokens
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import Rollout, roll_out
 from nomoat.engine.vllmrollouts import VllmRollouts
-from nomoat.errors import EngineError, ServeError
+from nomoat.errors import ServeError
 from nomoat.model.adapters import add_lora, save_adapter
 from nomoat.model.load import Machine, load_model, load_tokenizer
+from nomoat.model.memory import out_of_memory
 from nomoat.train.hooks import Hooks
-from nomoat.train.policy_loop import learn
+from nomoat.train.reinforce import reinforce
 from nomoat.train.rewards import Rewards
 from nomoat.train.rewards.texts import Told
 from nomoat.train.run import TrainingKeys
@@ -50,9 +51,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def vllm(folder: Path, place: Path) -> Iterator[VllmRollouts]:
-    with VllmRollouts(folder, lora_r=4, n_ctx=64, memory_share=0.3) as found:
+def vllm(folder: Path, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmRollouts]:
+    with opened(folder, tmp_path_factory.mktemp("adapters") / "own") as found:
         yield found
+
+
+def opened(folder: Path, adapters: Path, stop_tokens: frozenset[int] = STOPS) -> VllmRollouts:
+    return VllmRollouts(folder, adapters, lora_r=4, n_ctx=64, memory_share=0.3, stop_tokens=stop_tokens)
 
 
 @pytest.fixture
@@ -104,8 +109,7 @@ def test_the_adapter_as_it_is_now_writes_what_the_model_itself_would(
     found = []
     for seed in (1, 2):
         move(model, seed)
-        vllm.take(save(model))
-        found.append(vllm.roll_out(asked, sampling=GREEDY, stop_tokens=STOPS))
+        found.append(vllm.roll_out(save(model), asked, GREEDY, None))
         equal(found[-1], roll_out(model, asked, sampling=GREEDY, stop_tokens=STOPS))
     assert any((a.tokens.tolist() != b.tokens.tolist()) for a, b in zip(*found, strict=True))
     options = json.loads((place / "options").read_text())
@@ -113,111 +117,141 @@ def test_the_adapter_as_it_is_now_writes_what_the_model_itself_would(
     assert (options["max_model_len"], options["gpu_memory_utilization"]) == (64, 0.3)
 
 
-def test_a_stop_token_ends_an_answer_and_belongs_to_it(vllm: VllmRollouts, model: Any, folder: Path) -> None:
+def test_of_adapters_only_the_newest_is_on_the_disk(model: Any, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own" / "7").mkdir(parents=True)  # of a run that was killed
+    with opened(folder, tmp_path / "own") as vllm:
+        for _ in range(3):
+            vllm.roll_out(save(model), prompts(folder)[:1], GREEDY, None)
+            assert len(list((tmp_path / "own").iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_token_ends_an_answer_and_belongs_to_it(model: Any, folder: Path, tmp_path: Path) -> None:
     asked = prompts(folder)[:1]
-    vllm.take(save(model))
-    (whole,) = vllm.roll_out(asked, sampling=GREEDY, stop_tokens=STOPS)
-    end = int(whole.tokens[2])
-    found = vllm.roll_out(asked, sampling=GREEDY, stop_tokens=STOPS | {end})
-    equal(found, roll_out(model, asked, sampling=GREEDY, stop_tokens=STOPS | {end}))
-    assert (found[0].finish_reason, int(found[0].tokens[-1])) == ("stop", end)
+    (whole,) = roll_out(model, asked, sampling=GREEDY, stop_tokens=STOPS)
+    stops = STOPS | {int(whole.tokens[2])}
+    with opened(folder, tmp_path / "own", stops) as vllm:
+        found = vllm.roll_out(save(model), asked, GREEDY, None)
+    equal(found, roll_out(model, asked, sampling=GREEDY, stop_tokens=stops))
+    assert (found[0].finish_reason, found[0].tokens[-1]) == ("stop", whole.tokens[2])
 
 
 def test_each_answer_draws_with_its_own_seed(vllm: VllmRollouts, model: Any, folder: Path) -> None:
     asked = [prompts(folder)[0]] * 4
-    vllm.take(save(model))
-    keys: dict[str, Any] = {"sampling": Sampling(10, temperature=1.0), "stop_tokens": STOPS}
     seeds = [(7, 0, index) for index in range(4)]
-    found, again = (vllm.roll_out(asked, seeds=seeds, **keys) for _ in range(2))
+    found, again = (vllm.roll_out(save(model), asked, Sampling(10, temperature=1.0), seeds) for _ in range(2))
     equal(found, again)
     assert len({tuple(rollout.tokens.tolist()) for rollout in found}) == 4
 
 
-def test_a_prompt_leaves_what_the_context_has_room_for(
-    vllm: VllmRollouts, model: Any, folder: Path
-) -> None:
-    vllm.take(save(model))
+def test_a_prompt_leaves_what_the_context_has_room_for(vllm: VllmRollouts, model: Any) -> None:
     long = np.full(60, 5, dtype=np.uint32)
-    (found,) = vllm.roll_out([long], sampling=GREEDY, stop_tokens=STOPS)
+    (found,) = vllm.roll_out(save(model), [long], GREEDY, None)
     assert len(found.tokens) <= 4
 
 
-def test_what_vllm_refuses_and_that_it_ended_is_told(folder: Path, place: Path) -> None:
+def test_what_vllm_refuses_and_that_it_ended_is_told(folder: Path, place: Path, tmp_path: Path) -> None:
     too_wide = add_lora(
-        load_model(folder, HERE), lora_r=16, lora_alpha=8.0, lora_dropout=0.0, target_modules="all-linear", seed=1
+        load_model(folder, HERE),
+        lora_r=16,
+        lora_alpha=8.0,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        seed=1,
     )
-    with VllmRollouts(folder, lora_r=4, n_ctx=64, memory_share=0.3) as vllm:
-        with pytest.raises(EngineError, match=r"^vLLM: LoRA rank is greater than max_lora_rank 8"):
-            vllm.take(save(too_wide))
-    with VllmRollouts(folder, lora_r=4, n_ctx=64, memory_share=0.3) as vllm:
-        vllm.take(save(with_adapter(folder)))
-        ends_it = np.array([5, 5, 5], dtype=np.uint32)
-        with pytest.raises(ServeError, match=r"vLLM has ended; the last it wrote:"):
-            vllm.roll_out([ends_it], sampling=GREEDY, stop_tokens=STOPS)
+    ends_it = np.array([5, 5, 5], dtype=np.uint32)
+    with (
+        opened(folder, tmp_path / "own") as vllm,
+        pytest.raises(ServeError, match=r"^vLLM fails: .*LoRA rank is greater than 8"),
+    ):
+        vllm.roll_out(save(too_wide), [ends_it], GREEDY, None)
+    with (
+        opened(folder, tmp_path / "own") as vllm,
+        pytest.raises(ServeError, match=r"vLLM has ended; the last it wrote:") as ended,
+    ):
+        vllm.roll_out(save(with_adapter(folder)), [ends_it], GREEDY, None)
+    assert not out_of_memory(ServeError(f"{ended.value}\n std::bad_alloc"))
 
 
-def test_reinforcement_learns_from_what_it_writes(
-    vllm: VllmRollouts, model: Any, folder: Path, tmp_path: Path
-) -> None:
+def test_reinforcement_learns_from_what_it_writes(folder: Path, place: Path, tmp_path: Path) -> None:
     """Answers of even tokens are rewarded; sampling and training agree on every probability."""
 
     def even(question: Question, text: str) -> float:
         tokens = list(map(int, text.split()))
         return sum(token % 2 == 0 for token in tokens) / max(1, len(tokens))
 
+    adapter, out = tmp_path / "adapter", tmp_path / "out"
+    for made in (adapter, out):
+        made.mkdir()
+    save_adapter(with_adapter(folder), adapter, base="base", base_sha256="")
     asked = [Prompt(Question(str(i), (), {}, tmp_path), tokens) for i, tokens in enumerate(prompts(folder))]
-    policy = PolicyKeys(
-        method="grpo",
-        num_generations=8,
-        max_new_tokens=6,
-        beta=0.0,
-        epsilon=0.2,
-        epsilon_high=0.28,
-        loss_type="dapo",
-        scale_rewards=True,
-        overlong="keep",
-        entropy_coef=0.0,
-        importance_cap=2.0,
-        num_iterations=1,
-        gae_lambda=0.95,
-        value_coef=0.5,
-        max_kl=100.0,
-        max_length_growth=100.0,
-        max_pass_drop=1.0,
-        rollouts="vllm",
-        vllm_memory=0.3,
-    )
-    keys = TrainingKeys(
-        learning_rate=2e-2,
-        num_train_epochs=1000,
-        max_steps=12,
-        tokens_per_step=3 * 8 * 6,
-        micro_batch_tokens=512,
-        lr_scheduler_type="constant",
-        warmup_ratio=0.0,
-        weight_decay=0.0,
-        adam_beta2=0.999,
-        optim="adamw_torch",
-        max_grad_norm=1.0,
-        eval_steps=12,
-        save_steps=12,
-        seed=3,
-    )
-    result = learn(
-        model,
+    result = reinforce(
+        folder,
+        load_tokenizer(folder),
         asked,
         asked,
-        tmp_path,
+        [],  # type: ignore[arg-type]
+        out,
+        tmp_path / "scratch",
+        adapter=adapter,
+        base_name="base",
+        base_sha256="",
+        method="lora",
+        lora_r=4,
+        lora_alpha=8.0,
+        lora_dropout=0.0,
+        lora_target_modules="all-linear",
+        lora_layers=None,
+        load_in_4bit=False,
         reader=Reader(STOPS, lambda tokens: " ".join(map(str, tokens.tolist()))),
         rewards=Rewards([(Told("even", even), 1.0)]),
         passes=lambda question, text: None,
-        policy=policy,
-        keys=keys,
+        policy=POLICY,
+        keys=KEYS,
         machine=HERE,
         hooks=Hooks(),
-        vllm=vllm,
+        vllm_memory=0.25,
     )
+    assert json.loads((place / "options").read_text())["gpu_memory_utilization"] == 0.25
+    assert not (tmp_path / "scratch" / "rollouts").exists()
     points = result.curve.train
     assert all(point["sampling_ratio"] == pytest.approx(1.0, abs=1e-3) for point in points)
     rewards = [point["reward"] for point in points]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
+
+
+POLICY = PolicyKeys(
+    method="grpo",
+    num_generations=8,
+    max_new_tokens=6,
+    beta=0.0,
+    epsilon=0.2,
+    epsilon_high=0.28,
+    loss_type="dapo",
+    scale_rewards=True,
+    overlong="keep",
+    entropy_coef=0.0,
+    importance_cap=2.0,
+    num_iterations=1,
+    gae_lambda=0.95,
+    value_coef=0.5,
+    max_kl=100.0,
+    max_length_growth=100.0,
+    max_pass_drop=1.0,
+)
+KEYS = TrainingKeys(
+    learning_rate=2e-2,
+    num_train_epochs=1000,
+    max_steps=12,
+    tokens_per_step=3 * 8 * 6,
+    micro_batch_tokens=512,
+    lr_scheduler_type="constant",
+    warmup_ratio=0.0,
+    weight_decay=0.0,
+    adam_beta2=0.999,
+    optim="adamw_torch",
+    max_grad_norm=1.0,
+    eval_steps=12,
+    save_steps=12,
+    seed=3,
+)

@@ -75,16 +75,19 @@ def test_an_extra_that_is_not_there_is_missed_before_anything_is_done(
 @pytest.mark.parametrize(
     ("sections", "device", "said"),
     [
-        ({"sft": Sft(method="full")}, "cuda", "is told an adapter of rank 256 at most, on a base in 16 bits"),
-        ({"sft": Sft(lora_r=512)}, "cuda", "is told an adapter of rank 256 at most, on a base in 16 bits"),
-        ({"sft": Sft()}, "cpu", "needs a GPU, and there is none here"),
-        ({"sft": Sft()}, "cuda", "is not installed"),
+        ({"sft": Sft(method="full")}, "cuda", ", but method is full; expected lora: "),
+        ({"sft": Sft(load_in_4bit=True)}, "cuda", ", but load_in_4bit is True; expected false: "),
+        ({"sft": Sft(lora_r=513)}, "cuda", ", but lora_r is 513; expected at most 512"),
+        ({"sft": Sft()}, "cpu", " needs a GPU, and there is none here"),
+        ({"sft": Sft()}, "cuda", " is not installed"),
     ],
 )
 def test_rollouts_that_vllm_cannot_make_here_are_refused(
-    sections: dict[str, Any], device: str, said: str
+    sections: dict[str, Any], device: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(NomoatError, match=rf"^reinforce.rollouts: vllm {said}"):
+    monkeypatch.setattr("nomoat.night.recipes.find_spec", lambda name: None)
+    monkeypatch.setattr("nomoat.night.recipes.require_bitsandbytes", lambda *words: None)
+    with pytest.raises(NomoatError, match=rf"^reinforce.rollouts: vllm{said}"):
         require_extras(Recipe(reinforce=Reinforce(rollouts="vllm"), **sections), device)
 
 

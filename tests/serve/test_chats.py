@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from helpers.workspaces import ledger_path
 from nomoat.errors import LedgerError
+from nomoat.ledger.chats import ChatRow, keep_chat
+from nomoat.ledger.store import Ledger
 from nomoat.serve.web.chats import Answer, Chat, Chats, Manner, Turn
 
 ANSWER = Answer("gen-0001", "A red fox.", "stop", 4, 0.5, "up", "Be brief.")
@@ -38,6 +41,7 @@ def test_the_last_changed_is_first(tmp_path: Path) -> None:
     one, two = Chat.new("One", "m"), Chat.new("Two", "m")
     for chat in (one, two, one):
         chats.save(chat)
+        time.sleep(0.002)  # its time is kept in milliseconds
     assert [chat.title for chat in chats.find()] == ["One", "Two"]
 
 
@@ -94,6 +98,29 @@ def test_files_of_earlier_versions_become_rows(tmp_path: Path, caplog: pytest.Lo
     assert [path.name for path in folder.iterdir()] == ["fedcba9876543210.json"]
     assert "fedcba9876543210.json: is no conversation that can be read" in caplog.text
     assert len(Chats(ledger_path(tmp_path)).find()) == 1
+
+
+def test_a_row_that_is_none_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chats = Chats(ledger_path(tmp_path))
+    chats.save(CHAT)
+    with Ledger.open(ledger_path(tmp_path)) as ledger:
+        for number, content in enumerate(({"title": 3}, [1])):
+            keep_chat(ledger, ChatRow(id=f"{number:016}", created_at="", changed_at="", content=content))
+    assert [chat.id for chat in chats.find()] == [CHAT.id]
+    assert "conversation 0000000000000000: what the ledger holds of it cannot be read" in caplog.text
+    with pytest.raises(LedgerError, match="conversation 0000000000000001: "):
+        chats.get("0000000000000001")
+
+
+def test_a_file_does_not_replace_what_is_there(tmp_path: Path) -> None:
+    Chats(ledger_path(tmp_path)).save(replace(CHAT, title="newer"))
+    folder = ledger_path(tmp_path).parent / "chats"
+    folder.mkdir()
+    said = {"id": CHAT.id, "title": "older", "created_at": "", "changed_at": "", "model": "m"}
+    (folder / "x.json").write_text(json.dumps(said))
+    (folder / "y.json").write_text(json.dumps({**said, "id": "../y"}))
+    assert [chat.title for chat in Chats(ledger_path(tmp_path)).find()] == ["newer"]
+    assert [path.name for path in folder.iterdir()] == ["y.json"]
 
 
 def test_many_threads_keep_all(tmp_path: Path) -> None:

@@ -54,8 +54,6 @@ POLICY = PolicyKeys(
     max_kl=10.0,
     max_length_growth=100.0,
     max_pass_drop=1.0,
-    rollouts="torch",
-    vllm_memory=0.4,
 )
 KEYS = TrainingKeys(
     learning_rate=1e-2,

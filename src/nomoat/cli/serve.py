@@ -36,8 +36,8 @@ Examples:
 Models: champion (the newest generation where there is none yet), gen-0001 and so on, base, and each --adapter, which
 shares the weights of the model it is for. Answers with one adapter are computed side by side, those with another
 after them, in the order they came.
-torch and vLLM serve generations only. torch computes with the weights that training left, before any quantisation,
-and knows no JSON schema or tools; vLLM serves one model at a time in the memory it is given, and gives no embeddings.
+torch and vLLM serve generations only. torch computes with the weights that training left, before any quantisation;
+vLLM serves one model at a time in the memory it is given, and gives no embeddings.
 Ctrl-C stops taking requests and finishes running answers; a second one ends at once.
 """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
 from typing import final
 
@@ -72,15 +72,13 @@ class Vocabulary:
         tokens = [text or _NO_TEXT + str(index).encode() for index, text in enumerate(texts)]
         lengths = (c_uint32 * len(tokens))(*map(len, tokens))
         joined = ctypes.create_string_buffer(b"".join(tokens))
-        made = _TokenizerInit(
-            vocab_size=len(tokens), tok_eos=end, use_approximate_greedy_tokenize_fn=True
-        )
+        made = _TokenizerInit(vocab_size=len(tokens), tok_eos=end, use_approximate_greedy_tokenize_fn=True)
         made.token_lens, made.token_bytes = ctypes.cast(lengths, c_void_p), ctypes.cast(joined, c_void_p)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         tokenizer = self._lib.llg_new_tokenizer(ctypes.byref(made), message, _MESSAGE_BYTES)
         if not tokenizer:
             raise EngineError(f"llguidance cannot start: {message.value.decode(errors='replace')}")
-        weakref.finalize(self, self._lib.llg_free_tokenizer, tokenizer)
+        _free_with(self, self._lib.llg_free_tokenizer, tokenizer)
         self._init = (c_uint8 * 512)()  # more than LlgConstraintInit takes; the library fills it
         self._lib.llg_constraint_init_set_defaults(self._init, tokenizer)
 
@@ -107,7 +105,7 @@ class Follower:
         self._vocabulary = vocabulary  # which may not go before
         self._lib = lib
         self._matcher = matcher
-        weakref.finalize(self, lib.llg_free_matcher, matcher)
+        _free_with(self, lib.llg_free_matcher, matcher)
         self._refuse(lib.llg_matcher_get_error(matcher) is not None)
         self._mask = np.zeros(lib.llg_matcher_get_mask_byte_size(matcher), dtype=np.uint8)
 
@@ -130,6 +128,11 @@ class Follower:
         if is_wrong:
             said: bytes = self._lib.llg_matcher_get_error(self._matcher) or b"no reason"
             raise EngineError(f"llguidance: {' '.join(said.decode(errors='replace').split())}")
+
+
+def _free_with(owner: object, free: Callable[[int], None], pointer: int) -> None:
+    """But not when Python ends, where a thread may be computing still."""
+    weakref.finalize(owner, free, pointer).atexit = False
 
 
 @functools.cache

@@ -22,6 +22,8 @@ from nomoat.errors import ServeError
 _LOOK_S = 0.2
 _LOG_LINES, _LOG_BYTES = 12, 4096
 _SILENCE_S = 600.0  # of a program that is computing
+# not to meet a program that closes a connection after 5 s without a request, as uvicorn does
+_LIMITS = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
 
 
 @final
@@ -66,7 +68,7 @@ class OwnedServer:
         )
         self.client = httpx.Client(
             base_url="http://localhost",
-            transport=httpx.HTTPTransport(uds=str(socket), limits=httpx.Limits(max_connections=None)),
+            transport=httpx.HTTPTransport(uds=str(socket), limits=_LIMITS),
             headers={"Authorization": f"Bearer {key}"},
             timeout=_SILENCE_S,
             trust_env=False,  # no proxy of the environment stands between

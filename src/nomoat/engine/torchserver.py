@@ -78,8 +78,8 @@ class _Event:
 
 @dataclass(eq=False)
 class _Row:
-    """An answer that grows in a row of the cache. `form` is what it is held to; `is_over`: it has ended, or nobody reads
-    it any more."""
+    """An answer that grows in a row of the cache. `form` is what it is held to; `is_over`: it has ended, or nobody
+    reads it any more."""
 
     request: Request
     prompt: Tokens
@@ -199,9 +199,11 @@ class TorchEngine(ByPrompts):
 
     @functools.cached_property
     def _vocabulary(self) -> Vocabulary:
-        """What grammars are followed with, made when the first one comes."""
-        end = self._prompts.template.stop_token_ids[0]
-        return Vocabulary([self._bytes_of(token) for token in range(self._n_vocab)], end)
+        """What grammars are followed with, made when the first one comes. What ends an answer is no text in it,
+        whatever the tokenizer calls it."""
+        ends = self._prompts.template.stop_token_ids
+        texts = [b"" if token in ends else self._bytes_of(token) for token in range(self._n_vocab)]
+        return Vocabulary(texts, ends[0])
 
     def _enter(self, row: _Row) -> None:
         with self._changed:

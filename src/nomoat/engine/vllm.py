@@ -82,9 +82,7 @@ class VllmEngine(ByPrompts):
         self._n_ctx = n_ctx
         self._n_parallel = n_parallel
         self._start_s = start_s
-        self._words = serving_words(
-            model_dir, n_ctx=n_ctx, n_parallel=n_parallel, memory_share=memory_share
-        )
+        self._words = serving_words(model_dir, n_ctx=n_ctx, n_parallel=n_parallel, memory_share=memory_share)
         self._starting = threading.Lock()
         self._is_closed = False
         self._server = self._start()

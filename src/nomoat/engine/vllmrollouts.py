@@ -3,7 +3,7 @@ changes."""
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +21,10 @@ from nomoat.engine.rollouts import Rollout
 from nomoat.engine.vllm import refusal, serving_environment, serving_words, token_of
 from nomoat.errors import ServeError
 
-RANKS = (8, 16, 32, 64, 128, 256)
-"""What vLLM can be told to make room for."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Of the adapters that vLLM can be told to make room for, those that are not smaller still."""
 _AT_ONCE = 64
+_UNTIL_IT_ENDS = httpx.Timeout(60.0, read=None)  # a long answer comes at once, after a long silence
 
 
 @final
@@ -35,9 +36,11 @@ class VllmRollouts:
 
     Args:
         base: the transformers folder that the adapter is for.
-        lora_r: rank of the adapter.
+        folder: where adapters may lie while vLLM reads them; it is emptied first.
+        lora_r: rank of the adapter, at most the largest of `RANKS`.
         n_ctx: tokens of the longest prompt with its answer.
         memory_share: of the GPU's memory, which vLLM takes whole; training has the rest.
+        stop_tokens: end an answer, and belong to it.
         start_s: it must be ready after so many seconds.
 
     Raises:
@@ -45,9 +48,20 @@ class VllmRollouts:
     """
 
     def __init__(
-        self, base: Path, *, lora_r: int, n_ctx: int, memory_share: float, start_s: float = 1200.0
+        self,
+        base: Path,
+        folder: Path,
+        *,
+        lora_r: int,
+        n_ctx: int,
+        memory_share: float,
+        stop_tokens: AbstractSet[int],
+        start_s: float = 1200.0,
     ) -> None:
-        self._n_ctx = n_ctx
+        self._folder, self._n_ctx, self._stop_tokens = folder, n_ctx, sorted(stop_tokens)
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run has left
+        folder.mkdir(parents=True)
+        self._count = 0
         words = serving_words(base, n_ctx=n_ctx, n_parallel=_AT_ONCE, memory_share=memory_share)
         rank = next(rank for rank in RANKS if rank >= lora_r)
         self._server = OwnedServer(
@@ -56,8 +70,6 @@ class VllmRollouts:
             lambda key: {**serving_environment(key), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
             start_s=start_s,
         )
-        self._temporary = tempfile.TemporaryDirectory(prefix="nomoat-")  # mode 0700
-        self._count = 0
 
     def __enter__(self) -> VllmRollouts:
         return self
@@ -66,52 +78,55 @@ class VllmRollouts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
-        self._temporary.cleanup()
-
-    def take(self, save: Callable[[Path], None]) -> None:
-        """From now on answers come from the adapter that `save` writes into a folder, in PEFT's layout."""
-        folder = Path(self._temporary.name) / f"{self._count + 1}"
-        folder.mkdir()
-        save(folder)
-        if self._count:
-            self._post("/v1/unload_lora_adapter", {"lora_name": self._adapter})
-        self._count += 1  # a name it has not had: what it keeps of an adapter it keeps by name
-        self._post("/v1/load_lora_adapter", {"lora_name": self._adapter, "lora_path": str(folder)})
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def roll_out(
         self,
+        save: Callable[[Path], None],
         prompts: Sequence[Tokens],
-        *,
         sampling: Sampling,
-        stop_tokens: AbstractSet[int],
-        seeds: Sequence[Sequence[int]] | None = None,
+        seeds: Sequence[Sequence[int]] | None,
     ) -> list[Rollout]:
-        """As `nomoat.engine.rollouts.roll_out`, by the adapter that was taken last."""
+        """An answer to every prompt, in order, by the adapter that `save` writes into a folder in PEFT's layout.
+
+        `seeds` names each answer's random numbers (default: `sampling.seed` and its index). The temperature is 0 or 1
+        and nothing is cut off: the probabilities that vLLM tells are those before either.
+
+        Raises:
+            EngineError, ServeError: vLLM refuses a request, fails or has ended.
+        """
+        assert sampling.temperature in (0, 1), sampling
+        assert not (sampling.top_k or sampling.stop or sampling.top_p < 1), sampling
+        self._take(save)
         if seeds is None:
             seeds = [(sampling.seed, index) for index in range(len(prompts))]
-        bodies = [
-            self._body(prompt, sampling, stop_tokens, seed)
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
+        bodies = [self._body(*asked, sampling) for asked in zip(prompts, seeds, strict=True)]
+        threads = ThreadPoolExecutor(_AT_ONCE)
+        try:
             return list(threads.map(self._rolled, bodies))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)  # after an error nobody waits for the others
 
-    @property
-    def _adapter(self) -> str:
-        return f"adapter-{self._count}"
+    def _take(self, save: Callable[[Path], None]) -> None:
+        """An adapter has a name that none had before: what vLLM keeps of one it keeps by its name."""
+        before, self._count = self._count, self._count + 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        save(folder)
+        if before:
+            self._post("/v1/unload_lora_adapter", {"lora_name": _name(before)})
+            shutil.rmtree(self._folder / str(before))
+        loaded = {"lora_name": _name(self._count), "lora_path": str(folder.resolve())}
+        self._post("/v1/load_lora_adapter", loaded)
 
-    def _body(
-        self, prompt: Tokens, sampling: Sampling, stop_tokens: AbstractSet[int], seed: Sequence[int]
-    ) -> dict[str, Any]:
+    def _body(self, prompt: Tokens, seed: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         return {
-            "model": self._adapter,
+            "model": _name(self._count),
             "prompt": prompt.tolist(),
             "max_tokens": min(sampling.max_new_tokens, self._n_ctx - len(prompt)),
             "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
             "seed": int(np.random.SeedSequence(list(seed)).generate_state(1)[0]),
-            "stop_token_ids": sorted(stop_tokens),
+            "stop_token_ids": self._stop_tokens,
             "logprobs": 0,  # of the token that came alone
             "return_tokens_as_token_ids": True,
         }
@@ -129,9 +144,13 @@ class VllmRollouts:
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         try:
-            response = self._server.client.post(path, json=body)
+            response = self._server.client.post(path, json=body, timeout=_UNTIL_IT_ENDS)
         except httpx.HTTPError as error:
             raise self._server.broken(error) from error
         if response.status_code != httpx.codes.OK:
             raise refusal(response.status_code, response.content)
         return response
+
+
+def _name(count: int) -> str:
+    return f"adapter-{count}"

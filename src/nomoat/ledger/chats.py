@@ -28,6 +28,13 @@ def keep_chat(ledger: Ledger, row: ChatRow) -> None:
         connection.execute(insert(chats).values(**asdict(row)))
 
 
+def add_chat(ledger: Ledger, row: ChatRow) -> None:
+    """Keep it where there is none of this id."""
+    with ledger.transaction(writes=True) as connection:
+        if connection.execute(select(chats.c.id).where(chats.c.id == row.id)).first() is None:
+            connection.execute(insert(chats).values(**asdict(row)))
+
+
 def chat_rows(ledger: Ledger) -> list[ChatRow]:
     """All, the last changed first."""
     query = select(chats).order_by(chats.c.changed_at.desc(), chats.c.id)

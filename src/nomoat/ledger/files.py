@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from nomoat.errors import ArtifactError
 from nomoat.ledger.canonical import canonical_key
@@ -25,14 +26,21 @@ _MIB = 1 << 20
 
 
 def atomic_write(path: Path, content: bytes | memoryview) -> None:
-    """Write `content`: after a crash at any instant `path` holds the old bytes or the new, never a mix.
+    """Write `content` as `atomic_file` does."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write: after a crash at any instant `path` holds the old bytes or the new, never a mix.
 
     Raises ArtifactError when the disk is full, read-only, or closed to us."""
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     with disk_errors(path):
         try:
             with partial.open("xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

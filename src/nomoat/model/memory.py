@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from nomoat.errors import BudgetError
+from nomoat.errors import BudgetError, NomoatError
 
 T = TypeVar("T")
 
@@ -24,7 +24,10 @@ class Room:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not allocate, on a GPU or in main memory."""
+    """Whether torch could not allocate, on a GPU or in main memory. What another program says of its own, which our
+    errors quote, is none of it."""
+    if isinstance(error, NomoatError):
+        return False
     said = "can't allocate memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED"
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 

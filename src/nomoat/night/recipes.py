@@ -177,11 +177,16 @@ def require_extras(recipe: Recipe, device: str) -> None:
 
 def _require_vllm(adapter: dict[str, Any], device: str) -> None:
     most = RANKS[-1]
-    if adapter["method"] != "lora" or adapter["load_in_4bit"] or adapter["lora_r"] > most:
-        raise RecipeError(
-            f"reinforce.rollouts: vllm is told an adapter of rank {most} at most, on a base in 16 bits",
-            hint="Set sft.method to lora and sft.load_in_4bit to false, or leave reinforce.rollouts out.",
-        )
+    for key, is_wrong, wanted in (
+        ("method", adapter["method"] != "lora", "lora: it is told an adapter, not all weights"),
+        ("load_in_4bit", adapter["load_in_4bit"], "false: it computes with the base in 16 bits"),
+        ("lora_r", adapter["lora_r"] > most, f"at most {most}"),
+    ):
+        if is_wrong:
+            raise RecipeError(
+                f"reinforce.rollouts: vllm, but {key} is {adapter[key]}; expected {wanted}",
+                hint="Leave reinforce.rollouts out: the model then writes the answers itself.",
+            )
     if device != "cuda":
         raise RecipeError(
             "reinforce.rollouts: vllm needs a GPU, and there is none here",

@@ -251,6 +251,7 @@ class TrainingOrders:
         keys = training_keys(section, rate, self.recipe.seed, machine, adapter["method"])
         is_adapter = adapter["method"] == "lora"
         specs = [_with_model(spec, scorer) for spec in self.sources.rewards]
+        by_vllm = section.rollouts == "vllm"
         return Job(
             kind="reinforce",
             why=f"{section.method} on {prompts.meta['rows']['train']} prompts",
@@ -266,6 +267,7 @@ class TrainingOrders:
             params={
                 "keys": asdict(keys),
                 "policy": asdict(policy),
+                **({"rollouts": "vllm"} if by_vllm else {}),
                 "rewards": [{"kind": spec.kind, "weight": spec.weight, **spec.keys} for spec in specs],
                 **adapter,
                 **_bitsandbytes(adapter["load_in_4bit"] or section.optim != "adamw_torch"),
@@ -289,6 +291,7 @@ class TrainingOrders:
                 stop_asked=self.stop_asked,
                 policy=policy,
                 gradient_checkpointing=checkpointing,
+                vllm_memory=section.vllm_memory if by_vllm else None,
                 keys=keys,
                 **adapter,
             ),

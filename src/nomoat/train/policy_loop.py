@@ -17,7 +17,6 @@ import torch
 from nomoat.data.functions import Question
 from nomoat.data.pack import StepPlan
 from nomoat.engine.base import Sampling
-from nomoat.engine.vllmrollouts import VllmRollouts
 from nomoat.errors import ModelError
 from nomoat.model.load import Machine
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
@@ -38,7 +37,7 @@ from nomoat.train.optimizer import adamw
 from nomoat.train.pace import Pace, StepClock
 from nomoat.train.rewards import Rewards
 from nomoat.train.run import TrainingKeys
-from nomoat.train.sampled import Batch, Part, PolicyKeys, Prompt, Reader, Sampler
+from nomoat.train.sampled import Batch, Part, PolicyKeys, Prompt, Reader, Roll, Sampler
 from nomoat.train.schedule import Schedule
 from nomoat.train.signs import sign_of_hacking
 
@@ -95,17 +94,19 @@ def learn(
     keys: TrainingKeys,
     machine: Machine,
     hooks: Hooks,
-    vllm: VllmRollouts | None = None,
+    roll: Roll | None = None,
 ) -> TrainResult:
-    """Reinforce the model's trainable weights and leave the best of them in it; `vllm` samples its answers, or else it
-    does so itself."""
+    """Reinforce the model's trainable weights and leave the best of them in it. `roll` writes its answers where it does
+    not do so itself."""
     named: Named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     initial = {name: p.detach().clone() for name, p in named.items()}
     head = _value_head(model, machine) if policy.needs_values else None
     learned: Named = named if head is None else {**named, "value_head.weight": head.weight}
     optimizer = adamw(learned, weight_decay=keys.weight_decay, betas=(0.9, keys.adam_beta2), optim=keys.optim)
     checkpoints = CheckpointFolder(scratch, machine.device)
-    sampler = Sampler(model, named, initial, head, reader, rewards, policy, machine.device, machine.bf16, vllm)
+    sampler = Sampler(
+        model, named, initial, head, reader, rewards, policy, machine.device, machine.bf16, roll
+    )
     plan = StepPlan(
         np.full(len(prompts), policy.num_generations * policy.max_new_tokens),
         tokens_per_step=keys.tokens_per_step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 
 from nomoat.data.pack import Rows
 from nomoat.engine.vllmrollouts import VllmRollouts
+from nomoat.model.adapters import save_adapter
 from nomoat.model.load import Machine
 from nomoat.model.merge import check_saved, probe_logits, probe_rows, save_model
 from nomoat.model.recompute import recompute_blocks
@@ -54,13 +56,15 @@ def reinforce(
     machine: Machine,
     hooks: Hooks,
     gradient_checkpointing: bool | Literal["auto"] = "auto",
+    vllm_memory: float | None = None,
 ) -> TrainResult:
     """Train further and write `out/adapter/` (method "lora") or `out/model/` (method "full"), as `prefer` does.
 
     The reference is the model as it is before the first step. The weights that are kept are those of the highest pass
     rate on `held_out`, or of the highest mean reward there where nothing can be passed; what training began with,
-    where nothing was better. A run is resumed from the checkpoints in `scratch`. Raises DataError when most answers go
-    without a reward; ModelError when training diverges; ServeError where vLLM does not start, or ends.
+    where nothing was better. A run is resumed from the checkpoints in `scratch`. With `vllm_memory`, answers come
+    from a vLLM that takes this share of the GPU's memory. Raises DataError when most answers go without a reward;
+    ModelError when training diverges; ServeError where vLLM does not start, or ends.
     """
     model = open_to_train(
         base,
@@ -80,13 +84,19 @@ def reinforce(
         recompute_blocks(model)
     held_out = held_out[:HELD_OUT_PROMPTS]
     with ExitStack() as held:
-        vllm = None
-        if policy.rollouts == "vllm":
+        roll = None
+        if vllm_memory is not None:
             longest = max(len(prompt.tokens) for prompt in (*prompts, *held_out)) + policy.max_new_tokens
-            n_ctx = min(longest, model.config.get_text_config().max_position_embeddings)
-            vllm = held.enter_context(
-                VllmRollouts(base, lora_r=lora_r, n_ctx=n_ctx, memory_share=policy.vllm_memory)
+            vllm = VllmRollouts(
+                base,
+                scratch / "rollouts",
+                lora_r=lora_r,
+                n_ctx=min(longest, model.config.get_text_config().max_position_embeddings),
+                memory_share=vllm_memory,
+                stop_tokens=reader.stop_tokens,
             )
+            held.enter_context(vllm)
+            roll = partial(vllm.roll_out, partial(save_adapter, model, base="", base_sha256=""))
         result = learn(
             model,
             prompts,
@@ -99,7 +109,7 @@ def reinforce(
             keys=keys,
             machine=machine,
             hooks=hooks,
-            vllm=vllm,
+            roll=roll,
         )
     if method == "lora":
         keep_adapter(model, tokenizer, out / "adapter", base_name=base_name, base_sha256=base_sha256)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +18,6 @@ from nomoat.data.functions import Question
 from nomoat.data.pack import Packed, Tokens, fill, pack_groups
 from nomoat.engine.base import Sampling
 from nomoat.engine.rollouts import MAX_ROWS, Rollout, roll_out
-from nomoat.engine.vllmrollouts import VllmRollouts
-from nomoat.model.adapters import save_adapter
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.modes import evaluating
@@ -31,6 +28,9 @@ from nomoat.train.objectives.policy import Rolled
 from nomoat.train.rewards import Rewards
 
 Method = Literal["grpo", "rloo", "ppo", "best_of_n"]
+
+Roll = Callable[[Sequence[Tokens], Sampling, Sequence[Sequence[int]] | None], list[Rollout]]
+"""Answers prompts with the weights that the model has now, each with random numbers of its own seed."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,6 @@ class PolicyKeys:
     max_kl: float
     max_length_growth: float
     max_pass_drop: float
-    rollouts: Literal["torch", "vllm"]
-    vllm_memory: float
 
     @property
     def needs_values(self) -> bool:
@@ -134,7 +132,7 @@ def as_it_was(named: Named, initial: dict[str, torch.Tensor]) -> Iterator[None]:
 @dataclass(frozen=True)
 class Sampler:
     """Makes a step's batch with the model as it is. `initial` are the weights of the reference; `value_head` is there
-    for PPO; `vllm`, where there is one, writes the answers in place of the model itself."""
+    for PPO; `roll` writes the answers where the model does not do so itself."""
 
     model: Any
     named: Named
@@ -145,7 +143,7 @@ class Sampler:
     keys: PolicyKeys
     device: str
     bf16: bool
-    vllm: VllmRollouts | None = None
+    roll: Roll | None = None
 
     def batch(self, prompts: Sequence[Prompt], *, seed: int, step: int, micro_tokens: int) -> Batch:
         """Sample, reward, and look at the answers once more. The answers of a step depend on the weights, the seed and
@@ -169,13 +167,20 @@ class Sampler:
     ) -> list[Rollout]:
         """An answer to each prompt; where memory runs out, fewer at a time."""
         asked = [prompt.tokens for prompt in prompts]
-        keys: dict[str, Any] = {"sampling": sampling, "stop_tokens": self.reader.stop_tokens, "seeds": seeds}
-        if self.vllm is not None:
-            self.vllm.take(partial(save_adapter, self.model, base="", base_sha256=""))
-            return self.vllm.roll_out(asked, **keys)
-        return in_batches_that_fit(
-            lambda rows: roll_out(self.model, asked, max_rows=rows, **keys), MAX_ROWS, 1
-        )
+        if self.roll is not None:
+            return self.roll(asked, sampling, seeds)
+
+        def roll(rows: int) -> list[Rollout]:
+            return roll_out(
+                self.model,
+                asked,
+                sampling=sampling,
+                stop_tokens=self.reader.stop_tokens,
+                seeds=seeds,
+                max_rows=rows,
+            )
+
+        return in_batches_that_fit(roll, MAX_ROWS, 1)
 
     @torch.no_grad()
     def _looked_at(self, groups: list[tuple[Tokens, list[Rollout]]], micro_tokens: int) -> list[Part]:

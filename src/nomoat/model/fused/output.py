@@ -1,6 +1,6 @@
 """The output layer at the supervised positions, forward and backward together, in pieces.
 
-No [T, V] matrix is made, and none of [S, V]: a piece of some rows is computed, read and thrown away.
+No [T, V] matrix is made, and none of [S, V]: a piece of some rows is computed, read and overwritten by the next.
 
 S supervised positions · H width · V vocabulary · C rows of one piece
 """
@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from nomoat.model.fused import kernels
 from nomoat.model.fused.parts import STEP
 
-PIECE_BYTES = 32 << 20
-"""The logits of one piece."""
+PIECE_ROWS, PIECE_BYTES = 512, 48 << 20
+"""The logits of one piece at most: with fewer rows, or with more, a processor multiplies more slowly."""
 
 
 class Logprobs(torch.autograd.Function):
@@ -118,7 +118,7 @@ def _add_of_weight(
 def _logits(
     h_CH: torch.Tensor, weight_VH: torch.Tensor, softcap: float | None, room_CV: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits [C, V], made in `room_CV`, and with a cap the slope of the capped ones."""
+    """Logits [C, V], made in `room_CV`, or with a cap those that are capped, and their slope."""
     logits_CV = torch.mm(h_CH, weight_VH.T, out=room_CV)
     if softcap is None:
         return logits_CV, None
@@ -133,8 +133,10 @@ def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: 
 
 def _pieces(rows: int, weight_VH: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """The rows of each piece, and room for its logits [C, V], which every piece uses again."""
-    step = PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)
-    step = step // STEP * STEP or max(1, step)  # the last piece then has one of few lengths too
+    most = min(PIECE_ROWS, max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)))
+    most = most // STEP * STEP or most  # so that there are few lengths
+    step = -(-rows // max(1, -(-rows // most)))  # pieces of like size
+    step = min(most, -(-step // STEP) * STEP)
     room = weight_VH.new_empty(min(step, rows), len(weight_VH))
     for start in range(0, rows, step):
         end = min(start + step, rows)

@@ -7,16 +7,16 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from pydantic import TypeAdapter, ValidationError
 
-from nomoat.ledger.chats import ChatRow, chat_row, chat_rows, forget_chat, keep_chat
+from nomoat.errors import LedgerError
+from nomoat.ledger.chats import ChatRow, add_chat, chat_row, chat_rows, forget_chat, keep_chat
 from nomoat.ledger.clock import now_iso
-from nomoat.ledger.files import disk_errors
 from nomoat.ledger.rows import Thumb
 from nomoat.ledger.store import Ledger
 
@@ -140,67 +140,79 @@ class Chats:
     """Conversations in the workspace's ledger, which is made with the first one. Called from threads; all methods raise
     LedgerError where the ledger cannot be read or written.
 
-    Earlier versions kept a file of each in a folder beside the ledger: they are taken in, and a file that cannot be
-    read is left alone.
+    Earlier versions kept a file of each in a folder beside the ledger: the first call takes them in, and leaves alone
+    what it cannot read.
     """
 
     def __init__(self, ledger_path: Path) -> None:
         self._path = ledger_path
         self._files = ledger_path.parent / "chats"
         self._taking_in = threading.Lock()
+        self._has_taken_in = False
 
     def find(self, words: str = "") -> list[Chat]:
-        """Those that have all the words, the last changed first."""
-        with self._open(to_write=False) as ledger:
+        """Those that have all the words, the last changed first. A row that is none is left alone."""
+        with self._open() as ledger:
             rows = chat_rows(ledger) if ledger else []
-        return [chat for chat in map(_chat, rows) if chat.has(words)]
+        found = []
+        for row in rows:
+            try:
+                found.append(_chat(row))
+            except LedgerError as error:
+                _LOG.warning("%s", error)
+        return [chat for chat in found if chat.has(words)]
 
     def get(self, chat_id: str) -> Chat | None:
         """None where there is none such, and for what is no id: it comes from a browser."""
         if not _ID.fullmatch(chat_id):
             return None
-        with self._open(to_write=False) as ledger:
+        with self._open() as ledger:
             row = chat_row(ledger, chat_id) if ledger else None
         return _chat(row) if row else None
 
     def save(self, chat: Chat) -> None:
         """Keep it as it is now."""
-        with self._open(to_write=True) as ledger:
+        with self._open(make=True) as ledger:
             assert ledger is not None
             keep_chat(ledger, _row(replace(chat, changed_at=now_iso())))
 
     def delete(self, chat_id: str) -> None:
         """Forget it; nothing where it is gone already."""
-        with self._open(to_write=False) as ledger:
+        with self._open() as ledger:
             if ledger and _ID.fullmatch(chat_id):
                 forget_chat(ledger, chat_id)
 
     @contextmanager
-    def _open(self, *, to_write: bool) -> Iterator[Ledger | None]:
-        """None where there is no ledger: looking makes none, but for conversations that are still files."""
+    def _open(self, *, make: bool = False) -> Iterator[Ledger | None]:
+        """None where there is no ledger: looking makes none."""
         with self._taking_in:
-            files = sorted(self._files.glob("*.json"))
-            if not (to_write or files or self._path.is_file()):
+            files = (
+                [] if self._has_taken_in else [(p, c) for p in self._files.glob("*.json") if (c := _read(p))]
+            )
+            if not (make or files or self._path.is_file()):
                 yield None
                 return
-            ledger = Ledger.open(self._path)
-            for path in files:
-                _take_in(ledger, path)
-        with ledger:
+            with Ledger.open(self._path) as ledger:
+                for path, chat in files:
+                    add_chat(ledger, _row(chat))
+                    with suppress(OSError):  # it is added once, and may stay
+                        path.unlink()
+                self._has_taken_in = True
+        with Ledger.open(self._path) as ledger:
             yield ledger
 
 
-def _take_in(ledger: Ledger, path: Path) -> None:
-    """A file becomes a row and goes."""
+def _read(path: Path) -> Chat | None:
+    """A file of an earlier version; None for what is none."""
     try:
         chat = _CHAT.validate_json(path.read_bytes())
+        if _ID.fullmatch(chat.id):
+            return chat
+        why = f"its id is {chat.id!r}"
     except (OSError, ValidationError) as error:
-        _LOG.warning("%s: is no conversation that can be read: %s", path, str(error).partition("\n")[0])
-        return
-    if chat_row(ledger, chat.id) is None:
-        keep_chat(ledger, _row(chat))
-    with disk_errors(path):
-        path.unlink(missing_ok=True)
+        why = str(error).partition("\n")[0]
+    _LOG.warning("%s: is no conversation that can be read: %s", path, why)
+    return None
 
 
 def _row(chat: Chat) -> ChatRow:
@@ -209,4 +221,12 @@ def _row(chat: Chat) -> ChatRow:
 
 
 def _chat(row: ChatRow) -> Chat:
-    return _CHAT.validate_python({**row.content, **{key: getattr(row, key) for key in _OWN_COLUMNS}})
+    """Raises LedgerError for a row that is none."""
+    own = {key: getattr(row, key) for key in _OWN_COLUMNS}
+    try:
+        return _CHAT.validate_python({**row.content, **own})
+    except (ValidationError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise LedgerError(
+            f"conversation {row.id}: what the ledger holds of it cannot be read: {why}"
+        ) from None

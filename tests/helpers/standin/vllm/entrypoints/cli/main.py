@@ -190,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
         elif body["lora_name"] in ADAPTERS:
             self.refuse("The lora adapter has already been loaded.")
         elif json.loads((Path(body["lora_path"]) / "adapter_config.json").read_text())["r"] > self.rank:
-            self.refuse(f"LoRA rank is greater than max_lora_rank {self.rank}.")
+            self.refuse(f"Call to add_lora method failed: LoRA rank is greater than {self.rank}.", 500)
         else:
             with LOADING:
                 ADAPTERS[body["lora_name"]] = Adapted(self.folder, body["lora_path"])
