@@ -77,10 +77,10 @@ BEST = {
     "s-lora": {TRL: "packed 1, compiled", TRAINER: "grouped 4, compiled"},
     "m-lora": {TRL: "grouped 4", TRAINER: "grouped 4, compiled"},
     "s-full": {TRL: "grouped 4", TRAINER: "grouped 4, compiled"},
-    "m-top": {TRL: "grouped 4", TRAINER: "grouped 4"},
+    "m-top": {TRL: "packed 1, compiled", TRAINER: "grouped 4, compiled"},
+    "m-dpo": {DPO: "sorted 1, compiled"},
 }
-"""The fastest of those tried on two cores with bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others.
-Those of m-top are m-lora's: they have not been looked for yet."""
+"""The fastest of those tried on two cores with bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others."""
 ELSE = {TRL: "grouped 2", TRAINER: "grouped 2", DPO: "sorted 1"}
 
 

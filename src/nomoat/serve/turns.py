@@ -101,7 +101,7 @@ class Desk:
                 if slot.first_at is not None and not is_begun:
                     is_begun = True
                     self._metrics.first_token_s.observe(slot.first_at - arrived)
-                told: list[Words | Done] = [w for w in map(reader.take, pieces) if w.text or w.tokens]
+                told: list[Words | Done] = _joined([reader.take(piece) for piece in pieces])
                 if ending is not None:
                     outcome = ending.finish_reason
                     self._count(ending, started, slot)
@@ -285,6 +285,13 @@ class Reader:
         if not calls:
             return [*([Words(rest)] if rest else []), Done(ending.finish_reason, (), ending)]
         return [*([Words(rest)] if rest else []), Done("tool_calls", tuple(calls), ending)]
+
+
+def _joined(words: Sequence[Words]) -> list[Words | Done]:
+    """What came together, as one: to write and to read an event costs more than to make a token of a small model."""
+    text = "".join(word.text for word in words)
+    tokens = tuple(token for word in words for token in word.tokens)
+    return [Words(text, tokens)] if text or tokens else []
 
 
 def _overlap(text: str, marker: str) -> int:
