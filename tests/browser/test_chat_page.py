@@ -166,6 +166,7 @@ def test_it_streams_and_stops_and_a_reload_finds_the_answer_going_on(
     page.wait_for_selector(IDLE)
     gate.open.set()
     wait_until(lambda: running.metric("nomoat_running_answers") == 0)
+    wait_until(lambda: kept(ledger)[0]["turns"][0]["answer"] is not None)
     (chat,) = kept(ledger)
     assert chat["turns"][0]["answer"]["text"] == "one two three"
     assert chat["turns"][0]["answer"]["ended"] == "stopped"
@@ -248,8 +249,7 @@ def test_thumbs_are_kept_until_they_are_taken_back(reader: Reader, ledger: Path,
     (row,) = thumbs(tmp_path)
     assert (row.voter, row.model_name, row.verdict, row.answer) == ("owner", "gen-0002", "up", "first")
     assert row.prompt == {"messages": [{"role": "user", "content": "first"}]}
-    (chat,) = kept(ledger)
-    assert [turn["answer"]["thumb"] for turn in chat["turns"]] == ["up", None]
+    wait_until(lambda: [turn["answer"]["thumb"] for turn in kept(ledger)[0]["turns"]] == ["up", None])
     assert reader.faults == []
 
 
