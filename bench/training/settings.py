@@ -79,8 +79,8 @@ BEST = {
     "s-full": {TRL: "grouped 4", TRAINER: "grouped 4, compiled"},
     "m-top": {TRL: "packed 1, compiled", TRAINER: "grouped 4, compiled"},
 }
-"""The fastest of those tried on two cores with bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others. Of DPO the
-fastest is compiled, but then policy and reference differ before the first step, by rounding."""
+"""The fastest of those tried on two cores with bfloat16 (docs/benchmarks.md); elsewhere `--tune` finds others. Of
+DPO the fastest is compiled, but then policy and reference differ before the first step, by rounding."""
 ELSE = {TRL: "grouped 2", TRAINER: "grouped 2", DPO: "sorted 1"}
 
 
