@@ -209,6 +209,15 @@ def test_the_output_layer_is_a_log_softmax(
         assert torch.equal(output.logprobs(hidden, weight, targets, **arguments), got)
 
 
+def test_the_output_layer_of_no_token_is_nothing() -> None:
+    hidden, weight = torch.randn(0, 6).requires_grad_(), torch.randn(50, 6).requires_grad_()
+    got = output.logprobs(hidden, weight, torch.zeros(0, dtype=torch.long), expected_S=torch.zeros(0))
+    assert got.shape == (0,)
+    got.sum().backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
 def test_bfloat16_weights_with_float32_adapters_stay_near() -> None:
     _, exact = both("llama", lora=True)
     _, rounded = both("llama", lora=True)

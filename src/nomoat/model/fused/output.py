@@ -7,6 +7,7 @@ S supervised positions · H width · V vocabulary · C rows of one piece
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,8 +136,8 @@ def _pieces(rows: int, weight_VH: torch.Tensor) -> Iterator[tuple[slice, torch.T
     """The rows of each piece, and room for its logits [C, V], which every piece uses again."""
     most = min(PIECE_ROWS, max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)))
     most = most // STEP * STEP or most  # so that there are few lengths
-    step = -(-rows // max(1, -(-rows // most)))  # pieces of like size
-    step = min(most, -(-step // STEP) * STEP)
+    count = max(1, math.ceil(rows / most))
+    step = min(most, STEP * max(1, math.ceil(rows / count / STEP)))  # pieces of like size
     room = weight_VH.new_empty(min(step, rows), len(weight_VH))
     for start in range(0, rows, step):
         end = min(start + step, rows)
