@@ -15,7 +15,7 @@ import pytest
 
 from helpers import tiny_models
 from helpers.serving import wait_until
-from helpers.standin import STANDIN, environment
+from helpers.standin import STANDIN, environment, standing_in
 from nomoat.chat.conversation import Conversation, Message
 from nomoat.engine import vllm
 from nomoat.engine.base import Engine, Sampling
@@ -62,10 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the stand-in leaves behind."""
-    place = tmp_path_factory.mktemp("standin")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(place).items():
-            patch.setenv(name, value)
+    with standing_in(tmp_path_factory.mktemp("standin")) as place:
         yield place
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from helpers import tiny_models
-from helpers.standin import environment
+from helpers.policies import KEYS, POLICY
+from helpers.standin import standing_in
 from nomoat.data.functions import Question
 from nomoat.data.pack import Tokens
 from nomoat.engine.base import Sampling
@@ -27,8 +29,7 @@ from nomoat.train.hooks import Hooks
 from nomoat.train.reinforce import reinforce
 from nomoat.train.rewards import Rewards
 from nomoat.train.rewards.texts import Told
-from nomoat.train.run import TrainingKeys
-from nomoat.train.sampled import PolicyKeys, Prompt, Reader
+from nomoat.train.sampled import Prompt, Reader
 
 HERE = Machine("cpu", torch.float32)
 GREEDY = Sampling(max_new_tokens=10)
@@ -43,10 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the stand-in leaves behind."""
-    place = tmp_path_factory.mktemp("standin")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(place).items():
-            patch.setenv(name, value)
+    with standing_in(tmp_path_factory.mktemp("standin")) as place:
         yield place
 
 
@@ -206,8 +204,8 @@ def test_reinforcement_learns_from_what_it_writes(folder: Path, place: Path, tmp
         reader=Reader(STOPS, lambda tokens: " ".join(map(str, tokens.tolist()))),
         rewards=Rewards([(Told("even", even), 1.0)]),
         passes=lambda question, text: None,
-        policy=POLICY,
-        keys=KEYS,
+        policy=replace(POLICY, num_generations=8, max_new_tokens=6, beta=0.0, max_kl=100.0),
+        keys=replace(KEYS, learning_rate=2e-2, tokens_per_step=3 * 8 * 6, eval_steps=12),
         machine=HERE,
         hooks=Hooks(),
         vllm_memory=0.25,
@@ -218,40 +216,3 @@ def test_reinforcement_learns_from_what_it_writes(folder: Path, place: Path, tmp
     assert all(point["sampling_ratio"] == pytest.approx(1.0, abs=1e-3) for point in points)
     rewards = [point["reward"] for point in points]
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
-
-
-POLICY = PolicyKeys(
-    method="grpo",
-    num_generations=8,
-    max_new_tokens=6,
-    beta=0.0,
-    epsilon=0.2,
-    epsilon_high=0.28,
-    loss_type="dapo",
-    scale_rewards=True,
-    overlong="keep",
-    entropy_coef=0.0,
-    importance_cap=2.0,
-    num_iterations=1,
-    gae_lambda=0.95,
-    value_coef=0.5,
-    max_kl=100.0,
-    max_length_growth=100.0,
-    max_pass_drop=1.0,
-)
-KEYS = TrainingKeys(
-    learning_rate=2e-2,
-    num_train_epochs=1000,
-    max_steps=12,
-    tokens_per_step=3 * 8 * 6,
-    micro_batch_tokens=512,
-    lr_scheduler_type="constant",
-    warmup_ratio=0.0,
-    weight_decay=0.0,
-    adam_beta2=0.999,
-    optim="adamw_torch",
-    max_grad_norm=1.0,
-    eval_steps=12,
-    save_steps=12,
-    seed=3,
-)

@@ -12,7 +12,7 @@ import torch
 from starlette.testclient import TestClient
 
 from helpers import tiny_models
-from helpers.standin import environment
+from helpers.standin import standing_in
 from nomoat.cli.serve import EngineName
 from nomoat.errors import ServeError
 from nomoat.model.load import Machine
@@ -53,9 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def apps(tmp_path_factory: pytest.TempPathFactory, place: Path) -> Iterator[dict[str, TestClient]]:
     folder = tiny_models.build(tmp_path_factory.mktemp("llama"), "llama")
     to_gguf(folder, folder / "model.gguf", type="F32")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(place).items():
-            patch.setenv(name, value)
+    with standing_in(place), pytest.MonkeyPatch.context() as patch:
         patch.setattr("nomoat.engine.vllm.card_bytes", lambda: 80 * GIB)
         patch.setattr("nomoat.engine.torchserver.choose_machine", lambda: Machine("cpu", torch.float32))
         made = {}

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from nomoat.errors import ModelError
+from nomoat.model.tensors import write_tensors
 
 _BASE_KEY = "base_sha256"
 
@@ -82,25 +83,14 @@ def save_adapter(model: Any, folder: Path, *, base: str, base_sha256: str) -> No
     from peft import get_peft_model_state_dict
 
     tensors = {k: v.detach().contiguous().cpu() for k, v in get_peft_model_state_dict(model).items()}
-    stored = save(tensors, metadata={"format": "pt", _BASE_KEY: base_sha256})
-    (folder / "adapter_model.safetensors").write_bytes(_ordered(stored))
+    metadata = {"format": "pt", _BASE_KEY: base_sha256}
+    write_tensors(folder / "adapter_model.safetensors", tensors, metadata)
     config = model.peft_config["default"].to_dict()
     config["base_model_name_or_path"] = base
     config["inference_mode"] = True
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     text = json.dumps(plain, indent=2, sort_keys=True, default=str)
     (folder / "adapter_config.json").write_text(text + "\n")
-
-
-def _ordered(stored: bytes) -> bytes:
-    """The same safetensors with its metadata in alphabetical order: the library writes it from a hash map, in
-    another order each time."""
-    length = int.from_bytes(stored[:8], "little")
-    header = json.loads(stored[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns its data to 8 bytes
-    return len(text).to_bytes(8, "little") + text + stored[8 + length :]
 
 
 def load_adapter(model: Any, folder: Path, *, base_sha256: str, trainable: bool = False) -> Any:

@@ -13,18 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from nomoat.errors import ArtifactError
-from nomoat.ledger.files import atomic_file, atomic_write
+from nomoat.ledger.files import atomic_write
+from nomoat.model.tensors import write_tensors
 
 Named = dict[str, torch.nn.Parameter]
 _NAME = re.compile(r"step-(\d{8})")
-_TYPES = {
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-}
 
 
 @dataclass(frozen=True)
@@ -106,25 +99,6 @@ class CheckpointFolder:
             for folder in self.path.iterdir()
             if _NAME.fullmatch(folder.name) and (folder / "state.json").exists()
         )
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Contiguous tensors on the processor as safetensors, straight from where they lie: safetensors' own `save` makes
-    two copies of all of them first, and of the moments of all weights a machine may not have room for one. Raises
-    as `atomic_file`."""
-    header, end = {}, 0
-    largest_first = sorted(tensors, key=lambda name: -tensors[name].itemsize)  # so that each is aligned
-    for name in largest_first:
-        tensor, start = tensors[name], end
-        end += tensor.nbytes
-        shape = list(tensor.shape)
-        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic_file(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in largest_first:
-            file.write(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _contiguous(named: Named) -> dict[str, torch.Tensor]:

@@ -185,21 +185,25 @@ class Chats:
     @contextmanager
     def _open(self, *, make: bool = False) -> Iterator[Ledger | None]:
         """None where there is no ledger: looking makes none."""
-        with self._taking_in:
-            files = (
-                [] if self._has_taken_in else [(p, c) for p in self._files.glob("*.json") if (c := _read(p))]
-            )
-            if not (make or files or self._path.is_file()):
-                yield None
-                return
-            with Ledger.open(self._path) as ledger:
-                for path, chat in files:
-                    add_chat(ledger, _row(chat))
-                    with suppress(OSError):  # it is added once, and may stay
-                        path.unlink()
-                self._has_taken_in = True
+        self._take_in_files()
+        if not make and not self._path.is_file():
+            yield None
+            return
         with Ledger.open(self._path) as ledger:
             yield ledger
+
+    def _take_in_files(self) -> None:
+        with self._taking_in:
+            if self._has_taken_in:
+                return
+            found = [(path, chat) for path in self._files.glob("*.json") if (chat := _read(path))]
+            if found:
+                with Ledger.open(self._path) as ledger:
+                    for path, chat in found:
+                        add_chat(ledger, _row(chat))
+                        with suppress(OSError):  # it is added once, and may stay
+                            path.unlink()
+            self._has_taken_in = True
 
 
 def _read(path: Path) -> Chat | None:

@@ -44,7 +44,9 @@ def arguments() -> argparse.Namespace:
         "enable-lora",
     ):
         parser.add_argument(f"--{name}", action="store_true")
-    parser.add_argument("--max-lora-rank", type=int, choices=[8, 16, 32, 64, 128, 256], default=16)
+    parser.add_argument(
+        "--max-lora-rank", type=int, choices=[1, 8, 16, 32, 64, 128, 256, 320, 512], default=16
+    )
     return parser.parse_args()
 
 
