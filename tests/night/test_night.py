@@ -410,7 +410,7 @@ def test_a_budget_too_small_for_any_training_is_refused(first: First, tmp_path: 
 
 def test_training_gives_way_to_a_deadline(first: First, tmp_path: Path) -> None:
     hours = 66 / 3600  # of which the plan keeps some 45 s for all that follows training
-    steps = 3000
+    steps = 30_000  # 3,000 of this model take some twenty seconds on a fast machine
     summary = run(
         tmp_path,
         *first.words,
