@@ -7,6 +7,7 @@ import sys
 
 import torch
 
+from nomoat.model.heap import keep_freed_memory
 from training.process import Job, Meter
 
 
@@ -15,6 +16,8 @@ def main() -> None:
     os.dup2(2, 1)  # libraries that print would garble the reports
     job = Job.from_json(sys.stdin.readline())
     torch.set_num_threads(job.threads)
+    if job.side == "nomoat":
+        keep_freed_memory()  # as a night's process does
     if job.case.pairs:
         from training.pairs import train
     elif job.side == "nomoat":

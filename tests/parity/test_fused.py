@@ -174,6 +174,27 @@ def test_below_the_first_trained_block_nothing_is_kept_or_computed_back(
     assert seen == [False], "one block's backward, and it makes no gradient for what is below"
 
 
+def test_the_last_block_makes_only_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second half, and the end of its first; by transformers' own path the same is picked from all."""
+    plain, ours = both("llama", lora=True)
+    rows = random_rows(7)
+    packed, seen, real = pack(rows), [], blocks.Feed.forward
+
+    def forward(ctx: Any, x: torch.Tensor, *args: Any) -> torch.Tensor:
+        seen.append(len(x))
+        return real(ctx, x, *args)
+
+    monkeypatch.setattr(blocks.Feed, "forward", staticmethod(forward))
+    expected, fused = padded_logprobs(plain, rows), token_logprobs(ours, packed)
+    assert seen == [len(packed.tokens_T), len(packed.source_S)]
+    assert len(packed.source_S) < len(packed.tokens_T)
+    ours.merge_adapter()
+    merged = token_logprobs(ours, packed)
+    assert len(seen) == 2, "not fused"
+    torch.testing.assert_close(fused, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(merged, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("foreseen", [True, False])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("pieces", [1, 4])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
-from nomoat.model.fused.families import Output, product_dtype, read_output
+from nomoat.model.fused.families import Output, makes_wanted_alone, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
 from nomoat.model.fused.parts import above, decoder_inputs, longer, spare_rows
 from nomoat.model.memory import in_batches_that_fit
@@ -30,7 +30,7 @@ def token_logprobs(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     if output is None:
         logits_SV = model(**decoder_inputs(model, packed), logits_to_keep=packed.source_S).logits[0]
         return -F.cross_entropy(logits_SV.float(), packed.targets_S, reduction="none")
-    return _logprobs(_last_states(output, packed), output, packed)
+    return _logprobs(_wanted_states(output, packed), output, packed)
 
 
 def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,24 +43,28 @@ def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.T
         )
         logp_S = -F.cross_entropy(found.logits[0].float(), packed.targets_S, reduction="none")
         return found.hidden_states[-1][0, packed.source_S].detach(), logp_S
-    states_TH = _last_states(output, packed)
-    return states_TH[packed.source_S].detach(), _logprobs(states_TH, output, packed)
+    states_SH = _wanted_states(output, packed)
+    return states_SH[: len(packed.source_S)].detach(), _logprobs(states_SH, output, packed)
 
 
-def _last_states(output: Output, packed: Packed) -> torch.Tensor:
+def _wanted_states(output: Output, packed: Packed) -> torch.Tensor:
+    """The last hidden states at the supervised positions, with some rows more that nobody reads (`spare_rows`)."""
+    wanted_S = longer(packed.source_S, spare_rows(len(packed.source_S), output.weight))
     if packed.below_TH is not None:
-        return above(output.decoder, packed)
-    states_TH: torch.Tensor = output.decoder(**decoder_inputs(output.decoder, packed)).last_hidden_state[0]
-    return states_TH
+        return above(output.decoder, packed, wanted_S)
+    inputs = decoder_inputs(output.decoder, packed)
+    if makes_wanted_alone(output.decoder):
+        found: torch.Tensor = output.decoder(**inputs, wanted_S=wanted_S).last_hidden_state[0]
+        return found
+    all_TH: torch.Tensor = output.decoder(**inputs).last_hidden_state[0]
+    return all_TH[wanted_S]
 
 
-def _logprobs(states_TH: torch.Tensor, output: Output, packed: Packed) -> torch.Tensor:
+def _logprobs(states_SH: torch.Tensor, output: Output, packed: Packed) -> torch.Tensor:
     count = len(packed.source_S)
-    source_S, targets_S, weights_S = (
-        longer(t, spare_rows(count, states_TH)) for t in (packed.source_S, packed.targets_S, packed.weights_S)
-    )
+    targets_S, weights_S = (longer(t, len(states_SH) - count) for t in (packed.targets_S, packed.weights_S))
     return logprobs(
-        states_TH[source_S].to(product_dtype(states_TH)),
+        states_SH.to(product_dtype(states_SH)),
         output.weight,
         targets_S,
         expected_S=-weights_S,

@@ -14,6 +14,7 @@ from nomoat.errors import ArtifactError
 from nomoat.evaluate.gatebook import held_out_row_keys, rival_of
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
+from nomoat.model.heap import keep_freed_memory
 from nomoat.model.load import choose_machine, make_deterministic, resolve_base, set_threads
 from nomoat.night.base import Base, made_here
 from nomoat.night.books import Books, known_generation
@@ -72,6 +73,7 @@ def run_night(
     recipe = loaded.recipe
     sources = find_sources(recipe, loaded.folder)
     threads = set_threads(recipe.threads)
+    keep_freed_memory()
     machine = choose_machine(first_training(recipe).dtype)
     make_deterministic(machine)
     require_extras(recipe, machine.device)

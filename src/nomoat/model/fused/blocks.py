@@ -4,7 +4,7 @@ A half keeps its input, the products that are dear to make again, and nothing el
 in backward. Gradients are made only for what is trained; a half below which nothing is trained ends
 backpropagation.
 
-T tokens · H width · N query heads · K key/value heads · D head width
+T tokens · S tokens whose outputs are wanted · H width · N query heads · K key/value heads · D head width
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MlpHalf:
 
 class Attend(torch.autograd.Function):
     """`AttentionHalf` of x [T, H], with rotary cos and sin [T, D] and the plan of its segments. Products are in
-    `dtype`, the residual sum in that of x."""
+    `dtype`, the residual sum in that of x. Of the outputs only those of the rows `wanted_S` are made, where it is."""
 
     @staticmethod
     def forward(
@@ -78,6 +78,7 @@ class Attend(torch.autograd.Function):
         sin_TD: torch.Tensor,
         plan: segments.Plan,
         dtype: torch.dtype,
+        wanted_S: torch.Tensor | None,
         *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
         normed_TH, scale_T1 = kernels.rms_norm(x_TH, half.norm.weight, half.norm.eps, dtype)
@@ -95,8 +96,8 @@ class Attend(torch.autograd.Function):
         if half.rotates:
             q_TND, k_TKD = (kernels.rotate(y, cos_TD, sin_TD) for y in (q_TND, k_TKD))
         mixed_TND, sums_TN = segments.forward(q_TND, k_TKD, v_TKD, plan, half.scaling)
-        (out_TH,), out_low = linear.forward((half.out,), mixed_TND.flatten(1))
-        ctx.half, ctx.plan, ctx.dtype = half, plan, dtype
+        (out_SH,), out_low = linear.forward((half.out,), _of(mixed_TND.flatten(1), wanted_S))
+        ctx.half, ctx.plan, ctx.dtype, ctx.wanted_S = half, plan, dtype, wanted_S
         ctx.save_for_backward(
             x_TH,
             scale_T1,
@@ -111,18 +112,19 @@ class Attend(torch.autograd.Function):
             out_low,
             *head_scales,
         )
-        return _sum(out_TH, x_TH)
+        return _sum(out_SH, _of(x_TH, wanted_S))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TH: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_SH: torch.Tensor) -> tuple[Any, ...]:
         half: AttentionHalf = ctx.half
         x_TH, scale_T1, cos_TD, sin_TD, *rest = ctx.saved_tensors
         q_TND, k_TKD, v_TKD, mixed_TND, sums_TN, low_TR, out_low, *head_scales = rest
-        mixed_TO = mixed_TND.flatten(1)
-        grads = (grad_TH.to(ctx.dtype),)
-        to_mixed, of_out = linear.backward((half.out,), mixed_TO, out_low, grads, needs_input=True)
+        mixed_SO = _of(mixed_TND.flatten(1), ctx.wanted_S)
+        grads = (grad_SH.to(ctx.dtype),)
+        to_mixed, of_out = linear.backward((half.out,), mixed_SO, out_low, grads, needs_input=True)
         assert to_mixed is not None
+        to_mixed = _to_all(to_mixed, ctx.wanted_S, len(x_TH))
         to_q, to_k, to_v = segments.backward(
             to_mixed.view_as(mixed_TND), q_TND, k_TKD, v_TKD, mixed_TND, sums_TN, ctx.plan, half.scaling
         )
@@ -140,8 +142,9 @@ class Attend(torch.autograd.Function):
         to_normed, of_qkv = linear.backward(half.qkv, normed_TH, low_TR, to_qkv, needs_input=needs_input)
         to_x, of_norm = None, None
         if to_normed is not None:
-            to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1, grad_TH)
-        return to_x, None, None, None, None, None, of_norm, *of_head_norms, *of_qkv, *of_out
+            more_TH = _to_all(grad_SH, ctx.wanted_S, len(x_TH))
+            to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1, more_TH)
+        return to_x, None, None, None, None, None, None, of_norm, *of_head_norms, *of_qkv, *of_out
 
 
 class Feed(torch.autograd.Function):
@@ -181,6 +184,17 @@ class Feed(torch.autograd.Function):
         if to_normed is not None:
             to_x, of_norm = _norm_backward(to_normed, x_TH, half.norm, scale_T1, grad_TH)
         return to_x, None, None, of_norm, *of_gate_up, *of_down
+
+
+def _of(x_TH: torch.Tensor, wanted_S: torch.Tensor | None) -> torch.Tensor:
+    return x_TH if wanted_S is None else x_TH[wanted_S]
+
+
+def _to_all(grad_SH: torch.Tensor, wanted_S: torch.Tensor | None, rows: int) -> torch.Tensor:
+    """The gradient to all rows from that to the wanted ones; a row may be wanted twice."""
+    if wanted_S is None:
+        return grad_SH
+    return grad_SH.new_zeros(rows, grad_SH.shape[1]).index_add_(0, wanted_S, grad_SH)
 
 
 def _sum(out_TH: torch.Tensor, x_TH: torch.Tensor) -> torch.Tensor:

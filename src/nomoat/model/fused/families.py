@@ -33,24 +33,35 @@ FUSED = {
 
 def fuse(model: torch.nn.Module) -> None:
     """Let the blocks of a transformers decoder compute packed rows by the fused halves, where they can. The model
-    stays what it is: same parameters, same names, and its own path for all else."""
-    for block in model.modules():
-        if type(block).__name__ in FUSED:
-            # a weak reference: a block that pointed at itself would outlive its model, weights and all
-            block.forward = partial(_forward, weakref.ref(block))
+    stays what it is: same parameters, same names, and its own path for all else.
+
+    The decoder may be told as `wanted_S` the tokens whose states are read, [S]: its last block makes no others.
+    """
+    blocks = [module for module in model.modules() if type(module).__name__ in FUSED]
+    for block in blocks:
+        # a weak reference: a block that pointed at itself would outlive its model, weights and all
+        block.forward = partial(_forward, weakref.ref(block), block is blocks[-1])
+
+
+def makes_wanted_alone(decoder: Any) -> bool:
+    """Whether a decoder can be told `wanted_S`: its last block is one that `fuse` has seen."""
+    return isinstance(vars(decoder.layers[-1]).get("forward"), partial)
 
 
 def _forward(
     block_ref: weakref.ref[Any],
+    is_last: bool,
     hidden_states: torch.Tensor,
     *args: Any,
     segments: Segments | Reading | Writing | None = None,
     position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+    wanted_S: torch.Tensor | None = None,
     **keys: Any,
 ) -> torch.Tensor:
     """A block's forward: fused for packed rows on a processor."""
     block = block_ref()
     assert block is not None
+    wanted_S = wanted_S if is_last else None
     if (
         not isinstance(segments, Segments)
         or position_embeddings is None
@@ -59,8 +70,8 @@ def _forward(
         plain: torch.Tensor = type(block).forward(
             block, hidden_states, *args, segments=segments, position_embeddings=position_embeddings, **keys
         )
-        return plain
-    halves = partial(_halves, block, turns=position_embeddings, segments=segments)
+        return plain if wanted_S is None else plain[:, wanted_S]
+    halves = partial(_halves, block, turns=position_embeddings, segments=segments, wanted_S=wanted_S)
     if block.gradient_checkpointing and block.training:  # as transformers' own blocks do: model/recompute.py
         again: torch.Tensor = block._gradient_checkpointing_func(halves, hidden_states)
         return again
@@ -68,16 +79,22 @@ def _forward(
 
 
 def _halves(
-    block: Any, x_1TH: torch.Tensor, *, turns: tuple[torch.Tensor, torch.Tensor], segments: Segments
+    block: Any,
+    x_1TH: torch.Tensor,
+    *,
+    turns: tuple[torch.Tensor, torch.Tensor],
+    segments: Segments,
+    wanted_S: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Both halves of a block, of x [1, T, H]."""
+    """Both halves of a block, of x [1, T, H]; [1, S, H] where only some are wanted."""
     attention, mlp = read_attention(block), read_mlp(block)
     dtype = product_dtype(x_1TH)
     cos_sin = (t[0].to(dtype) for t in turns)
     with torch.autocast(x_1TH.device.type, enabled=False):
-        x_TH = Attend.apply(x_1TH[0], attention, *cos_sin, planned(segments), dtype, *attention.tensors())
-        x_TH = Feed.apply(x_TH, mlp, dtype, *mlp.tensors())
-    return x_TH[None]
+        told = attention, *cos_sin, planned(segments), dtype, wanted_S
+        x_SH = Attend.apply(x_1TH[0], *told, *attention.tensors())
+        x_SH = Feed.apply(x_SH, mlp, dtype, *mlp.tensors())
+    return x_SH[None]
 
 
 def product_dtype(x: torch.Tensor) -> torch.dtype:

@@ -1,6 +1,6 @@
 """What goes into a decoder, and one in two parts: lower blocks, in which nothing is trained, and what is above them.
 
-T packed tokens · H width
+T packed tokens · S tokens whose states are wanted · H width
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def below(model: Any, packed: Packed) -> torch.Tensor:
     return _run(output.decoder, inputs, hidden, slice(0, frozen_blocks(model)))[0, : len(packed.tokens_T)]
 
 
-def above(decoder: Any, packed: Packed) -> torch.Tensor:
-    """The last hidden states of a pack whose `below_TH` is known, filled up as `decoder_inputs` does; the blocks above
-    are those that train."""
+def above(decoder: Any, packed: Packed, wanted_S: torch.Tensor) -> torch.Tensor:
+    """The last hidden states [S, H] of the wanted tokens of a pack whose `below_TH` is known; the blocks above are
+    those that train."""
     assert packed.below_TH is not None
     first, inputs = _first_trained(decoder.layers), decoder_inputs(decoder, packed)
     below_TH = longer(packed.below_TH, inputs["input_ids"].shape[1] - len(packed.below_TH))
     hidden = below_TH.to(decoder.norm.weight.dtype)[None]
-    return decoder.norm(_run(decoder, inputs, hidden, slice(first, None)))[0]
+    return decoder.norm(_run(decoder, inputs, hidden, slice(first, None), wanted_S))[0]
 
 
 def _first_trained(blocks: Iterable[torch.nn.Module]) -> int:
@@ -83,8 +83,15 @@ def _first_trained(blocks: Iterable[torch.nn.Module]) -> int:
     return next((i for i, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())), 0)
 
 
-def _run(decoder: Any, inputs: dict[str, Any], hidden: torch.Tensor, blocks: slice) -> torch.Tensor:
+def _run(
+    decoder: Any,
+    inputs: dict[str, Any],
+    hidden: torch.Tensor,
+    blocks: slice,
+    wanted_S: torch.Tensor | None = None,
+) -> torch.Tensor:
     turns = decoder.rotary_emb(hidden, position_ids=inputs["position_ids"])
+    told = {"position_embeddings": turns, "segments": inputs["segments"], "wanted_S": wanted_S}
     for block in decoder.layers[blocks]:
-        hidden = block(hidden, position_embeddings=turns, segments=inputs["segments"], attention_mask=None)
+        hidden = block(hidden, attention_mask=None, **told)
     return hidden
