@@ -110,11 +110,38 @@ def test_log_share_and_its_gradient(way: None, vocabulary: int, dtype: torch.dty
     assert_near((logits.float() * scale).to(dtype), to_logits, dtype, roundings=2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("some", [3, 64, 1000, 1001])
+def test_shares_of_columns_that_come_one_after_another(way: None, some: int, dtype: torch.dtype) -> None:
+    logits, targets = random(5, 1001, dtype=dtype) * 6, torch.tensor([0, 1000, 500, 64, 3])
+    logits[1] += 300
+    logits[2] -= 300
+    logits[3, 64] += 60  # all other shares together are next to nothing
+    wide = logits.double()
+    exact = wide.log_softmax(-1)
+    others = exact.exp().scatter(1, targets[:, None], 0.0)
+    for with_gradient in (False, True):
+        shares, seen = kernels.Shares.none_yet(targets), torch.zeros(5, 0)
+        for first in range(0, 1001, some):
+            columns = logits[:, first : first + some].clone()
+            fades = kernels.share_on(columns, targets, first, shares, with_gradient=with_gradient)
+            assert (fades is not None) == with_gradient
+            if fades is not None:
+                seen = torch.cat((seen * fades, columns.float()), dim=1)
+        logp = shares.own - shares.highest - shares.total().log()
+        assert_near(logp, exact.gather(1, targets[:, None])[:, 0], torch.float32)
+        assert_near(shares.others / shares.total(), others.sum(1), torch.float32)
+    assert_near((-seen / shares.total()[:, None]).to(dtype), others, dtype, roundings=2)
+
+
 def test_what_is_no_number_stays_none(way: None) -> None:
     """A run that diverges is seen by its loss."""
     logits = random(2, 40, dtype=torch.bfloat16)
     logits[1, 3] = torch.nan
-    logp, _ = kernels.log_share(logits, torch.tensor([0, 1]), with_gradient=True)
+    shares, targets = kernels.Shares.none_yet(torch.zeros(2)), torch.tensor([0, 1])
+    kernels.share_on(logits.clone(), targets, 0, shares, with_gradient=True)
+    assert shares.total().isfinite().tolist() == [True, False]
+    logp, _ = kernels.log_share(logits, targets, with_gradient=True)
     assert logp.isfinite().tolist() == [True, False]
     x, weight = torch.full((1, 8), torch.nan, dtype=torch.bfloat16), torch.ones(8, dtype=torch.bfloat16)
     assert kernels.rms_norm(x, weight, 1e-5, torch.bfloat16)[0].isnan().all()
@@ -130,10 +157,14 @@ def test_threads_change_no_bit(dtype: torch.dtype) -> None:
             logits = random(31, 999, dtype=dtype)
             logp, scale = kernels.log_share(logits, torch.arange(31), with_gradient=True)
             assert scale is not None
+            some, shares = random(31, 999, dtype=dtype), kernels.Shares.none_yet(logp)
+            fades = kernels.share_on(some, torch.arange(31), 0, shares, with_gradient=True)
+            assert fades is not None
             x, weight = random(31, 100, dtype=dtype), random(100, dtype=dtype)
             normed, scales = kernels.rms_norm(x, weight, 1e-5, dtype)
             back = kernels.rms_norm_backward(normed, x, weight, scales, x)
-            found.append((logits, logp, scale, normed, scales, back))
+            summed = (some, shares.highest, shares.others, shares.own, fades)
+            found.append((logits, logp, scale, *summed, normed, scales, back))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

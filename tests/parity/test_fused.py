@@ -15,7 +15,7 @@ from helpers.families import FAMILIES, tiny_model
 from nomoat.data.pack import Packed, pack, pack_groups
 from nomoat.model.adapters import add_lora
 from nomoat.model.attention import PACKED
-from nomoat.model.fused import blocks, output
+from nomoat.model.fused import blocks, frozen_output, output
 from nomoat.model.fused.families import fuse
 from nomoat.model.logprobs import token_logprobs
 from nomoat.train.new_model import new_llama
@@ -195,13 +195,13 @@ def test_the_last_block_makes_only_what_is_read(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("foreseen", [True, False])
+@pytest.mark.parametrize("learns", ["", "foreseen", "otherwise"])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("pieces", [1, 4])
 def test_the_output_layer_is_a_log_softmax(
-    softcap: float | None, pieces: int, foreseen: bool, monkeypatch: pytest.MonkeyPatch
+    softcap: float | None, pieces: int, learns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the loss is not the one that its gradient was made for beforehand."""
+    """Also where it learns, and the loss is not the one that its gradient was made for beforehand."""
     torch.manual_seed(0)
     hidden = torch.randn(10, 6).requires_grad_()
     weight = torch.randn(50, 6).mul_(2).requires_grad_()
@@ -211,7 +211,10 @@ def test_the_output_layer_is_a_log_softmax(
     expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     of_hidden, of_weight = torch.autograd.grad((expected * weights).sum(), (hidden, weight))
 
+    weight.requires_grad_(bool(learns))
     monkeypatch.setattr(output, "PIECE_BYTES", 4 * 50 * (10 // pieces))
+    monkeypatch.setattr(frozen_output, "ROWS", 10 // pieces)
+    monkeypatch.setattr(frozen_output, "COLUMNS", 50 // pieces)
     second_times, real = [0], output._of_weight
 
     def counted(*args: Any, **keys: Any) -> torch.Tensor:
@@ -219,24 +222,28 @@ def test_the_output_layer_is_a_log_softmax(
         return real(*args, **keys)
 
     monkeypatch.setattr(output, "_of_weight", counted)
-    arguments: dict[str, Any] = {"expected_S": weights if foreseen else weights * 0.5, "softcap": softcap}
+    expected_S = weights * 0.5 if learns == "otherwise" else weights
+    arguments: dict[str, Any] = {"expected_S": expected_S, "softcap": softcap}
     got = output.logprobs(hidden, weight, targets, **arguments)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     (got * weights).sum().backward()
-    assert second_times == [0 if foreseen else 1]
+    assert second_times == [1 if learns == "otherwise" else 0]
     torch.testing.assert_close(hidden.grad, of_hidden, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(weight.grad, of_weight, atol=1e-5, rtol=1e-4)
+    if learns:
+        torch.testing.assert_close(weight.grad, of_weight, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
         assert torch.equal(output.logprobs(hidden, weight, targets, **arguments), got)
 
 
-def test_the_output_layer_of_no_token_is_nothing() -> None:
-    hidden, weight = torch.randn(0, 6).requires_grad_(), torch.randn(50, 6).requires_grad_()
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_output_layer_of_no_token_is_nothing(learns: bool) -> None:
+    hidden, weight = torch.randn(0, 6).requires_grad_(), torch.randn(50, 6).requires_grad_(learns)
     got = output.logprobs(hidden, weight, torch.zeros(0, dtype=torch.long), expected_S=torch.zeros(0))
     assert got.shape == (0,)
     got.sum().backward()
-    assert weight.grad is not None
-    assert not weight.grad.any()
+    if learns:
+        assert weight.grad is not None
+        assert not weight.grad.any()
 
 
 def test_bfloat16_weights_with_float32_adapters_stay_near() -> None:

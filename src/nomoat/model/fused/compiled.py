@@ -40,6 +40,7 @@ _ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "swiglu": (_P, _P, _L, _P, _I, _I),
         "swiglu_backward": (_P, _P, _P, _L, _P, _P, _I, _I),
         "log_share": (_P, _P, _P, _P, _I, _I),
+        "share_on": (_P, _P, _L, _P, _P, _P, _P, _I, _I),
     },
     "attention.c": {
         "attention": (*(_P,) * 7, _I, _L, _L, _L, _I, _I, _I, _F),

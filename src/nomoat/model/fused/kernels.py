@@ -4,12 +4,13 @@ On a processor they are C (`train.c`), in one pass over memory each; elsewhere, 
 precision, they are what torch makes of them. C computes in float32 and rounds once, to the dtype that is asked for.
 
 T tokens · H width · N heads · D head width · I width of the MLP ·
-C rows of logits · V vocabulary
+C rows of logits · V vocabulary · B some of its columns
 """
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +135,52 @@ def log_share(
         1, targets_C[:, None], at_target[:, None].to(logits_CV.dtype)
     )
     return logp_C, torch.ones_like(logp_C)[:, None]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is known of the softmax of C rows once some columns were seen, float32 [C]: the `highest` logit, the sum of
+    e^(x - highest) of all `others` than the target, and the target's `own` logit, if it was among them."""
+
+    highest: torch.Tensor
+    others: torch.Tensor
+    own: torch.Tensor
+
+    @staticmethod
+    def none_yet(like_C: torch.Tensor) -> Shares:
+        highest, others, own = like_C.new_zeros(3, len(like_C), dtype=torch.float32)
+        return Shares(highest.fill_(-torch.inf), others, own)
+
+    def total(self) -> torch.Tensor:
+        """The sum over all columns, when all were seen, [C]."""
+        return self.others + (self.own - self.highest).exp_()
+
+
+def share_on(
+    logits_CB: torch.Tensor, targets_C: torch.Tensor, first: int, shares: Shares, *, with_gradient: bool
+) -> torch.Tensor | None:
+    """`shares` with B columns more, from `first` on. With a gradient, the logits become -e^(x - highest), 0 at the
+    target, and what was made of earlier columns is to be multiplied with what comes back, float32 [C, 1]."""
+    highest, others, own = shares.highest, shares.others, shares.own
+    if (library := _library(logits_CB, logits_CB, logits_CB.dtype)) is not None:
+        fades_C1 = torch.empty_like(highest)[:, None] if with_gradient else None
+        pointers = map(at, (highest, others, own, fades_C1))
+        library.share_on(at(logits_CB), at(targets_C), first, *pointers, *logits_CB.shape)
+        return fades_C1
+    there_C = (targets_C >= first) & (targets_C < first + logits_CB.shape[1])
+    place_C1 = (targets_C - first).where(there_C, 0)[:, None]
+    wide_CB = logits_CB.float()
+    most_C, found_C = torch.maximum(highest, wide_CB.amax(1)), wide_CB.gather(1, place_C1)[:, 0]
+    own.copy_(found_C.where(there_C, own))
+    wide_CB.scatter_(1, place_C1, found_C.where(~there_C, -torch.inf)[:, None])
+    wide_CB.sub_(most_C[:, None]).exp_()
+    fades_C1 = (highest - most_C).exp_()[:, None]
+    others.mul_(fades_C1[:, 0]).add_(wide_CB.sum(1))
+    highest.copy_(most_C)
+    if not with_gradient:
+        return None
+    logits_CB.copy_(wide_CB.neg_())
+    return fades_C1
 
 
 def _library(x: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> ctypes.CDLL | None:

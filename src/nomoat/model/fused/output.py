@@ -1,13 +1,13 @@
 """The output layer at the supervised positions, forward and backward together, in pieces.
 
 No [T, V] matrix is made, and none of [S, V]: a piece of some rows is computed, read and overwritten by the next.
+Where the layer does not learn, a piece is smaller still (`frozen_output.py`).
 
 S supervised positions · H width · V vocabulary · C rows of one piece
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from nomoat.model.fused import kernels
-from nomoat.model.fused.parts import STEP
+from nomoat.model.fused.frozen_output import FrozenLogprobs
+from nomoat.model.fused.parts import pieces
 
 PIECE_ROWS, PIECE_BYTES = 512, 48 << 20
 """The logits of one piece at most: with fewer rows, or with more, a processor multiplies more slowly."""
@@ -77,10 +78,14 @@ def logprobs(
     expected_S: torch.Tensor,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """`Logprobs`, which makes a gradient only where one will be asked for."""
+    """`Logprobs`, or `FrozenLogprobs` where that will do; a gradient is made only where one will be asked for."""
     wanted = torch.is_grad_enabled() and (hidden_SH.requires_grad or weight_VH.requires_grad)
+    result: torch.Tensor
     with torch.autocast(hidden_SH.device.type, enabled=False):
-        result: torch.Tensor = Logprobs.apply(hidden_SH, weight_VH, targets_S, softcap, expected_S, wanted)
+        if softcap is None and not weight_VH.requires_grad and hidden_SH.device.type == "cpu":
+            result = FrozenLogprobs.apply(hidden_SH, weight_VH, targets_S, wanted)
+        else:
+            result = Logprobs.apply(hidden_SH, weight_VH, targets_S, softcap, expected_S, wanted)
     return result
 
 
@@ -134,11 +139,8 @@ def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: 
 
 def _pieces(rows: int, weight_VH: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """The rows of each piece, and room for its logits [C, V], which every piece uses again."""
-    most = min(PIECE_ROWS, max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)))
-    most = most // STEP * STEP or most  # so that there are few lengths
-    count = max(1, math.ceil(rows / most))
-    step = min(most, STEP * max(1, math.ceil(rows / count / STEP)))  # pieces of like size
-    room = weight_VH.new_empty(min(step, rows), len(weight_VH))
-    for start in range(0, rows, step):
-        end = min(start + step, rows)
-        yield slice(start, end), room[: end - start]
+    room = None
+    for piece in pieces(rows, min(PIECE_ROWS, max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)))):
+        count = piece.stop - piece.start
+        room = weight_VH.new_empty(count, len(weight_VH)) if room is None else room
+        yield piece, room[:count]

@@ -5,7 +5,8 @@ T packed tokens · S tokens whose states are wanted · H width
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,6 +33,13 @@ def spare_rows(rows: int, like: torch.Tensor) -> int:
     every number of rows that it meets and keeps it, which takes longer and more memory than the product itself: so
     there are only a few numbers of them."""
     return -rows % STEP if like.device.type == "cpu" and product_dtype(like) == torch.bfloat16 else 0
+
+
+def pieces(count: int, most: int) -> Iterator[slice]:
+    """So many rows or columns in pieces of like size, at most `most` each, whose sizes are few, as above."""
+    most = most // STEP * STEP or most
+    step = min(most, STEP * max(1, math.ceil(count / max(1, math.ceil(count / most)) / STEP)))
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def longer(tensor: torch.Tensor, spare: int) -> torch.Tensor:

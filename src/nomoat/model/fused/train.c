@@ -138,3 +138,39 @@ void log_share(number *logits, const int64_t *targets, float *logp, float *scale
         logp[row] = own - highest - logf(total);
     }
 }
+
+/* Of logits [R, C], which are the columns from `first` on of more, what their softmax needs (Milakov and Gimelshein 2018,
+   arXiv:1805.02867): the `highest` [R] so far, the sum of e^(x - highest) of all `others` [R] than the target, and the
+   logit of the target, `own` [R], once it is met. With `fades` [R] the logits become -e^(x - highest), 0 at the target,
+   and what was made of earlier ones is to be multiplied with a row's fade. */
+void share_on(number *logits, const int64_t *targets, int64_t first, float *highest, float *others, float *own,
+              float *fades, int rows, int columns) {
+#pragma omp parallel for schedule(static)
+    for (int row = 0; row < rows; row++) {
+        number *x = logits + (int64_t)row * columns;
+        int64_t target = targets[row] - first;
+        float most = highest[row], total = 0;
+#pragma omp simd reduction(max : most)
+        for (int v = 0; v < columns; v++)
+            most = from_number(x[v]) > most ? from_number(x[v]) : most;
+        if (target >= 0 && target < columns) {
+            own[row] = from_number(x[target]);
+            x[target] = to_number(-INFINITY);
+        }
+        if (fades) {
+#pragma omp simd reduction(+ : total)
+            for (int v = 0; v < columns; v++) {
+                float e = exponential(from_number(x[v]) - most);
+                total += e;
+                x[v] = to_number(-e);
+            }
+            fades[row] = exponential(highest[row] - most);
+        } else {
+#pragma omp simd reduction(+ : total)
+            for (int v = 0; v < columns; v++)
+                total += exponential(from_number(x[v]) - most);
+        }
+        others[row] = others[row] * exponential(highest[row] - most) + total;
+        highest[row] = most;
+    }
+}
