@@ -40,6 +40,11 @@ class Shape:
         """Weights of the output layer; embeddings of their own multiply nothing."""
         return self.width * self.vocabulary
 
+    @property
+    def tail(self) -> list[tuple[int, int]]:
+        """Those of the last block that follow its attention."""
+        return self.linears[3:]
+
     def adapter(self, rank: int, layers: int) -> int:
         """Weights of LoRA of this rank on all linear layers of so many blocks."""
         return layers * sum(rank * (inputs + outputs) for inputs, outputs in self.linears)
@@ -106,14 +111,14 @@ PAIRS_MEASURED = ("s-dpo", "m-dpo")
 
 FLOPS_SAID = (
     "FLOPs: 4 a frozen and 6 a trained weight and real token (nomoat.plan.cost; embeddings count once, as output "
-    "layer), and of causal attention 6·L²·width a row and layer; (b) counts the output layer at supervised "
-    "tokens only, where the loss needs it"
+    "layer), and of causal attention 6·L²·width a row and layer; (b) counts the output layer, and of the last block what "
+    "follows its attention, at supervised tokens only, where the loss needs them"
 )
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Of one pass over rows: with the output layer at every token, and at supervised ones only."""
+    """Of one pass over rows: with everything at every token, and with what only the loss reads where it does."""
 
     everywhere: float
     needed: float
@@ -132,7 +137,12 @@ def pass_flops(case: Case, lengths: NDArray[np.int64], supervised: int) -> Flops
     rest += train_flops(shape.body, tokens, frozen=frozen)
     if case.lora:
         rest += train_flops(case.trainable, tokens, frozen=False)
+    unread = tokens - supervised
+    spared = train_flops(sum(inputs * outputs for inputs, outputs in shape.tail), unread, frozen=frozen)
+    if case.lora:
+        small = sum(case.lora_r * (inputs + outputs) for inputs, outputs in shape.tail)
+        spared += train_flops(small, unread, frozen=False)
     return Flops(
         everywhere=rest + train_flops(shape.head, tokens, frozen=frozen),
-        needed=rest + train_flops(shape.head, supervised, frozen=frozen),
+        needed=rest - spared + train_flops(shape.head, supervised, frozen=frozen),
     )

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from nomoat.model.fused import kernels
 from nomoat.model.fused.parts import pieces
 
-ROWS, COLUMNS = 512, 2048
+ROWS, COLUMNS = 1024, 2048
 """The logits of one piece at most. Smaller ones multiply more slowly, larger ones leave the cache."""
 
 
