@@ -111,8 +111,8 @@ PAIRS_MEASURED = ("s-dpo", "m-dpo")
 
 FLOPS_SAID = (
     "FLOPs: 4 a frozen and 6 a trained weight and real token (nomoat.plan.cost; embeddings count once, as output "
-    "layer), and of causal attention 6·L²·width a row and layer; (b) counts the output layer, and of the last block what "
-    "follows its attention, at supervised tokens only, where the loss needs them"
+    "layer), and of causal attention 6·L²·width a row and layer; (b) counts what follows the last attention at "
+    "supervised tokens only, where the loss needs it"
 )
 
 
