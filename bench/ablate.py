@@ -26,7 +26,8 @@ import torch
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
 from nomoat.model import logprobs
 from nomoat.model.adapters import add_lora
-from nomoat.model.fused import compiled, families
+from nomoat.model.fused import compiled, families, frozen_output
+from nomoat.model.heap import keep_freed_memory
 from nomoat.model.load import Machine, choose_machine, load_model
 from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.frozen import rows_below
@@ -85,6 +86,18 @@ def output_layer_at_every_token() -> Iterator[None]:
 
 
 @contextmanager
+def last_block_at_every_token() -> Iterator[None]:
+    with patch.object(logprobs, "makes_wanted_alone", lambda _: False):
+        yield
+
+
+@contextmanager
+def logits_in_whole_rows() -> Iterator[None]:
+    with patch.multiple(frozen_output, ROWS=512, COLUMNS=1 << 30):
+        yield
+
+
+@contextmanager
 def elementwise_by_torch() -> Iterator[None]:
     with patch.object(compiled, "training", lambda *_: None):
         yield
@@ -109,6 +122,7 @@ def variants(case: Case, machine: Machine) -> list[Variant]:
         Variant("blocks as transformers has them", off=blocks_as_transformers_has_them),
         Variant("output layer in one go", off=output_layer_in_one_go),
         Variant("output layer at every token", off=output_layer_at_every_token),
+        Variant("last block at every token", off=last_block_at_every_token),
         Variant("elementwise pieces by torch", off=elementwise_by_torch),
         Variant("attention by torch", off=attention_by_torch),
         Variant("both by torch, without C", off=without_c),
@@ -124,6 +138,7 @@ def variants(case: Case, machine: Machine) -> list[Variant]:
     if case.lora:
         top = max(1, case.shape.layers // 5)
         found += [
+            Variant("logits in whole rows", off=logits_in_whole_rows),
             Variant(f"adapter on the top {top} blocks", lora_layers=top),
             Variant("the same, frozen blocks from the disk", lora_layers=top, cached=True),
         ]
@@ -195,6 +210,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     case, machine = CASES[args.case], choose_machine()
     with tempfile.TemporaryDirectory(prefix="nomoat-ablate-") as folder:
         material = build(

@@ -118,7 +118,8 @@ FLOPS_SAID = (
 
 @dataclass(frozen=True)
 class Flops:
-    """Of one pass over rows: with everything at every token, and with what only the loss reads where it does."""
+    """Of one pass over rows: with everything at every token, and with what follows the last attention at supervised
+    ones only."""
 
     everywhere: float
     needed: float

@@ -64,11 +64,15 @@ def test_the_shapes_are_those_of_the_issue() -> None:
     assert M.adapter(16, layers=30) == 4_884_480
 
 
-def test_fewer_supervised_tokens_need_less_of_the_output_layer() -> None:
-    flops = pass_flops(CASES["s-lora"], np.array([100, 50]), supervised=90)
-    assert flops is not None
-    last_block = 4 * (288 * 288 + 3 * 288 * 768) + 6 * 16 * (2 * 288 + 3 * (288 + 768))
-    assert flops.everywhere - flops.needed == (4 * S.head + last_block) * (150 - 90)
+def test_fewer_supervised_tokens_need_less_of_what_follows_the_last_attention() -> None:
+    weights, adapter = 288 * 288 + 3 * 288 * 768, 16 * (2 * 288 + 3 * (288 + 768))
+    for name, a_token in (
+        ("s-lora", 4 * (S.head + weights) + 6 * adapter),
+        ("s-full", 6 * (S.head + weights)),
+    ):
+        flops = pass_flops(CASES[name], np.array([100, 50]), supervised=90)
+        assert flops is not None
+        assert flops.everywhere - flops.needed == a_token * (150 - 90)
 
 
 def test_top_blocks_alone_have_no_share_of_the_peak() -> None:

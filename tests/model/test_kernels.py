@@ -138,10 +138,15 @@ def test_what_is_no_number_stays_none(way: None) -> None:
     """A run that diverges is seen by its loss."""
     logits = random(2, 40, dtype=torch.bfloat16)
     logits[1, 3] = torch.nan
-    shares, targets = kernels.Shares.none_yet(torch.zeros(2)), torch.tensor([0, 1])
-    kernels.share_on(logits.clone(), targets, 0, shares, with_gradient=True)
-    assert shares.total().isfinite().tolist() == [True, False]
-    logp, _ = kernels.log_share(logits, targets, with_gradient=True)
+    for at in (3, 43):  # in a first piece, or a later one, where it is the target
+        shares, targets = kernels.Shares.none_yet(torch.zeros(2)), torch.tensor([0, 43])
+        for first in (0, 40):
+            piece = random(2, 40, dtype=torch.bfloat16)
+            if first <= at < first + 40:
+                piece[1, at - first] = torch.nan
+            kernels.share_on(piece, targets, first, shares, with_gradient=True)
+        assert (shares.total() + shares.own).isfinite().tolist() == [True, False]
+    logp, _ = kernels.log_share(logits, torch.tensor([0, 1]), with_gradient=True)
     assert logp.isfinite().tolist() == [True, False]
     x, weight = torch.full((1, 8), torch.nan, dtype=torch.bfloat16), torch.ones(8, dtype=torch.bfloat16)
     assert kernels.rms_norm(x, weight, 1e-5, torch.bfloat16)[0].isnan().all()

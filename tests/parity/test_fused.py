@@ -17,7 +17,8 @@ from nomoat.model.adapters import add_lora
 from nomoat.model.attention import PACKED
 from nomoat.model.fused import blocks, frozen_output, output
 from nomoat.model.fused.families import fuse
-from nomoat.model.logprobs import token_logprobs
+from nomoat.model.fused.parts import STEP
+from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.train.new_model import new_llama
 from parity.test_logprobs import VOCABULARY, padded_logprobs, random_rows
 
@@ -233,6 +234,51 @@ def test_the_output_layer_is_a_log_softmax(
         torch.testing.assert_close(weight.grad, of_weight, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
         assert torch.equal(output.logprobs(hidden, weight, targets, **arguments), got)
+
+
+def test_a_frozen_output_layer_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As near to the exact gradient as bfloat16 logits let it be, and the same bits without a gradient, as rollouts
+    have them, and by any number of threads."""
+    monkeypatch.setattr(frozen_output, "ROWS", 64)
+    monkeypatch.setattr(frozen_output, "COLUMNS", 128)
+    torch.manual_seed(0)
+    hidden = torch.randn(130, 32).bfloat16().requires_grad_()
+    weight, targets = torch.randn(700, 32).bfloat16() / 2, torch.randint(0, 700, (130,))
+    logits_SV = (hidden.detach() @ weight.T).double()
+    with torch.no_grad():
+        targets[::2] = logits_SV[::2].argmax(1)
+    exact = logits_SV.log_softmax(-1)
+    to_hidden = weight[targets].double() - exact.exp() @ weight.double()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            got = output.logprobs(hidden, weight, targets, expected_S=torch.zeros(130))
+            (gradient,) = torch.autograd.grad(got.sum(), hidden)
+            with torch.no_grad():
+                found += [
+                    (got, gradient),
+                    (output.logprobs(hidden, weight, targets, expected_S=got), gradient),
+                ]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found for a, b in zip(found[0], other, strict=True))
+    torch.testing.assert_close(got.double(), exact.gather(1, targets[:, None])[:, 0], atol=1e-4, rtol=1e-5)
+    error = (gradient.double() - to_hidden).norm(dim=1) / to_hidden.norm(dim=1)
+    assert error.max() < 2 * 2.0**-8
+
+
+def test_states_beside_the_log_probabilities_are_theirs() -> None:
+    """In bfloat16 there are rows more that nobody asked for."""
+    _, ours = both("llama", lora=True)
+    ours, packed = ours.bfloat16(), pack(random_rows(7))
+    assert len(packed.source_S) % STEP
+    states_SH, logp_S = states_and_logprobs(ours, packed)
+    assert torch.equal(logp_S, token_logprobs(ours, packed))
+    assert not states_SH.requires_grad
+    weight = ours.get_output_embeddings().weight
+    expected = (states_SH @ weight.T).float().log_softmax(-1).gather(1, packed.targets_S[:, None])[:, 0]
+    torch.testing.assert_close(logp_S, expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("learns", [False, True])

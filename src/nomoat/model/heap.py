@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _MOST_BYTES = 1 << 30, 1 << 25
@@ -11,17 +12,20 @@ _MOST_BYTES = 1 << 30, 1 << 25
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep what a step frees for the next one, all threads from one place; False where the C library
-    is another than glibc, and nothing changes.
-
-    A step on 135M frees 0.9 GB. Given back and asked for anew, it is zeroed page by page, and backward, which has a
-    thread of its own, cannot use what forward has freed. For a process that trains, before its first step.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt if sys.platform == "linux" else None
-    except AttributeError:  # musl has none
-        return False
-    if mallopt is None:
+    """Have this process keep what a step frees for the next one, until `give_back`; whether it does, which is so with
+    glibc alone. For a process that trains on a processor, before its first step."""
+    if (mallopt := _of_glibc("mallopt")) is None:
         return False
     done = [mallopt(_ARENA_MAX, 1), mallopt(_TRIM_THRESHOLD, -1)]
     return all(done) and any(mallopt(_MMAP_THRESHOLD, most) for most in _MOST_BYTES)
+
+
+def give_back() -> None:
+    """Give what is free now back to the machine: for where a stage has ended, and others want it."""
+    if (malloc_trim := _of_glibc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where that is another."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
 from nomoat.model.fused.families import Output, makes_wanted_alone, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
-from nomoat.model.fused.parts import above, decoder_inputs, longer, spare_rows
+from nomoat.model.fused.parts import LAST_BLOCK_STEP, above, decoder_inputs, longer, spare_rows
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.modes import evaluating
 
@@ -49,15 +49,17 @@ def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.T
 
 def _wanted_states(output: Output, packed: Packed) -> torch.Tensor:
     """The last hidden states at the supervised positions, with some rows more that nobody reads (`spare_rows`)."""
-    wanted_S = longer(packed.source_S, spare_rows(len(packed.source_S), output.weight))
+    count = len(packed.source_S)
+    wanted_S = longer(packed.source_S, spare_rows(count, output.weight, LAST_BLOCK_STEP))
+    inputs, states_SH = decoder_inputs(output.decoder, packed), None
     if packed.below_TH is not None:
-        return above(output.decoder, packed, wanted_S)
-    inputs = decoder_inputs(output.decoder, packed)
-    if makes_wanted_alone(output.decoder):
-        found: torch.Tensor = output.decoder(**inputs, wanted_S=wanted_S).last_hidden_state[0]
-        return found
-    all_TH: torch.Tensor = output.decoder(**inputs).last_hidden_state[0]
-    return all_TH[wanted_S]
+        states_SH = above(output.decoder, packed, wanted_S)
+    elif makes_wanted_alone(output.decoder):
+        states_SH = output.decoder(**inputs, wanted_S=wanted_S).last_hidden_state[0]
+    else:
+        states_SH = output.decoder(**inputs).last_hidden_state[0][wanted_S]
+    assert len(states_SH) == len(wanted_S)
+    return states_SH[: count + spare_rows(count, output.weight)]
 
 
 def _logprobs(states_SH: torch.Tensor, output: Output, packed: Packed) -> torch.Tensor:

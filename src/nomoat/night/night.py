@@ -73,8 +73,9 @@ def run_night(
     recipe = loaded.recipe
     sources = find_sources(recipe, loaded.folder)
     threads = set_threads(recipe.threads)
-    keep_freed_memory()
     machine = choose_machine(first_training(recipe).dtype)
+    if machine.device == "cpu":
+        keep_freed_memory()
     make_deterministic(machine)
     require_extras(recipe, machine.device)
     base_folder = None if recipe.pretrain else resolve_base(recipe.base, loaded.folder)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from nomoat.ledger.artifacts import Artifact, ArtifactStore
 from nomoat.ledger.store import Ledger
+from nomoat.model.heap import give_back
 from nomoat.night.events import Watcher
 from nomoat.night.jobs import Job, make
 from nomoat.night.result import StageSummary
@@ -87,6 +88,7 @@ class Stages:
     def _run(self, job: Job) -> Artifact:
         artifact = make(self.store, job, partial(self.watcher.stage_progress, job.kind))
         self.ledger.add_artifact(artifact)
+        give_back()
         return artifact
 
     def _close(

@@ -35,7 +35,8 @@ def fuse(model: torch.nn.Module) -> None:
     """Let the blocks of a transformers decoder compute packed rows by the fused halves, where they can. The model
     stays what it is: same parameters, same names, and its own path for all else.
 
-    The decoder may be told as `wanted_S` the tokens whose states are read, [S]: its last block makes no others.
+    The decoder may be told as `wanted_S` the tokens whose states are read, [S], and gives no others; where the last
+    block is fused, it makes none.
     """
     blocks = [module for module in model.modules() if type(module).__name__ in FUSED]
     for block in blocks:
@@ -44,8 +45,9 @@ def fuse(model: torch.nn.Module) -> None:
 
 
 def makes_wanted_alone(decoder: Any) -> bool:
-    """Whether a decoder can be told `wanted_S`: its last block is one that `fuse` has seen."""
-    return isinstance(vars(decoder.layers[-1]).get("forward"), partial)
+    """Whether a decoder can be told `wanted_S`: its last block is the last that `fuse` has seen."""
+    forward = vars(decoder.layers[-1]).get("forward")
+    return isinstance(forward, partial) and forward.func is _forward and bool(forward.args[1])
 
 
 def _forward(

@@ -1,7 +1,7 @@
 """The output layer at the supervised positions, forward and backward together, in pieces.
 
 No [T, V] matrix is made, and none of [S, V]: a piece of some rows is computed, read and overwritten by the next.
-Where the layer does not learn, a piece is smaller still (`frozen_output.py`).
+On a processor, where the layer does not learn and has no cap, a piece is smaller still (`frozen_output.py`).
 
 S supervised positions · H width · V vocabulary · C rows of one piece
 """
@@ -78,7 +78,7 @@ def logprobs(
     expected_S: torch.Tensor,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """`Logprobs`, or `FrozenLogprobs` where that will do; a gradient is made only where one will be asked for."""
+    """`Logprobs`, or `FrozenLogprobs` (see above); a gradient is made only where one will be asked for."""
     wanted = torch.is_grad_enabled() and (hidden_SH.requires_grad or weight_VH.requires_grad)
     result: torch.Tensor
     with torch.autocast(hidden_SH.device.type, enabled=False):

@@ -14,7 +14,9 @@ import torch
 from nomoat.data.pack import Packed, Segments
 from nomoat.model.fused.families import FUSED, product_dtype, read_output
 
-STEP = 64
+STEP, LAST_BLOCK_STEP = 64, 256
+"""Numbers of rows that products get are multiples of these. In the last block they are the supervised ones, which vary
+more than the tokens of a pack, and it has many products."""
 
 
 def decoder_inputs(decoder: Any, packed: Packed) -> dict[str, Any]:
@@ -28,11 +30,11 @@ def decoder_inputs(decoder: Any, packed: Packed) -> dict[str, Any]:
     }
 
 
-def spare_rows(rows: int, like: torch.Tensor) -> int:
+def spare_rows(rows: int, like: torch.Tensor, step: int = STEP) -> int:
     """How many rows products get that nobody asked for. What multiplies bfloat16 on a processor (oneDNN) makes code for
     every number of rows that it meets and keeps it, which takes longer and more memory than the product itself: so
     there are only a few numbers of them."""
-    return -rows % STEP if like.device.type == "cpu" and product_dtype(like) == torch.bfloat16 else 0
+    return -rows % step if like.device.type == "cpu" and product_dtype(like) == torch.bfloat16 else 0
 
 
 def pieces(count: int, most: int) -> Iterator[slice]:
