@@ -6,7 +6,7 @@ import ctypes
 import sys
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST_BYTES = 1 << 30, 1 << 25
 """The largest piece that is kept, and the most that glibc before 2.35 takes."""
 
@@ -16,8 +16,7 @@ def keep_freed_memory() -> bool:
     glibc alone. For a process that trains on a processor, before its first step."""
     if (mallopt := _of_glibc("mallopt")) is None:
         return False
-    done = [mallopt(_ARENA_MAX, 1), mallopt(_TRIM_THRESHOLD, -1)]
-    return all(done) and any(mallopt(_MMAP_THRESHOLD, most) for most in _MOST_BYTES)
+    return bool(mallopt(_TRIM_THRESHOLD, -1)) and any(mallopt(_MMAP_THRESHOLD, most) for most in _MOST_BYTES)
 
 
 def give_back() -> None:
