@@ -86,12 +86,6 @@ def output_layer_at_every_token() -> Iterator[None]:
 
 
 @contextmanager
-def last_block_at_every_token() -> Iterator[None]:
-    with patch.object(logprobs, "makes_wanted_alone", lambda _: False):
-        yield
-
-
-@contextmanager
 def logits_in_whole_rows() -> Iterator[None]:
     with patch.multiple(frozen_output, ROWS=512, COLUMNS=1 << 30):
         yield
@@ -122,7 +116,6 @@ def variants(case: Case, machine: Machine) -> list[Variant]:
         Variant("blocks as transformers has them", off=blocks_as_transformers_has_them),
         Variant("output layer in one go", off=output_layer_in_one_go),
         Variant("output layer at every token", off=output_layer_at_every_token),
-        Variant("last block at every token", off=last_block_at_every_token),
         Variant("elementwise pieces by torch", off=elementwise_by_torch),
         Variant("attention by torch", off=attention_by_torch),
         Variant("both by torch, without C", off=without_c),

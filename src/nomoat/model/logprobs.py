@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
-from nomoat.model.fused.families import Output, makes_wanted_alone, product_dtype, read_output
+from nomoat.model.fused.families import Output, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
 from nomoat.model.fused.parts import LAST_BLOCK_STEP, above, decoder_inputs, longer, spare_rows
 from nomoat.model.memory import in_batches_that_fit
@@ -50,16 +50,13 @@ def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.T
 def _wanted_states(output: Output, packed: Packed) -> torch.Tensor:
     """The last hidden states at the supervised positions, with some rows more that nobody reads (`spare_rows`)."""
     count = len(packed.source_S)
-    wanted_S = longer(packed.source_S, spare_rows(count, output.weight, LAST_BLOCK_STEP))
-    inputs, states_SH = decoder_inputs(output.decoder, packed), None
+    spare = spare_rows(count, output.weight)
     if packed.below_TH is not None:
-        states_SH = above(output.decoder, packed, wanted_S)
-    elif makes_wanted_alone(output.decoder):
-        states_SH = output.decoder(**inputs, wanted_S=wanted_S).last_hidden_state[0]
-    else:
-        states_SH = output.decoder(**inputs).last_hidden_state[0][wanted_S]
-    assert len(states_SH) == len(wanted_S)
-    return states_SH[: count + spare_rows(count, output.weight)]
+        wanted_S = longer(packed.source_S, spare_rows(count, output.weight, LAST_BLOCK_STEP))
+        return above(output.decoder, packed, wanted_S)[: count + spare]
+    inputs = decoder_inputs(output.decoder, packed)
+    states_TH: torch.Tensor = output.decoder(**inputs).last_hidden_state[0]
+    return states_TH[longer(packed.source_S, spare)]
 
 
 def _logprobs(states_SH: torch.Tensor, output: Output, packed: Packed) -> torch.Tensor:

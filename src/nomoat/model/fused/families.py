@@ -35,24 +35,16 @@ def fuse(model: torch.nn.Module) -> None:
     """Let the blocks of a transformers decoder compute packed rows by the fused halves, where they can. The model
     stays what it is: same parameters, same names, and its own path for all else.
 
-    The decoder may be told as `wanted_S` the tokens whose states are read, [S], and gives no others; where the last
-    block is fused, it makes none.
+    A block may be told as `wanted_S` the tokens whose states are read, [S], and gives no others; fused, it makes none.
     """
-    blocks = [module for module in model.modules() if type(module).__name__ in FUSED]
-    for block in blocks:
-        # a weak reference: a block that pointed at itself would outlive its model, weights and all
-        block.forward = partial(_forward, weakref.ref(block), block is blocks[-1])
-
-
-def makes_wanted_alone(decoder: Any) -> bool:
-    """Whether a decoder can be told `wanted_S`: its last block is the last that `fuse` has seen."""
-    forward = vars(decoder.layers[-1]).get("forward")
-    return isinstance(forward, partial) and forward.func is _forward and bool(forward.args[1])
+    for block in model.modules():
+        if type(block).__name__ in FUSED:
+            # a weak reference: a block that pointed at itself would outlive its model, weights and all
+            block.forward = partial(_forward, weakref.ref(block))
 
 
 def _forward(
     block_ref: weakref.ref[Any],
-    is_last: bool,
     hidden_states: torch.Tensor,
     *args: Any,
     segments: Segments | Reading | Writing | None = None,
@@ -63,7 +55,6 @@ def _forward(
     """A block's forward: fused for packed rows on a processor."""
     block = block_ref()
     assert block is not None
-    wanted_S = wanted_S if is_last else None
     if (
         not isinstance(segments, Segments)
         or position_embeddings is None

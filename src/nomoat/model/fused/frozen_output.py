@@ -46,7 +46,7 @@ class FrozenLogprobs(torch.autograd.Function):
                     logits_CB, t_C, columns.start, shares, with_gradient=with_gradient
                 )
                 if fades_C1 is not None:
-                    sum_CH.mul_(fades_C1).add_(logits_CB @ part_BH)
+                    torch.addcmul(logits_CB @ part_BH, sum_CH, fades_C1, out=sum_CH)
             total_C = shares.total()
             logp_S[rows] = shares.own - shares.highest - total_C.log()
             if to_hidden is not None:

@@ -80,12 +80,14 @@ def below(model: Any, packed: Packed) -> torch.Tensor:
 
 def above(decoder: Any, packed: Packed, wanted_S: torch.Tensor) -> torch.Tensor:
     """The last hidden states [S, H] of the wanted tokens of a pack whose `below_TH` is known; the blocks above are
-    those that train."""
+    those that train. The last of them makes no others: few blocks are computed here, and one of them counts."""
     assert packed.below_TH is not None
     first, inputs = _first_trained(decoder.layers), decoder_inputs(decoder, packed)
     below_TH = longer(packed.below_TH, inputs["input_ids"].shape[1] - len(packed.below_TH))
     hidden = below_TH.to(decoder.norm.weight.dtype)[None]
-    return decoder.norm(_run(decoder, inputs, hidden, slice(first, None), wanted_S))[0]
+    hidden = _run(decoder, inputs, hidden, slice(first, None), wanted_S)[0]
+    assert len(hidden) == len(wanted_S)
+    return decoder.norm(hidden)
 
 
 def _first_trained(blocks: Iterable[torch.nn.Module]) -> int:
@@ -101,7 +103,8 @@ def _run(
     wanted_S: torch.Tensor | None = None,
 ) -> torch.Tensor:
     turns = decoder.rotary_emb(hidden, position_ids=inputs["position_ids"])
-    told = {"position_embeddings": turns, "segments": inputs["segments"], "wanted_S": wanted_S}
-    for block in decoder.layers[blocks]:
-        hidden = block(hidden, attention_mask=None, **told)
+    told = {"position_embeddings": turns, "segments": inputs["segments"], "attention_mask": None}
+    chosen = decoder.layers[blocks]
+    for block in chosen:
+        hidden = block(hidden, **told, wanted_S=wanted_S if block is chosen[-1] else None)
     return hidden
