@@ -41,7 +41,7 @@ WORDS = (
     "prefer.votes=only",
     "prefer.max_seq_len=96",
     "prefer.tokens_per_step=1024",
-    "prefer.num_train_epochs=2",
+    "prefer.num_train_epochs=3",
     "prefer.learning_rate=5e-4",
     "prefer.eval_steps=8",
     "quantize.types=[Q8_0]",
@@ -149,7 +149,7 @@ def test_a_night_that_learns_from_votes_is_promoted_by_further_votes_of_the_same
     second = night(tmp_path)
     prefer = second.trainings[-1]
     assert (prefer.kind, second.generation) == ("prefer", "gen-0002")
-    assert prefer.facts["best_accuracy"] > 0.6, "of the few pairs that were kept aside; a rounding turns one"
+    assert prefer.facts["best_accuracy"] > 0.7
     assert second.gate is not None
     assert (second.gate.rival, second.gate.verdict) == ("gen-0001", "not yet"), (
         "what it has learned from is no evidence"
