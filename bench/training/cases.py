@@ -33,7 +33,7 @@ class Shape:
     @property
     def body(self) -> int:
         """Weights of all blocks, without norms."""
-        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears)
+        return self.layers * _weights(self.linears)
 
     @property
     def head(self) -> int:
@@ -47,7 +47,15 @@ class Shape:
 
     def adapter(self, rank: int, layers: int) -> int:
         """Weights of LoRA of this rank on all linear layers of so many blocks."""
-        return layers * sum(rank * (inputs + outputs) for inputs, outputs in self.linears)
+        return layers * _adapter(rank, self.linears)
+
+
+def _weights(linears: list[tuple[int, int]]) -> int:
+    return sum(inputs * outputs for inputs, outputs in linears)
+
+
+def _adapter(rank: int, linears: list[tuple[int, int]]) -> int:
+    return sum(rank * (inputs + outputs) for inputs, outputs in linears)
 
 
 @dataclass(frozen=True)
@@ -139,10 +147,9 @@ def pass_flops(case: Case, lengths: NDArray[np.int64], supervised: int) -> Flops
     if case.lora:
         rest += train_flops(case.trainable, tokens, frozen=False)
     unread = tokens - supervised
-    spared = train_flops(sum(inputs * outputs for inputs, outputs in shape.tail), unread, frozen=frozen)
+    spared = train_flops(_weights(shape.tail), unread, frozen=frozen)
     if case.lora:
-        small = sum(case.lora_r * (inputs + outputs) for inputs, outputs in shape.tail)
-        spared += train_flops(small, unread, frozen=False)
+        spared += train_flops(_adapter(case.lora_r, shape.tail), unread, frozen=False)
     return Flops(
         everywhere=rest + train_flops(shape.head, tokens, frozen=frozen),
         needed=rest - spared + train_flops(shape.head, supervised, frozen=frozen),
