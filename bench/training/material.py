@@ -26,6 +26,7 @@ from training.cases import Case, Shape
 SEED = 1
 LLAMA2_IDS = 32_000
 LORA_ALPHA = 32.0
+BETA = 0.1
 TOKENS_PER_STEP = 2048
 """nomoat's default."""
 CURVE_TOKENS_PER_STEP = 1024
@@ -73,6 +74,10 @@ class Material:
     def held_out(self) -> Head:
         """One row: nomoat asks for some, and what it costs is not measured."""
         return Head(TokenStore.open(self.folder / "rows" / "held_out"), 1)
+
+    def tokens_read(self) -> NDArray[np.int64]:
+        """Real tokens of each row of a pass."""
+        return self.rows.lengths
 
     def count_supervised(self) -> NDArray[np.int64]:
         """Supervised tokens of each row of a pass."""
@@ -138,6 +143,10 @@ class PairMaterial(Material):
             dtype=np.int64,
         )
 
+    def tokens_read(self) -> NDArray[np.int64]:
+        """Those of each pair as TRL reads it, its prompt twice."""
+        return self.real_tokens().sum(1)
+
     def count_supervised(self) -> NDArray[np.int64]:
         """Supervised tokens of each pair of a pass."""
         return np.array([sum(on.sum() for _, on in g.answers) for g in self._groups()], dtype=np.int64)
@@ -165,7 +174,7 @@ def build(case: Case, machine: Machine, *, data: Path, tokenizer: Any, rows: int
     """Write everything to `folder`. ValueError where the data has too few rows or the shape too few ids."""
     write_rows(case, tokenizer, data, folder, at_least=rows)
     material = material_of(case, folder, rows)
-    _write_base(case, tokenizer, material.base)
+    _write_base(case, machine, tokenizer, material.base)
     if case.lora:
         material.adapter.mkdir()
         model = add_adapter(load_model(material.base, machine), case)
@@ -219,10 +228,11 @@ def llama_config(shape: Shape, tokenizer: Any) -> LlamaConfig:
     )
 
 
-def _write_base(case: Case, tokenizer: Any, folder: Path) -> None:
+def _write_base(case: Case, machine: Machine, tokenizer: Any, folder: Path) -> None:
+    """Frozen weights as the machine computes, which is how models are published."""
     torch.manual_seed(SEED)
-    config = llama_config(case.shape, tokenizer)
-    save_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer, folder)
+    model = AutoModelForCausalLM.from_config(llama_config(case.shape, tokenizer), dtype=torch.float32)
+    save_model(model.to(machine.dtype) if case.lora else model, tokenizer, folder)
 
 
 def labels_of(tokens: Tokens, trained: Trained) -> list[int]:

@@ -1,15 +1,24 @@
-"""nomoat's side: `finetune` as a night calls it, whatever it does inside."""
+"""nomoat's side: `finetune`, or `prefer` on pairs, as a night calls it, whatever it does inside."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nomoat.model.load import load_tokenizer
 from nomoat.night.recipes import default_micro_batch_tokens
 from nomoat.train.finetune import finetune
 from nomoat.train.hooks import Hooks, Progress
+from nomoat.train.prefer import PreferenceKeys, prefer
 from nomoat.train.run import TrainingKeys
-from training.material import CURVE_TOKENS_PER_STEP, LORA_ALPHA, SEED, TOKENS_PER_STEP
+from training.material import (
+    BETA,
+    CURVE_TOKENS_PER_STEP,
+    LORA_ALPHA,
+    SEED,
+    TOKENS_PER_STEP,
+    PairMaterial,
+)
 from training.process import Job, Meter
 
 NEVER = 1_000_000
@@ -18,7 +27,60 @@ NEVER = 1_000_000
 def train(job: Job, meter: Meter) -> None:
     """Train as the job says; ends when the meter does."""
     material, case = job.material, job.case
-    rows, supervised_N = material.rows, material.count_supervised()
+    scratch = Path(job.folder) / f"nomoat-{job.curve_steps or 'speed'}"
+    (scratch / "checkpoints").mkdir(parents=True)
+    base, folders = material.base, (scratch, scratch / "checkpoints")
+    tokenizer = load_tokenizer(base)
+    keys: dict[str, Any] = {
+        "base_name": "base",
+        "base_sha256": "",
+        "method": case.method,
+        "lora_r": case.lora_r,
+        "lora_alpha": LORA_ALPHA,
+        "lora_dropout": 0.0,
+        "lora_target_modules": "all-linear",
+        "lora_layers": case.lora_layers,
+        "load_in_4bit": False,
+        "keys": _training_keys(job),
+        "machine": job.machine,
+        "hooks": _hooks(job, meter),
+    }
+    if isinstance(material, PairMaterial):
+        learned, held_out = material.pairs.groups, material.held_out_pairs.groups
+        loss = PreferenceKeys("sigmoid", BETA, 0.0, 0.0, 1.0, 1.0)
+        judged: dict[str, Any] = {"adapter": None, "after_sft": False, "loss": loss}
+        prefer(base, tokenizer, learned, held_out, material.held_out, *folders, **judged, **keys)
+    else:
+        rows, cached = material.rows, case.lora_layers is not None
+        finetune(base, tokenizer, rows, material.held_out, *folders, frozen_cache=cached, **keys)
+
+
+def _training_keys(job: Job) -> TrainingKeys:
+    return TrainingKeys(
+        learning_rate=job.case.learning_rate,
+        # one pass more than is measured: at its last step a run evaluates and saves
+        num_train_epochs=job.passes + 1,
+        max_steps=None if job.curve_steps is None else job.curve_steps + 1,
+        tokens_per_step=TOKENS_PER_STEP if job.curve_steps is None else CURVE_TOKENS_PER_STEP,
+        micro_batch_tokens=job.settings.get(
+            "micro_batch_tokens", default_micro_batch_tokens(job.machine, job.case.method)
+        ),
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
+        weight_decay=0.0,
+        adam_beta2=0.999,
+        optim="adamw_torch",
+        max_grad_norm=1.0,
+        eval_steps=NEVER,
+        save_steps=NEVER,
+        seed=SEED,
+    )
+
+
+def _hooks(job: Job, meter: Meter) -> Hooks:
+    """Each step told to the meter with what it read."""
+    material = job.material
+    read_N, supervised_N = material.tokens_read(), material.count_supervised()
     if job.curve_steps is None:
         plan = material.plan(passes=job.passes)
         ends = {len(material.plan(passes=done)) for done in range(1, job.passes + 1)}
@@ -26,49 +88,9 @@ def train(job: Job, meter: Meter) -> None:
         plan, ends = material.curve_plan(job.curve_steps), {job.curve_steps}
 
     def on_progress(progress: Progress) -> None:
-        step_rows = plan[progress.step - 1]
-        meter.step(progress.loss, rows.lengths[step_rows].sum(), supervised_N[step_rows].sum())
+        rows = plan[progress.step - 1]
+        meter.step(progress.loss, read_N[rows].sum(), supervised_N[rows].sum())
         if progress.step in ends:
             meter.pass_ends()
 
-    scratch = Path(job.folder) / f"nomoat-{job.curve_steps or 'speed'}"
-    scratch.mkdir()
-    finetune(
-        material.base,
-        load_tokenizer(material.base),
-        rows,
-        material.held_out,
-        scratch,
-        scratch / "checkpoints",
-        base_name="base",
-        base_sha256="",
-        method=case.method,
-        lora_r=case.lora_r,
-        lora_alpha=LORA_ALPHA,
-        lora_dropout=0.0,
-        lora_target_modules="all-linear",
-        lora_layers=case.lora_layers,
-        frozen_cache=case.lora_layers is not None,
-        load_in_4bit=False,
-        keys=TrainingKeys(
-            learning_rate=case.learning_rate,
-            # one pass more than is measured: at its last step a run evaluates and saves
-            num_train_epochs=job.passes + 1,
-            max_steps=None if job.curve_steps is None else job.curve_steps + 1,
-            tokens_per_step=TOKENS_PER_STEP if job.curve_steps is None else CURVE_TOKENS_PER_STEP,
-            micro_batch_tokens=job.settings.get(
-                "micro_batch_tokens", default_micro_batch_tokens(job.machine, case.method)
-            ),
-            lr_scheduler_type="constant",
-            warmup_ratio=0.0,
-            weight_decay=0.0,
-            adam_beta2=0.999,
-            optim="adamw_torch",
-            max_grad_norm=1.0,
-            eval_steps=NEVER,
-            save_steps=NEVER,
-            seed=SEED,
-        ),
-        machine=job.machine,
-        hooks=Hooks(on_progress=on_progress),
-    )
+    return Hooks(on_progress=on_progress)

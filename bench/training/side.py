@@ -18,10 +18,10 @@ def main() -> None:
     torch.set_num_threads(job.threads)
     if job.side == "nomoat":
         keep_freed_memory()  # as a night's process does
-    if job.case.pairs:
-        from training.pairs import train
-    elif job.side == "nomoat":
+    if job.side == "nomoat":
         from training.ours import train
+    elif job.case.pairs:
+        from training.pairs import train
     else:
         from training.peers import train
     train(job, Meter(sys.stdin, reports))

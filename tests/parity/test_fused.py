@@ -18,7 +18,7 @@ from nomoat.model.adapters import add_lora
 from nomoat.model.attention import PACKED
 from nomoat.model.fused import blocks, frozen_output, output
 from nomoat.model.fused.families import fuse
-from nomoat.model.fused.parts import STEP, below
+from nomoat.model.fused.parts import OUTPUT_STEP, below
 from nomoat.model.logprobs import states_and_logprobs, token_logprobs
 from nomoat.train.new_model import new_llama
 from parity.test_logprobs import VOCABULARY, padded_logprobs, random_rows
@@ -272,11 +272,29 @@ def test_a_frozen_output_layer_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> N
     assert error.max() < 2 * 2.0**-8
 
 
+def test_an_output_layer_that_learns_in_float32_of_bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradient adds up over pieces of rows and of columns."""
+    monkeypatch.setattr(output, "PIECE_ROWS", 64)
+    monkeypatch.setattr(output, "COLUMNS", 128)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(130, 32).bfloat16(), (torch.randn(700, 32) / 2).requires_grad_()
+    targets, weights = torch.randint(0, 700, (130,)), torch.linspace(0.5, 1.5, 130)
+    got = output.logprobs(hidden, weight, targets, expected_S=weights)
+    (of_weight,) = torch.autograd.grad(got, weight, weights)
+    assert of_weight.dtype == torch.float32
+
+    rounded = weight.detach().bfloat16().double()
+    shares = (hidden.double() @ rounded.T).softmax(-1)
+    to_logits = (torch.nn.functional.one_hot(targets, 700) - shares) * weights[:, None]
+    expected = to_logits.T @ hidden.double()
+    assert (of_weight - expected).norm() < 2 * 2.0**-8 * expected.norm()
+
+
 def test_states_beside_the_log_probabilities_are_theirs() -> None:
     """In bfloat16 there are rows more that nobody asked for."""
     _, ours = both("llama", lora=True)
     ours, packed = ours.bfloat16(), pack(random_rows(7))
-    assert len(packed.source_S) % STEP
+    assert len(packed.source_S) % OUTPUT_STEP
     states_SH, logp_S = states_and_logprobs(ours, packed)
     assert torch.equal(logp_S, token_logprobs(ours, packed))
     assert not states_SH.requires_grad

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nomoat.data.pack import Packed, Rows, fill, pack_rows
 from nomoat.model.fused.families import Output, product_dtype, read_output
 from nomoat.model.fused.output import logprobs
-from nomoat.model.fused.parts import LAST_BLOCK_STEP, above, decoder_inputs, longer, spare_rows
+from nomoat.model.fused.parts import LAST_BLOCK_STEP, OUTPUT_STEP, above, decoder_inputs, longer, spare_rows
 from nomoat.model.memory import in_batches_that_fit
 from nomoat.model.modes import evaluating
 
@@ -50,7 +50,7 @@ def states_and_logprobs(model: torch.nn.Module, packed: Packed) -> tuple[torch.T
 def _wanted_states(output: Output, packed: Packed) -> torch.Tensor:
     """The last hidden states at the supervised positions, with some rows more that nobody reads (`spare_rows`)."""
     count = len(packed.source_S)
-    spare = spare_rows(count, output.weight)
+    spare = spare_rows(count, output.weight, OUTPUT_STEP)
     if packed.below_TH is not None:
         wanted_S = longer(packed.source_S, spare_rows(count, output.weight, LAST_BLOCK_STEP))
         return above(output.decoder, packed, wanted_S)[: count + spare]

@@ -18,8 +18,9 @@ from nomoat.model.fused import kernels
 from nomoat.model.fused.frozen_output import FrozenLogprobs
 from nomoat.model.fused.parts import pieces
 
-PIECE_ROWS, PIECE_BYTES = 512, 48 << 20
-"""The logits of one piece at most: with fewer rows, or with more, a processor multiplies more slowly."""
+PIECE_ROWS, PIECE_BYTES, COLUMNS = 512, 48 << 20, 4096
+"""The logits of one piece at most, with fewer rows or with more of which a processor multiplies more slowly; and the
+columns of them whose gradient to the layer is added up at once."""
 
 
 class Logprobs(torch.autograd.Function):
@@ -117,8 +118,9 @@ def _add_of_weight(
     weighed_CH = (h_CH * weight_C1).to(h_CH.dtype)
     if total_VH.dtype == h_CH.dtype:
         total_VH.addmm_(to_logits_CV.T, weighed_CH)
-    else:  # pieces add up in the dtype of the weight
-        total_VH.add_(to_logits_CV.T @ weighed_CH)
+    else:  # pieces add up in the dtype of the weight; torch copies what it adds to, hence not all columns at once
+        for columns in pieces(len(total_VH), COLUMNS):
+            total_VH[columns] += to_logits_CV[:, columns].T @ weighed_CH
 
 
 def _logits(

@@ -14,9 +14,9 @@ import torch
 from nomoat.data.pack import Packed, Segments
 from nomoat.model.fused.families import FUSED, product_dtype, read_output
 
-STEP, LAST_BLOCK_STEP = 64, 256
-"""Numbers of rows that products get are multiples of these. In the last block they are the supervised ones, which vary
-more than the tokens of a pack, and it has many products."""
+STEP, OUTPUT_STEP, LAST_BLOCK_STEP = 64, 32, 256
+"""Numbers of rows that products get are multiples of these: in the blocks, in the output layer, which has few products,
+and in the last block where it makes supervised rows alone, whose number varies most."""
 
 
 def decoder_inputs(decoder: Any, packed: Packed) -> dict[str, Any]:
@@ -38,9 +38,11 @@ def spare_rows(rows: int, like: torch.Tensor, step: int = STEP) -> int:
 
 
 def pieces(count: int, most: int) -> Iterator[slice]:
-    """So many rows or columns in pieces of like size, at most `most` each, whose sizes are few, as above."""
-    most = most // STEP * STEP or most
-    step = min(most, STEP * max(1, math.ceil(count / max(1, math.ceil(count / most)) / STEP)))
+    """So many rows or columns of the output layer in pieces of like size, at most `most` each, whose sizes are few, as
+    above."""
+    most = most // OUTPUT_STEP * OUTPUT_STEP or most
+    each = math.ceil(count / max(1, math.ceil(count / most)))
+    step = min(most, OUTPUT_STEP * max(1, math.ceil(each / OUTPUT_STEP)))
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
