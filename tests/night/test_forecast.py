@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nomoat.model import load
 from nomoat.model.bits import NF4_BYTES
 from nomoat.model.load import count_parameters, read_shape, resolve_base
 from nomoat.night.forecast import expected_judgements, expected_pace, plan_finetuning, plan_pretraining_memory
@@ -76,12 +77,23 @@ def test_blocks_below_the_adapter_keep_nothing() -> None:
     assert saved == 17 * 4 * 4096 * width * (layers - 2)
 
 
+def test_logits_are_counted_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows at a time, so that more tokens take no more of them; all at once by a model that makes its own."""
+    shape, keys = read_shape(BASE), ({"micro_batch_tokens": 4096}, {"micro_batch_tokens": 8192})
+    activations = 17 * 4 * 4096 * shape.width * shape.layers
+    few, many = (plan(**each).memory_bytes for each in keys)
+    assert many - few == activations
+    monkeypatch.setattr(load, "PLAIN_OUTPUT", set())
+    few, many = (plan(**each).memory_bytes for each in keys)
+    assert many - few == activations + 3 * 4 * 4096 * shape.vocabulary
+
+
 def test_a_base_from_scratch_is_counted_too() -> None:
     section = Pretrain(train=["text.jsonl"])
     asked = plan_pretraining_memory(section, ROOMY)
     assert (asked.gradient_checkpointing, asked.sentences) == ("auto", ())
     weights = 2048 * 256 + 6 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 768)
-    activations, logits = 17 * 4 * 2048 * 256 * 6, 3 * 4 * 2048 * 2048
+    activations, logits = 17 * 4 * 2048 * 256 * 6, 3 * 4 * 512 * 2048
     assert asked.bytes == 16 * weights + activations + logits
     smaller = plan_pretraining_memory(section.model_copy(update={"optim": "adamw_8bit"}), ROOMY)
     assert asked.bytes - smaller.bytes == weights * (6.0 - 8 / 256)

@@ -23,7 +23,7 @@ SFT = Training(
         micro_batch_tokens=2048,
         width=768,
         layers=12,
-        vocabulary=32_000,
+        logits=2048 * 32_000,
     ),
     gradient_checkpointing="auto",
 )
@@ -71,7 +71,7 @@ def test_bytes_grow_with_what_is_trained_and_with_the_micro_batch() -> None:
         micro_batch_tokens=2048,
         width=768,
         layers=12,
-        vocabulary=32_000,
+        logits=0,
         number_bytes=4.0,
         recomputed=False,
     )

@@ -16,7 +16,7 @@ import torch
 from nomoat.errors import BudgetError, ModelError
 from nomoat.model.attention import PACKED
 from nomoat.model.bits import in_four_bits, require_bitsandbytes
-from nomoat.model.fused.families import fuse
+from nomoat.model.fused.families import PLAIN_OUTPUT, fuse
 from nomoat.model.memory import out_of_memory
 
 EMBEDDED = "embedded"
@@ -112,17 +112,20 @@ def _check_folder(folder: Path, base: str) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a model that plans are made from; `context` is its longest row in tokens."""
+    """What plans are made from; `context` is the longest row in tokens. `plain_output`: its logits are made some rows
+    at a time (fused/output.py)."""
 
     width: int
     layers: int
     vocabulary: int
     context: int
+    plain_output: bool
 
 
 def read_shape(folder: Path) -> Shape:
     """From config.json alone. Raises ModelError where that does not open."""
-    config = _config(folder).get_text_config()
+    whole = _config(folder)
+    config = whole.get_text_config()
     keys = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
     missing = [key for key in keys if not isinstance(getattr(config, key, None), int)]
     if missing:
@@ -131,7 +134,8 @@ def read_shape(folder: Path) -> Shape:
             f"(model_type {config.model_type}) has no {', '.join(missing)}",
             hint="Expected a decoder such as Llama, Mistral, Qwen, Gemma, Phi-3 or SmolLM.",
         )
-    return Shape(*(getattr(config, key) for key in keys))
+    plain_output = (whole.architectures or [""])[0] in PLAIN_OUTPUT
+    return Shape(*(getattr(config, key) for key in keys), plain_output=plain_output)
 
 
 def cached_numbers(folder: Path) -> int:

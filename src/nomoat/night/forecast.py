@@ -12,6 +12,7 @@ import torch
 
 from nomoat.engine.pace import Pace
 from nomoat.model.bits import NF4_BYTES
+from nomoat.model.fused.output import most_rows
 from nomoat.model.load import Machine, count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
@@ -64,9 +65,9 @@ def keeps_frozen(sft: Sft) -> bool:
     return adapts_the_top and sft.frozen_cache and sft.num_train_epochs > 1
 
 
-def _number_bytes(adapter: Mapping[str, Any], profile: MachineProfile) -> float:
+def _number_bytes(adapter: Mapping[str, Any], profile: MachineProfile) -> int:
     """Of frozen weights, and of what blocks keep for backward."""
-    return 2.0 if _machine(profile).bf16 and adapter["method"] == "lora" else 4.0
+    return 2 if _machine(profile).bf16 and adapter["method"] == "lora" else 4
 
 
 def _weights_bytes(
@@ -85,16 +86,22 @@ def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> Memor
     keys = section.hidden_size * section.num_key_value_heads // section.num_attention_heads
     block = section.hidden_size * (2 * section.hidden_size + 2 * keys + 3 * section.intermediate_size)
     parameters = section.vocab_size * section.hidden_size + section.num_hidden_layers * block
+    tokens = micro_batch_tokens(section, _machine(profile), "full")
     step = StepSize(
         weights_bytes=4.0 * parameters,
         trainable=parameters,
         trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-        micro_batch_tokens=micro_batch_tokens(section, _machine(profile), "full"),
+        micro_batch_tokens=tokens,
         width=section.hidden_size,
         layers=section.num_hidden_layers,
-        vocabulary=section.vocab_size,
+        logits=_logits(tokens, section.vocab_size, 4),
     )
     return plan_memory(step, section.gradient_checkpointing, profile.memory_bytes)
+
+
+def _logits(tokens: int, vocabulary: int, number_bytes: int) -> int:
+    """Numbers of them at once, where they are made some rows at a time."""
+    return min(tokens, most_rows(vocabulary, number_bytes)) * vocabulary
 
 
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
@@ -142,6 +149,11 @@ def plan_finetuning(
         top = (
             min(1.0, adapter["lora_layers"] / shape.layers) if is_adapter and adapter["lora_layers"] else 1.0
         )
+        tokens = micro_batch_tokens(section, _machine(profile), adapter["method"])
+        number = _number_bytes(adapter, profile)
+        logits = (
+            _logits(tokens, shape.vocabulary, number) if shape.plain_output else tokens * shape.vocabulary
+        )
         return Training(
             kind=kind,
             frozen=is_adapter,
@@ -150,11 +162,11 @@ def plan_finetuning(
                 weights_bytes=_weights_bytes(adapter, base, parameters, shape.vocabulary, profile),
                 trainable=round(parameters * share),
                 trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
-                micro_batch_tokens=micro_batch_tokens(section, _machine(profile), adapter["method"]),
+                micro_batch_tokens=tokens,
                 width=shape.width,
                 layers=math.ceil(top * shape.layers),
-                vocabulary=shape.vocabulary,
-                number_bytes=_number_bytes(adapter, profile),
+                logits=0 if kind == "reward" else logits,
+                number_bytes=number,
             ),
             gradient_checkpointing=section.gradient_checkpointing,
             **_tokens_read(section, report, is_done=trained[kind] == "done"),

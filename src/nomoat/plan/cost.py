@@ -73,12 +73,12 @@ def train_bytes(
     micro_batch_tokens: int,
     width: int,
     layers: int,
-    vocabulary: int,
+    logits: int,
     number_bytes: float,
     recomputed: bool,
 ) -> float:
     """Memory of a training step: `states` (weights, gradients and moments), the activations that backward
-    needs, and the logits of a micro-batch with their gradient, of `number_bytes` each.
+    needs, and so many `logits` at once, with their shares and gradient, of `number_bytes` each.
 
     Some 34 activations of the model's width are kept a token and layer (Korthikanti et al. 2022,
     arXiv:2205.05198, equation 1, which counts bytes: 17 numbers of two). Of layers that are
@@ -86,8 +86,7 @@ def train_bytes(
     """
     kept = layers + 17.0 if recomputed else 17.0 * layers
     activations = kept * micro_batch_tokens * width * number_bytes
-    logits = 3.0 * micro_batch_tokens * vocabulary * number_bytes
-    return states + activations + logits
+    return states + activations + 3.0 * logits * number_bytes
 
 
 def disk_bytes(parameters: int, trainable: int, *, weight_bytes: int, types: Sequence[str]) -> float:

@@ -15,7 +15,8 @@ Checkpointing = bool | Literal["auto"]
 @dataclass(frozen=True)
 class StepSize:
     """What a step's memory follows from: the weights as they are held, what a trained number adds to them as
-    gradient and optimiser state, the blocks that backward goes through, and the bytes of a number of what they keep."""
+    gradient and optimiser state, the blocks that backward goes through, the logits that are there at once, and the
+    bytes of a number of what they keep."""
 
     weights_bytes: float
     trainable: int
@@ -23,7 +24,7 @@ class StepSize:
     micro_batch_tokens: int
     width: int
     layers: int
-    vocabulary: int
+    logits: int
     number_bytes: float = 4.0
 
     def bytes(self, *, recomputed: bool) -> float:
@@ -33,7 +34,7 @@ class StepSize:
             micro_batch_tokens=self.micro_batch_tokens,
             width=self.width,
             layers=self.layers,
-            vocabulary=self.vocabulary,
+            logits=self.logits,
             number_bytes=self.number_bytes,
             recomputed=recomputed,
         )

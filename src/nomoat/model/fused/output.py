@@ -139,10 +139,15 @@ def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: 
     return to_logits_CV if slope_CV is None else to_logits_CV.mul_(slope_CV).to(dtype)
 
 
+def most_rows(vocabulary: int, number_bytes: int) -> int:
+    """Of a piece of logits of so many bytes each."""
+    return min(PIECE_ROWS, max(1, PIECE_BYTES // (vocabulary * number_bytes)))
+
+
 def _pieces(rows: int, weight_VH: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """The rows of each piece, and room for its logits [C, V], which every piece uses again."""
     room = None
-    for piece in pieces(rows, min(PIECE_ROWS, max(1, PIECE_BYTES // (len(weight_VH) * weight_VH.itemsize)))):
+    for piece in pieces(rows, most_rows(len(weight_VH), weight_VH.itemsize)):
         count = piece.stop - piece.start
         room = weight_VH.new_empty(count, len(weight_VH)) if room is None else room
         yield piece, room[:count]
