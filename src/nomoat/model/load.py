@@ -135,7 +135,7 @@ def read_shape(folder: Path) -> Shape:
             hint="Expected a decoder such as Llama, Mistral, Qwen, Gemma, Phi-3 or SmolLM.",
         )
     plain_output = (whole.architectures or [""])[0] in PLAIN_OUTPUT
-    return Shape(*(getattr(config, key) for key in keys), plain_output=plain_output)
+    return Shape(*(getattr(config, key) for key in keys), plain_output)
 
 
 def cached_numbers(folder: Path) -> int:
