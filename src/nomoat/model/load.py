@@ -134,8 +134,9 @@ def read_shape(folder: Path) -> Shape:
             f"(model_type {config.model_type}) has no {', '.join(missing)}",
             hint="Expected a decoder such as Llama, Mistral, Qwen, Gemma, Phi-3 or SmolLM.",
         )
+    width, layers, vocabulary, context = (getattr(config, key) for key in keys)
     plain_output = (whole.architectures or [""])[0] in PLAIN_OUTPUT
-    return Shape(*(getattr(config, key) for key in keys), plain_output)
+    return Shape(width, layers, vocabulary, context, plain_output)
 
 
 def cached_numbers(folder: Path) -> int:
