@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM
 from nomoat.data.pack import StepPlan
 from nomoat.model.attention import PACKED
 from nomoat.model.fused.families import fuse
+from nomoat.model.fused.output import logits_at_once
 from nomoat.model.load import Machine, choose_machine
 from nomoat.plan.cost import MOMENT_BYTES
 from nomoat.plan.memory import Checkpointing, StepSize, plan_memory
@@ -172,7 +173,7 @@ def _still_to_come(case: Case, args: argparse.Namespace) -> StepSize:
         micro_batch_tokens=args.micro_batch_tokens,
         width=case.shape.width,
         layers=case.shape.layers,
-        vocabulary=case.shape.vocabulary,
+        logits=logits_at_once(args.micro_batch_tokens, case.shape.vocabulary, 2),
     )
 
 

@@ -17,7 +17,7 @@ from nomoat.plan.cost import adapter_share
 from nomoat.plan.planner import FIXED_SECONDS, Plan
 from nomoat.plan.probe import MachineProfile
 from nomoat.recipe import Evaluate, Recipe
-from nomoat.recipe_training import Prefer, Pretrain, Reinforce, Sft
+from nomoat.recipe_training import Prefer, Pretrain, Reinforce, RewardModel, Sft
 
 ROOMY = MachineProfile(
     device="cpu",
@@ -78,14 +78,23 @@ def test_blocks_below_the_adapter_keep_nothing() -> None:
 
 
 def test_logits_are_counted_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some rows at a time, so that more tokens take no more of them; all at once by a model that makes its own."""
-    shape, keys = read_shape(BASE), ({"micro_batch_tokens": 4096}, {"micro_batch_tokens": 8192})
-    activations = 17 * 4 * 4096 * shape.width * shape.layers
-    few, many = (plan(**each).memory_bytes for each in keys)
-    assert many - few == activations
+    """512 rows at a time, so that more tokens take no more of them; all at once by a model that makes its own; and none
+    by a reward model."""
+    vocabulary, keys = read_shape(BASE).vocabulary, {"micro_batch_tokens": 4096}
+    in_pieces = plan(**keys).memory_bytes
     monkeypatch.setattr(load, "PLAIN_OUTPUT", set())
-    few, many = (plan(**each).memory_bytes for each in keys)
-    assert many - few == activations + 3 * 4 * 4096 * shape.vocabulary
+    assert plan(**keys).memory_bytes - in_pieces == 3 * 4 * (4096 - 512) * vocabulary
+    recipe = Recipe(sft=Sft(micro_batch_tokens=512), reward=RewardModel(**keys))
+    largest = plan_of(recipe, {"sft": DATA, "reward": DATA}).memory_bytes
+    assert largest == in_pieces - 3 * 4 * 512 * vocabulary
+
+
+def test_an_output_layer_that_learns_needs_room_beside_it() -> None:
+    shape, parameters = read_shape(BASE), count_parameters(BASE)
+    adapter = round(parameters * adapter_share(16, shape.width))
+    keys = {"micro_batch_tokens": 2048}
+    more = plan(**keys, method="full").memory_bytes - plan(**keys).memory_bytes
+    assert more == (parameters - adapter) * 12.0 + 6 * shape.vocabulary * shape.width
 
 
 def test_a_base_from_scratch_is_counted_too() -> None:
@@ -94,7 +103,7 @@ def test_a_base_from_scratch_is_counted_too() -> None:
     assert (asked.gradient_checkpointing, asked.sentences) == ("auto", ())
     weights = 2048 * 256 + 6 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 768)
     activations, logits = 17 * 4 * 2048 * 256 * 6, 3 * 4 * 512 * 2048
-    assert asked.bytes == 16 * weights + activations + logits
+    assert asked.bytes == 16 * weights + 6 * 2048 * 256 + activations + logits
     smaller = plan_pretraining_memory(section.model_copy(update={"optim": "adamw_8bit"}), ROOMY)
     assert asked.bytes - smaller.bytes == weights * (6.0 - 8 / 256)
 

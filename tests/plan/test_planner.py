@@ -75,7 +75,9 @@ def test_bytes_grow_with_what_is_trained_and_with_the_micro_batch() -> None:
         number_bytes=4.0,
         recomputed=False,
     )
-    kept = small - step.weights_bytes - step.trainable * 12
+    logits = 3 * 4 * step.logits
+    assert small - replace(step, logits=0).bytes(recomputed=False) == logits
+    kept = small - step.weights_bytes - step.trainable * 12 - logits
     assert replace(step, number_bytes=2.0).bytes(recomputed=False) == small - kept / 2
 
 

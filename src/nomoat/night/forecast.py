@@ -12,8 +12,8 @@ import torch
 
 from nomoat.engine.pace import Pace
 from nomoat.model.bits import NF4_BYTES
-from nomoat.model.fused.output import most_rows
-from nomoat.model.load import Machine, count_parameters, count_vocabulary, read_shape
+from nomoat.model.fused.output import logits_at_once
+from nomoat.model.load import Machine, Shape, count_parameters, count_vocabulary, read_shape
 from nomoat.night.deadline import seconds_allowed
 from nomoat.night.fidelity import PROMPTS as COMPARED_PROMPTS
 from nomoat.night.fidelity import TOKENS as COMPARED_TOKENS
@@ -35,7 +35,9 @@ JUDGING_SHARE = 0.5
 READING_SHARE = 0.3
 SAMPLED_READS = 4
 """Writing a token reads all weights for the few rows of a batch: about so many times slower than reading one."""
-GRADIENT_BYTES = 4.0
+GRADIENT_BYTES, OUTPUT_BYTES = 4.0, 6.0
+"""Of a trained number its gradient; of one in an output layer that learns what is beside that for a while: the number
+rounded for its products, and what is about to be added to its gradient."""
 MOST_WRITTEN_PER_S = 300.0
 """However small the model, choosing and decoding a token takes a while."""
 
@@ -88,20 +90,26 @@ def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> Memor
     parameters = section.vocab_size * section.hidden_size + section.num_hidden_layers * block
     tokens = micro_batch_tokens(section, _machine(profile), "full")
     step = StepSize(
-        weights_bytes=4.0 * parameters,
+        weights_bytes=4.0 * parameters + OUTPUT_BYTES * section.vocab_size * section.hidden_size,
         trainable=parameters,
         trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
         micro_batch_tokens=tokens,
         width=section.hidden_size,
         layers=section.num_hidden_layers,
-        logits=_logits(tokens, section.vocab_size, 4),
+        logits=logits_at_once(tokens, section.vocab_size, 4),
     )
     return plan_memory(step, section.gradient_checkpointing, profile.memory_bytes)
 
 
-def _logits(tokens: int, vocabulary: int, number_bytes: int) -> int:
-    """Numbers of them at once, where they are made some rows at a time."""
-    return min(tokens, most_rows(vocabulary, number_bytes)) * vocabulary
+def _output(
+    kind: str, adapter: Mapping[str, Any], shape: Shape, tokens: int, number_bytes: int
+) -> tuple[int, float]:
+    """Logits that are there at once, and bytes beside an output layer that learns; a reward model has neither."""
+    if kind == "reward":
+        return 0, 0.0
+    at_once = logits_at_once(tokens, shape.vocabulary, number_bytes)
+    logits = at_once if shape.plain_output else tokens * shape.vocabulary
+    return logits, OUTPUT_BYTES * shape.vocabulary * shape.width if adapter["method"] == "full" else 0.0
 
 
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
@@ -151,21 +159,20 @@ def plan_finetuning(
         )
         tokens = micro_batch_tokens(section, _machine(profile), adapter["method"])
         number = _number_bytes(adapter, profile)
-        logits = (
-            _logits(tokens, shape.vocabulary, number) if shape.plain_output else tokens * shape.vocabulary
-        )
+        logits, beside_output = _output(kind, adapter, shape, tokens, number)
+        weights = _weights_bytes(adapter, base, parameters, shape.vocabulary, profile)
         return Training(
             kind=kind,
             frozen=is_adapter,
             top=top,
             step=StepSize(
-                weights_bytes=_weights_bytes(adapter, base, parameters, shape.vocabulary, profile),
+                weights_bytes=weights + beside_output,
                 trainable=round(parameters * share),
                 trained_bytes=GRADIENT_BYTES + MOMENT_BYTES[section.optim],
                 micro_batch_tokens=tokens,
                 width=shape.width,
                 layers=math.ceil(top * shape.layers),
-                logits=0 if kind == "reward" else logits,
+                logits=logits,
                 number_bytes=number,
             ),
             gradient_checkpointing=section.gradient_checkpointing,

@@ -78,7 +78,7 @@ def train_bytes(
     recomputed: bool,
 ) -> float:
     """Memory of a training step: `states` (weights, gradients and moments), the activations that backward
-    needs, and so many `logits` at once, with their shares and gradient, of `number_bytes` each.
+    needs, of `number_bytes` each, and so many `logits` at once, with their shares and gradient in float32.
 
     Some 34 activations of the model's width are kept a token and layer (Korthikanti et al. 2022,
     arXiv:2205.05198, equation 1, which counts bytes: 17 numbers of two). Of layers that are
@@ -86,7 +86,7 @@ def train_bytes(
     """
     kept = layers + 17.0 if recomputed else 17.0 * layers
     activations = kept * micro_batch_tokens * width * number_bytes
-    return states + activations + 3.0 * logits * number_bytes
+    return states + activations + 3.0 * 4.0 * logits
 
 
 def disk_bytes(parameters: int, trainable: int, *, weight_bytes: int, types: Sequence[str]) -> float:

@@ -67,6 +67,7 @@ class Logprobs(torch.autograd.Function):
         to_hidden, *trained = ctx.saved_tensors
         of_weight, ctx.of_weight = ctx.of_weight, None  # autograd copies a gradient that somebody else holds
         if trained and not torch.equal(grad_S, trained[-1]):
+            of_weight = None  # it is as large as the layer
             of_weight = _of_weight(grad_S, *trained[:-1], softcap=ctx.softcap)
         return to_hidden * grad_S[:, None].to(to_hidden.dtype), of_weight, None, None, None, None
 
@@ -118,9 +119,10 @@ def _add_of_weight(
     weighed_CH = (h_CH * weight_C1).to(h_CH.dtype)
     if total_VH.dtype == h_CH.dtype:
         total_VH.addmm_(to_logits_CV.T, weighed_CH)
-    else:  # pieces add up in the dtype of the weight; torch copies what it adds to, hence not all columns at once
-        for columns in pieces(len(total_VH), COLUMNS):
-            total_VH[columns] += to_logits_CV[:, columns].T @ weighed_CH
+    else:  # pieces add up in the dtype of the weight, into which a processor copies what it adds: so not all at once
+        most = COLUMNS if total_VH.device.type == "cpu" else len(total_VH)
+        for columns in pieces(len(total_VH), most):
+            total_VH[columns].add_(to_logits_CV[:, columns].T @ weighed_CH)
 
 
 def _logits(
@@ -139,15 +141,19 @@ def _uncapped(to_logits_CV: torch.Tensor, slope_CV: torch.Tensor | None, dtype: 
     return to_logits_CV if slope_CV is None else to_logits_CV.mul_(slope_CV).to(dtype)
 
 
-def most_rows(vocabulary: int, number_bytes: int) -> int:
-    """Of a piece of logits of so many bytes each."""
+def logits_at_once(rows: int, vocabulary: int, number_bytes: int) -> int:
+    """Numbers in the largest piece of so many rows."""
+    return min(rows, _most_rows(vocabulary, number_bytes)) * vocabulary
+
+
+def _most_rows(vocabulary: int, number_bytes: int) -> int:
     return min(PIECE_ROWS, max(1, PIECE_BYTES // (vocabulary * number_bytes)))
 
 
 def _pieces(rows: int, weight_VH: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """The rows of each piece, and room for its logits [C, V], which every piece uses again."""
     room = None
-    for piece in pieces(rows, most_rows(len(weight_VH), weight_VH.itemsize)):
+    for piece in pieces(rows, _most_rows(len(weight_VH), weight_VH.itemsize)):
         count = piece.stop - piece.start
         room = weight_VH.new_empty(count, len(weight_VH)) if room is None else room
         yield piece, room[:count]
