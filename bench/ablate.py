@@ -203,8 +203,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory()
     case, machine = CASES[args.case], choose_machine()
+    if machine.device == "cpu":
+        keep_freed_memory()
     with tempfile.TemporaryDirectory(prefix="nomoat-ablate-") as folder:
         material = build(
             case,

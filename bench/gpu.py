@@ -30,12 +30,13 @@ from nomoat.model.attention import PACKED
 from nomoat.model.fused.families import fuse
 from nomoat.model.fused.output import logits_at_once
 from nomoat.model.load import Machine, choose_machine
+from nomoat.night.forecast import GRADIENT_BYTES
 from nomoat.plan.cost import MOMENT_BYTES
 from nomoat.plan.memory import Checkpointing, StepSize, plan_memory
 from nomoat.plan.probe import free_bytes
 from nomoat.train.hooks import Hooks, Progress
 from nomoat.train.loop import TrainResult
-from nomoat.train.run import TrainingKeys, run_training
+from nomoat.train.run import run_training
 from training.cases import CASES, FLOPS_SAID, Case, pass_flops
 from training.material import (
     SEED,
@@ -48,11 +49,10 @@ from training.material import (
     write_rows,
 )
 from training.measure import gemm_peak
-from training.ours import NEVER
+from training.ours import NEVER, OPTIM, constant_keys
 from training.process import peak_bytes
 
 ALPACA_ROWS, EPOCHS = 52_002, 3
-OPTIM, GRADIENT_BYTES = "adamw_torch", 4.0
 NAMES = {"1b": "1b-lora", "8b": "8b-lora", "13b": "13b-lora", "tiny": "tiny-lora"}
 ON_A_GPU = ("1b", "8b", "13b")
 PEAK_SIZE = {"cuda": 8192, "cpu": 2048}
@@ -197,21 +197,12 @@ def _train(
         material.rows,
         material.held_out,
         material.folder / "checkpoints",
-        keys=TrainingKeys(
+        keys=constant_keys(
             learning_rate=1e-4,
             num_train_epochs=float(NEVER),
             max_steps=args.steps,
             tokens_per_step=args.tokens_per_step,
             micro_batch_tokens=args.micro_batch_tokens,
-            lr_scheduler_type="constant",
-            warmup_ratio=0.0,
-            weight_decay=0.0,
-            adam_beta2=0.999,
-            optim=OPTIM,
-            max_grad_norm=1.0,
-            eval_steps=NEVER,
-            save_steps=NEVER,
-            seed=SEED,
         ),
         gradient_checkpointing=checkpointing,
         machine=machine,

@@ -21,7 +21,7 @@ from training.material import (
 )
 from training.process import Job, Meter
 
-NEVER = 1_000_000
+NEVER, OPTIM = 1_000_000, "adamw_torch"
 
 
 def train(job: Job, meter: Meter) -> None:
@@ -56,7 +56,7 @@ def train(job: Job, meter: Meter) -> None:
 
 
 def _training_keys(job: Job) -> TrainingKeys:
-    return TrainingKeys(
+    return constant_keys(
         learning_rate=job.case.learning_rate,
         # one pass more than is measured: at its last step a run evaluates and saves
         num_train_epochs=job.passes + 1,
@@ -65,11 +65,29 @@ def _training_keys(job: Job) -> TrainingKeys:
         micro_batch_tokens=job.settings.get(
             "micro_batch_tokens", default_micro_batch_tokens(job.machine, job.case.method)
         ),
+    )
+
+
+def constant_keys(
+    *,
+    learning_rate: float,
+    num_train_epochs: float,
+    max_steps: int | None,
+    tokens_per_step: int,
+    micro_batch_tokens: int,
+) -> TrainingKeys:
+    """AdamW at a constant rate, with no evaluation and no checkpoint on the way."""
+    return TrainingKeys(
+        learning_rate=learning_rate,
+        num_train_epochs=num_train_epochs,
+        max_steps=max_steps,
+        tokens_per_step=tokens_per_step,
+        micro_batch_tokens=micro_batch_tokens,
         lr_scheduler_type="constant",
         warmup_ratio=0.0,
         weight_decay=0.0,
         adam_beta2=0.999,
-        optim="adamw_torch",
+        optim=OPTIM,
         max_grad_norm=1.0,
         eval_steps=NEVER,
         save_steps=NEVER,

@@ -17,8 +17,8 @@ def main() -> None:
     job = Job.from_json(sys.stdin.readline())
     torch.set_num_threads(job.threads)
     if job.side == "nomoat":
-        keep_freed_memory()  # as a night's process does
-    if job.side == "nomoat":
+        if job.device == "cpu":
+            keep_freed_memory()  # as a night's process does
         from training.ours import train
     elif job.case.pairs:
         from training.pairs import train

@@ -83,6 +83,17 @@ def _weights_bytes(
     return number * whole + NF4_BYTES * (parameters - whole)
 
 
+def _output(
+    kind: str, adapter: Mapping[str, Any], shape: Shape, tokens: int, number_bytes: int
+) -> tuple[int, float]:
+    """Logits that are there at once, and bytes beside an output layer that learns; a reward model has neither."""
+    if kind == "reward":
+        return 0, 0.0
+    at_once = logits_at_once(tokens, shape.vocabulary, number_bytes)
+    logits = at_once if shape.plain_output else tokens * shape.vocabulary
+    return logits, OUTPUT_BYTES * shape.vocabulary * shape.width if adapter["method"] == "full" else 0.0
+
+
 def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> MemoryPlan:
     """What training a base from scratch takes; all of its weights learn, held in float32."""
     keys = section.hidden_size * section.num_key_value_heads // section.num_attention_heads
@@ -99,17 +110,6 @@ def plan_pretraining_memory(section: Pretrain, profile: MachineProfile) -> Memor
         logits=logits_at_once(tokens, section.vocab_size, 4),
     )
     return plan_memory(step, section.gradient_checkpointing, profile.memory_bytes)
-
-
-def _output(
-    kind: str, adapter: Mapping[str, Any], shape: Shape, tokens: int, number_bytes: int
-) -> tuple[int, float]:
-    """Logits that are there at once, and bytes beside an output layer that learns; a reward model has neither."""
-    if kind == "reward":
-        return 0, 0.0
-    at_once = logits_at_once(tokens, shape.vocabulary, number_bytes)
-    logits = at_once if shape.plain_output else tokens * shape.vocabulary
-    return logits, OUTPUT_BYTES * shape.vocabulary * shape.width if adapter["method"] == "full" else 0.0
 
 
 def expected_pace(profile: MachineProfile, parameters: int) -> Pace:
